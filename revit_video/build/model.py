@@ -1,0 +1,178 @@
+"""Models, optimisers and checkpoints of a config."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from fvcore.common.config import CfgNode
+from torch import nn
+
+from revit_video.length import TokenLength
+from revit_video.models.assigner import TokenLengthAssigner
+from revit_video.models.presets import preset
+from revit_video.models.revit import ReViT
+from revit_video.runtime import checkpoint
+from revit_video.runtime.checkpoint import CheckpointError
+from revit_video.runtime.distributed import Ranks
+from revit_video.train.losses import Distillation
+from revit_video.train.optim import LearningRate, cosine_schedule, make_optimizer, step_schedule, with_warmup
+
+FORMAT = "revit_video 1"
+
+
+def model_spec(cfg: CfgNode) -> dict[str, Any]:
+    """Arguments of `ReViT`: the preset, overridden by what the config sets."""
+    sizes = {
+        "img_size": cfg.DATA.TRAIN_CROP_SIZE,
+        "num_frames": cfg.DATA.NUM_FRAMES,
+        "embed_dim": cfg.MODEL.EMBED_DIM,
+        "depth": cfg.MODEL.DEPTH,
+        "num_heads": cfg.MODEL.NUM_HEADS,
+        "mlp_ratio": cfg.MODEL.MLP_RATIO,
+    }
+    return {
+        **preset(cfg.MODEL.ARCH),
+        **{name: value for name, value in sizes.items() if value},
+        "num_classes": cfg.MODEL.NUM_CLASSES,
+        "lengths": [str(TokenLength.parse(value)) for value in cfg.REVIT.TOKEN_LENGTHS],
+        "attention": cfg.TIMESFORMER.ATTENTION_TYPE,
+        "norm": cfg.REVIT.NORM,
+        "patch_embed": cfg.REVIT.PATCH_EMBED,
+        "pos_embed": cfg.REVIT.POS_EMBED,
+        "distill_token": cfg.REVIT.DISTILL.ENABLE and cfg.REVIT.DISTILL.TOKEN,
+        "drop_rate": cfg.MODEL.DROP_RATE,
+        "drop_path": cfg.MODEL.DROP_PATH,
+    }
+
+
+def build_model(cfg: CfgNode) -> ReViT:
+    """A new model; its initial weights follow from `RNG_SEED`."""
+    torch.manual_seed(cfg.RNG_SEED)
+    return ReViT(**model_spec(cfg), pos_init=cfg.MODEL.POS_INIT, qk_init_gain=cfg.MODEL.QK_INIT_GAIN)
+
+
+def assigner_spec(cfg: CfgNode) -> dict[str, Any]:
+    """Arguments of `TokenLengthAssigner`."""
+    return {
+        "num_lengths": len(cfg.REVIT.TOKEN_LENGTHS),
+        "model": cfg.ASSIGNER.MODEL,
+        "stages": cfg.ASSIGNER.STAGES,
+        "num_frames": cfg.ASSIGNER.NUM_FRAMES,
+        "input_size": cfg.ASSIGNER.INPUT_SIZE,
+    }
+
+
+def build_assigner(cfg: CfgNode) -> TokenLengthAssigner:
+    """A new assigner; where it does not start from ImageNet, its weights follow from `RNG_SEED`."""
+    torch.manual_seed(cfg.RNG_SEED)
+    return TokenLengthAssigner(**assigner_spec(cfg), pretrained=cfg.ASSIGNER.PRETRAINED)
+
+
+def distillation(cfg: CfgNode) -> Distillation | None:
+    """How the shorter lengths learn from the longest; None with `REVIT.DISTILL.ENABLE` off."""
+    how = cfg.REVIT.DISTILL
+    return Distillation(how.TAU, how.LAMBDA, how.HARD, how.MIN_TEACHER_TOP1) if how.ENABLE else None
+
+
+def autocast(cfg: CfgNode, ranks: Ranks) -> torch.dtype | None:
+    """dtype of mixed precision, None for full precision."""
+    return torch.bfloat16 if cfg.TRAIN.MIXED_PRECISION and ranks.device.type == "cuda" else None
+
+
+def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+    """The backbone's optimiser."""
+    solver = cfg.SOLVER
+    return make_optimizer(
+        model,
+        solver.OPTIMIZING_METHOD,
+        solver.BASE_LR,
+        solver.WEIGHT_DECAY,
+        solver.MOMENTUM,
+        solver.NESTEROV,
+        solver.BETAS,
+    )
+
+
+def learning_rate(cfg: CfgNode) -> LearningRate:
+    """The backbone's learning rate at each fractional epoch."""
+    solver = cfg.SOLVER
+    if solver.LR_POLICY == "cosine":
+        schedule = cosine_schedule(solver.BASE_LR, solver.COSINE_END_LR, solver.MAX_EPOCH)
+    else:
+        schedule = step_schedule(solver.BASE_LR, solver.STEPS, solver.LRS)
+    return with_warmup(schedule, solver.WARMUP_EPOCHS, solver.WARMUP_START_LR)
+
+
+def data_spec(cfg: CfgNode, class_names: list[str] | None) -> dict[str, Any]:
+    """What a checkpoint tells of its clips, so that it can be used without the config."""
+    data = cfg.DATA
+    return {
+        "class_names": class_names,
+        "mean": list(data.MEAN),
+        "std": list(data.STD),
+        "num_frames": data.NUM_FRAMES,
+        "sampling_rate": data.SAMPLING_RATE,
+        "target_fps": data.TARGET_FPS,
+        "crop_size": data.TEST_CROP_SIZE,
+        "num_clips": cfg.TEST.NUM_ENSEMBLE_VIEWS,
+        "num_crops": cfg.TEST.NUM_SPATIAL_CROPS,
+    }
+
+
+def backbone_payload(
+    cfg: CfgNode, model: ReViT, class_names: list[str] | None, costs: dict[str, Any]
+) -> dict[str, Any]:
+    """What a checkpoint of the backbone holds, beside the state of its training."""
+    return {
+        "format": FORMAT,
+        "model": {"spec": model_spec(cfg), "weights": model.state_dict()},
+        "data": data_spec(cfg, class_names),
+        "costs": costs,
+    }
+
+
+def load_backbone(path: str, model: ReViT, spec: dict[str, Any]) -> dict[str, Any]:
+    """Loads a backbone checkpoint into `model` and returns the whole checkpoint.
+
+    Raises:
+        CheckpointError: it cannot be read, or is of a model that differs from `spec`.
+    """
+    payload = read_payload(path)
+    theirs = payload["model"]["spec"]
+    # What only matters in training may change; everything else must agree.
+    names = [name for name in spec if name not in ("drop_rate", "drop_path")]
+    differing = [
+        f"{name} {theirs.get(name)} (config: {spec[name]})"
+        for name in names
+        if theirs.get(name) != spec[name]
+    ]
+    if differing:
+        raise CheckpointError(f"{path} is of another model: {', '.join(differing)}")
+    model.load_state_dict(payload["model"]["weights"])
+    return payload
+
+
+def read_payload(path: str, part: str = "model") -> dict[str, Any]:
+    """A checkpoint of this project that holds `part`; CheckpointError for anything else."""
+    payload = checkpoint.load(path)
+    if payload.get("format") != FORMAT or part not in payload:
+        raise CheckpointError(f"{path} is no revit_video checkpoint of a {part}")
+    return payload
+
+
+def load_assigner(path: str, cfg: CfgNode, ranks: Ranks) -> tuple[TokenLengthAssigner, dict[str, Any]]:
+    """The assigner saved at `path`, and the settings of the policies.
+
+    Raises:
+        CheckpointError: it cannot be read, or chooses among another number of lengths.
+    """
+    payload = read_payload(path, "assigner")
+    spec = payload["assigner"]["spec"]
+    if spec["num_lengths"] != len(cfg.REVIT.TOKEN_LENGTHS):
+        raise CheckpointError(
+            f"{path} chooses among {spec['num_lengths']} token lengths, the config has {len(cfg.REVIT.TOKEN_LENGTHS)}"
+        )
+    network = TokenLengthAssigner(**spec)
+    network.load_state_dict(payload["assigner"]["weights"])
+    return network.to(ranks.device).eval(), payload["policy"]

@@ -1,0 +1,259 @@
+"""What a merged config must satisfy: legal values of single keys, then combinations of keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from fvcore.common.config import CfgNode
+
+from revit_video.length import TokenLength, patch_geometry, token_lengths
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """`message` about the first of `keys`; the others took part in the rule that is broken."""
+
+    keys: tuple[str, ...]
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.keys[0]}: {self.message}"
+
+
+def find_mistakes(cfg: CfgNode) -> Iterator[Mistake]:
+    """Every rule that `cfg` breaks; `cfg` has the types of the defaults already."""
+    for key, rule in RULES.items():
+        value = get(cfg, key)
+        if not rule.holds(value):
+            yield Mistake((key,), f"must be {rule.words}, got {value!r}")
+    for check in COMBINATIONS:
+        yield from check(cfg)
+
+
+def get(cfg: CfgNode, key: str) -> Any:
+    """The value at a dotted key, such as `"REVIT.DISTILL.TAU"`."""
+    for name in key.split("."):
+        cfg = cfg[name]
+    return cfg
+
+
+# ---- Single keys -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Rule:
+    holds: Callable[[Any], bool]
+    words: str
+
+
+def at_least(low: int) -> Rule:
+    return Rule(lambda value: value >= low, f"at least {low}")
+
+
+def one_of(*values: Any) -> Rule:
+    return Rule(lambda value: value in values, "one of " + ", ".join(map(str, values)))
+
+
+def some_of(*values: str) -> Rule:
+    return Rule(
+        lambda chosen: set(chosen) <= set(values) and len(set(chosen)) == len(chosen),
+        "different ones of " + ", ".join(values),
+    )
+
+
+def numbers(count: int, each: Rule) -> Rule:
+    return Rule(
+        lambda values: len(values) == count and all(map(each.holds, values)),
+        f"{count} numbers, each {each.words}",
+    )
+
+
+POSITIVE = Rule(lambda value: value > 0, "above 0")
+FRACTION = Rule(lambda value: 0 <= value <= 1, "between 0 and 1")
+BELOW_ONE = Rule(lambda value: 0 <= value < 1, "at least 0 and below 1")
+PERCENT = Rule(lambda value: 0 <= value <= 100, "between 0 and 100")
+NOT_EMPTY = Rule(bool, "given")
+PER_LENGTH = one_of("per_length", "shared")
+
+RULES = {
+    "NUM_GPUS": at_least(1),
+    "DEVICE": one_of("auto", "cpu", "cuda"),
+    "RNG_SEED": at_least(0),
+    "OUTPUT_DIR": NOT_EMPTY,
+    "LOG_PERIOD": at_least(1),
+    "TRAIN.BATCH_SIZE": at_least(1),
+    "TRAIN.CHECKPOINT_PERIOD": at_least(1),
+    "TRAIN.EVAL_PERIOD": at_least(0),
+    "TEST.BATCH_SIZE": at_least(1),
+    "TEST.NUM_ENSEMBLE_VIEWS": at_least(1),
+    "TEST.NUM_SPATIAL_CROPS": one_of(1, 3),
+    "TEST.POLICIES": some_of("static", "assigned", "random", "cascade", "oracle"),
+    "DATA.PATH_LABEL_SEPARATOR": NOT_EMPTY,
+    "DATA.NUM_FRAMES": at_least(1),
+    "DATA.SAMPLING_RATE": at_least(1),
+    "DATA.TARGET_FPS": POSITIVE,
+    "DATA.MEAN": numbers(3, FRACTION),
+    "DATA.STD": numbers(3, POSITIVE),
+    "DATA.TRAIN_JITTER_SCALES": numbers(2, at_least(1)),
+    "DATA.TRAIN_CROP_SIZE": at_least(1),
+    "DATA.TEST_CROP_SIZE": at_least(1),
+    "DATA.BRIGHTNESS": FRACTION,
+    "DATA.CONTRAST": FRACTION,
+    "DATA.SATURATION": FRACTION,
+    "DATA.DECODING_BACKEND": one_of("pyav", "decord"),
+    "DATA.FRAME_ORDER": one_of("time", "shuffled", "first", "last"),
+    "DATA.MAX_SKIPPED_FRACTION": FRACTION,
+    "DATA_LOADER.NUM_WORKERS": at_least(0),
+    "DATA_LOADER.PREFETCH_FACTOR": at_least(1),
+    "MODEL.ARCH": one_of("timesformer_base", "timesformer_base_hr", "timesformer_tiny"),
+    "MODEL.NUM_CLASSES": at_least(1),
+    "MODEL.EMBED_DIM": at_least(0),
+    "MODEL.DEPTH": at_least(0),
+    "MODEL.NUM_HEADS": at_least(0),
+    "MODEL.MLP_RATIO": at_least(0),
+    "MODEL.DROP_RATE": BELOW_ONE,
+    "MODEL.DROP_PATH": BELOW_ONE,
+    "MODEL.POS_INIT": one_of("normal", "sincos"),
+    "MODEL.QK_INIT_GAIN": POSITIVE,
+    "TIMESFORMER.ATTENTION_TYPE": one_of("divided_space_time", "joint_space_time", "space_only"),
+    "REVIT.NORM": PER_LENGTH,
+    "REVIT.PATCH_EMBED": PER_LENGTH,
+    "REVIT.POS_EMBED": PER_LENGTH,
+    "REVIT.DISTILL.TAU": POSITIVE,
+    "REVIT.DISTILL.LAMBDA": FRACTION,
+    "REVIT.DISTILL.MIN_TEACHER_TOP1": PERCENT,
+    "MINE.SPLIT": NOT_EMPTY,
+    "MINE.NUM_CLIPS": at_least(1),
+    "MINE.NONE_CORRECT": one_of("longest", "drop"),
+    "MINE.BATCH_SIZE": at_least(0),
+    "ASSIGNER.MODEL": NOT_EMPTY,
+    "ASSIGNER.STAGES": at_least(0),
+    "ASSIGNER.NUM_FRAMES": at_least(1),
+    "ASSIGNER.INPUT_SIZE": at_least(1),
+    "ASSIGNER.CACHE_GB": at_least(0),
+    "ASSIGNER.BATCH_SIZE": at_least(1),
+    "ASSIGNER.MAX_EPOCH": at_least(1),
+    "ASSIGNER.BASE_LR": POSITIVE,
+    "ASSIGNER.WEIGHT_DECAY": at_least(0),
+    "ASSIGNER.WARMUP_EPOCHS": at_least(0),
+    "ASSIGNER.LABEL_SMOOTHING": BELOW_ONE,
+    "ADAPTIVE.POLICY": one_of("cumulative", "argmax"),
+    "ADAPTIVE.THRESHOLD": FRACTION,
+    "ADAPTIVE.CASCADE_THRESHOLD": FRACTION,
+    "ADAPTIVE.MAX_DROP": at_least(0),
+    "ADAPTIVE.SAFETY": at_least(0),
+    "ADAPTIVE.DECISION": one_of("video", "view"),
+    "SOLVER.OPTIMIZING_METHOD": one_of("sgd", "adamw"),
+    "SOLVER.BASE_LR": POSITIVE,
+    "SOLVER.LR_POLICY": one_of("steps_with_relative_lrs", "cosine"),
+    "SOLVER.MAX_EPOCH": at_least(1),
+    "SOLVER.MOMENTUM": BELOW_ONE,
+    "SOLVER.BETAS": numbers(2, BELOW_ONE),
+    "SOLVER.WEIGHT_DECAY": at_least(0),
+    "SOLVER.WARMUP_EPOCHS": at_least(0),
+    "SOLVER.WARMUP_START_LR": at_least(0),
+    "SOLVER.COSINE_END_LR": at_least(0),
+    "SOLVER.CLIP_GRADIENT": at_least(0),
+    "SOLVER.LABEL_SMOOTHING": BELOW_ONE,
+}
+
+
+# ---- Combinations ----------------------------------------------------------------------------------------
+
+
+def check_lengths(cfg: CfgNode) -> Iterator[Mistake]:
+    """Each length is one, they descend strictly, and the crops can be cut into each of them."""
+    lengths_key = "REVIT.TOKEN_LENGTHS"
+    try:
+        lengths = token_lengths(get(cfg, lengths_key))
+    except ValueError as error:
+        yield Mistake((lengths_key,), str(error))
+        return
+    for size_key in ("DATA.TRAIN_CROP_SIZE", "DATA.TEST_CROP_SIZE"):
+        for length in lengths:
+            if problem := _cannot_cut(get(cfg, size_key), length):
+                yield Mistake((lengths_key, size_key), f"{length} does not fit {size_key}: {problem}")
+
+
+def _cannot_cut(size: int, length: TokenLength) -> str | None:
+    try:
+        for cells in (length.h, length.w):
+            patch_geometry(size, cells)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def check_crops(cfg: CfgNode) -> Iterator[Mistake]:
+    scales, crop, test_crop = (
+        get(cfg, key) for key in ("DATA.TRAIN_JITTER_SCALES", "DATA.TRAIN_CROP_SIZE", "DATA.TEST_CROP_SIZE")
+    )
+    if crop != test_crop:
+        yield Mistake(
+            ("DATA.TEST_CROP_SIZE", "DATA.TRAIN_CROP_SIZE"),
+            f"must equal DATA.TRAIN_CROP_SIZE {crop}, a model has one input size; got {test_crop}",
+        )
+    if scales != sorted(scales) or min(scales, default=crop) < crop:
+        yield Mistake(
+            ("DATA.TRAIN_JITTER_SCALES", "DATA.TRAIN_CROP_SIZE"),
+            f"must ascend from at least DATA.TRAIN_CROP_SIZE {crop}, got {scales}",
+        )
+
+
+def check_heads(cfg: CfgNode) -> Iterator[Mistake]:
+    width, heads = cfg.MODEL.EMBED_DIM, cfg.MODEL.NUM_HEADS
+    if width > 0 and heads > 0 and width % heads:
+        yield Mistake(("MODEL.NUM_HEADS", "MODEL.EMBED_DIM"), f"{heads} does not divide EMBED_DIM {width}")
+
+
+def check_batches(cfg: CfgNode) -> Iterator[Mistake]:
+    ranks = max(1, cfg.NUM_GPUS)
+    for key in ("TRAIN.BATCH_SIZE", "ASSIGNER.BATCH_SIZE"):
+        if get(cfg, key) % ranks:
+            yield Mistake((key, "NUM_GPUS"), f"must be a multiple of NUM_GPUS {ranks}, got {get(cfg, key)}")
+    if cfg.DATA.REVERSED_CLASSES and cfg.TRAIN.BATCH_SIZE % ranks == 0 and cfg.TRAIN.BATCH_SIZE // ranks % 2:
+        yield Mistake(
+            ("TRAIN.BATCH_SIZE", "NUM_GPUS", "DATA.REVERSED_CLASSES"),
+            "must be even on every rank: with DATA.REVERSED_CLASSES each clip is there twice; "
+            f"got {cfg.TRAIN.BATCH_SIZE} on {ranks}",
+        )
+
+
+def check_reversed_classes(cfg: CfgNode) -> Iterator[Mistake]:
+    key, pairs, count = "DATA.REVERSED_CLASSES", cfg.DATA.REVERSED_CLASSES, cfg.MODEL.NUM_CLASSES
+    if any(not isinstance(pair, list) or [type(c) for c in pair] != [int, int] for pair in pairs):
+        yield Mistake((key,), f"must be pairs of classes, like [[0, 1], [2, 3]], got {pairs}")
+        return
+    classes = [c for pair in pairs for c in pair]
+    if len(set(classes)) < len(classes):
+        yield Mistake((key,), f"a class may be in one pair only, got {pairs}")
+    if outside := sorted({c for c in classes if not 0 <= c < count}):
+        yield Mistake(
+            (key, "MODEL.NUM_CLASSES"), f"classes are 0 to {count - 1} (MODEL.NUM_CLASSES), got {outside}"
+        )
+
+
+def check_solver(cfg: CfgNode) -> Iterator[Mistake]:
+    solver = cfg.SOLVER
+    if solver.LR_POLICY == "steps_with_relative_lrs":
+        if len(solver.STEPS) != len(solver.LRS):
+            yield Mistake(
+                ("SOLVER.LRS", "SOLVER.STEPS"),
+                f"one for each of SOLVER.STEPS {solver.STEPS} is needed, got {solver.LRS}",
+            )
+        if solver.STEPS[:1] != [0] or sorted(set(solver.STEPS)) != solver.STEPS:
+            yield Mistake(("SOLVER.STEPS",), f"must start at 0 and ascend, got {solver.STEPS}")
+    if solver.OPTIMIZING_METHOD == "sgd" and solver.NESTEROV and solver.MOMENTUM == 0:
+        yield Mistake(("SOLVER.NESTEROV", "SOLVER.MOMENTUM"), "needs SOLVER.MOMENTUM above 0")
+
+
+COMBINATIONS = (
+    check_lengths,
+    check_crops,
+    check_heads,
+    check_batches,
+    check_reversed_classes,
+    check_solver,
+)

@@ -1,0 +1,156 @@
+"""Every key with its default value. Keys are named as in TimeSformer where it has them.
+
+A comment gives the meaning, the unit and the legal values; `checks.py` holds the same rules as code.
+"""
+
+from __future__ import annotations
+
+from fvcore.common.config import CfgNode
+
+_C = CfgNode()
+
+_C.NUM_GPUS = 1  # ranks on this machine; CPU processes where there is no GPU; >= 1
+_C.DEVICE = "auto"  # auto (a GPU if there is one) | cpu | cuda
+_C.RNG_SEED = 0  # seed of everything random; >= 0
+_C.OUTPUT_DIR = "./outputs/default"  # folder for everything a run writes
+_C.LOG_PERIOD = 10  # iterations between two lines of stats.jsonl; >= 1
+
+_C.TENSORBOARD = CfgNode()
+_C.TENSORBOARD.ENABLE = True  # write the scalars of stats.jsonl for TensorBoard as well
+
+# ---- Training the backbone -------------------------------------------------------------------------------
+_C.TRAIN = CfgNode()
+_C.TRAIN.ENABLE = True  # run this stage
+_C.TRAIN.BATCH_SIZE = 64  # clips a step, over all ranks; a multiple of NUM_GPUS
+_C.TRAIN.AUTO_RESUME = True  # go on from the last checkpoint in OUTPUT_DIR
+_C.TRAIN.CHECKPOINT_PERIOD = 1  # epochs between two checkpoints; >= 1
+_C.TRAIN.EVAL_PERIOD = 1  # epochs between two validations; 0 = never
+_C.TRAIN.CHECKPOINT_FILE_PATH = ""  # a checkpoint of revit_video to start from; empty = from scratch
+_C.TRAIN.MIXED_PRECISION = True  # bfloat16 autocast, on a GPU only
+
+# ---- Testing: every policy on the test list --------------------------------------------------------------
+_C.TEST = CfgNode()
+_C.TEST.ENABLE = True  # run this stage
+_C.TEST.BATCH_SIZE = 8  # videos a step, over all ranks; >= 1
+_C.TEST.NUM_ENSEMBLE_VIEWS = 1  # clips a video, evenly spread; >= 1
+_C.TEST.NUM_SPATIAL_CROPS = 3  # crops a clip, along its longer side; 1 | 3
+_C.TEST.CHECKPOINT_FILE_PATH = ""  # checkpoint to test; empty = the last one in OUTPUT_DIR
+_C.TEST.POLICIES = ["static", "assigned", "random", "cascade", "oracle"]  # any of these five
+
+# ---- From a video file to a clip -------------------------------------------------------------------------
+_C.DATA = CfgNode()
+_C.DATA.PATH_TO_DATA_DIR = ""  # folder of train.csv, val.csv, test.csv and, if mined apart, mine.csv
+_C.DATA.PATH_PREFIX = ""  # put before every path in the lists
+_C.DATA.PATH_LABEL_SEPARATOR = " "  # between path and label in the lists
+_C.DATA.NUM_FRAMES = 8  # frames a clip; >= 1
+_C.DATA.SAMPLING_RATE = 32  # frames at TARGET_FPS from one frame of the clip to the next; >= 1
+_C.DATA.TARGET_FPS = 30.0  # frames a second in which SAMPLING_RATE counts; > 0
+_C.DATA.MEAN = [0.45, 0.45, 0.45]  # subtracted from R, G, B, in 0..1
+_C.DATA.STD = [0.225, 0.225, 0.225]  # then divided by; > 0
+_C.DATA.TRAIN_JITTER_SCALES = [256, 320]  # px, range of the short side; ascending, >= the crop
+_C.DATA.TRAIN_CROP_SIZE = 224  # px, the model's input
+_C.DATA.TEST_CROP_SIZE = 224  # px, equal to TRAIN_CROP_SIZE: a model has one input size
+_C.DATA.RANDOM_FLIP = True  # mirror half of the training clips; off where classes tell left from right
+_C.DATA.BRIGHTNESS = 0.0  # strength of the photometric jitter, drawn once a training clip; 0..1, 0 = off
+_C.DATA.CONTRAST = 0.0  # likewise
+_C.DATA.SATURATION = 0.0  # likewise
+_C.DATA.DECODING_BACKEND = "pyav"  # pyav | decord
+_C.DATA.FRAME_JITTER = False  # training: a random frame of each of NUM_FRAMES equal segments
+_C.DATA.FRAME_ORDER = "time"  # time | shuffled | first | last; all but time check whether motion matters
+_C.DATA.REVERSED_CLASSES = []  # class pairs that swap when time runs backwards, [[0, 1], [2, 3]]; given, each
+#   training batch holds every clip twice, forward and reversed
+_C.DATA.MAX_SKIPPED_FRACTION = 0.1  # unreadable videos, as a fraction, above which a stage stops; 0..1
+
+_C.DATA_LOADER = CfgNode()
+_C.DATA_LOADER.NUM_WORKERS = 4  # decoding processes a rank; 0 = decode in the rank itself
+_C.DATA_LOADER.PIN_MEMORY = True  # page-locked batches, for faster copies to a GPU
+_C.DATA_LOADER.PREFETCH_FACTOR = 2  # batches ahead, per worker; >= 1
+
+# ---- The model -------------------------------------------------------------------------------------------
+_C.MODEL = CfgNode()
+_C.MODEL.ARCH = "timesformer_base"  # preset: timesformer_base | timesformer_base_hr | timesformer_tiny
+_C.MODEL.NUM_CLASSES = 400  # >= 1
+_C.MODEL.EMBED_DIM = 0  # width; 0 = the preset's
+_C.MODEL.DEPTH = 0  # blocks; 0 = the preset's
+_C.MODEL.NUM_HEADS = 0  # attention heads, a divisor of the width; 0 = the preset's
+_C.MODEL.MLP_RATIO = 0.0  # hidden width of the MLPs over the width; 0 = the preset's
+_C.MODEL.DROP_RATE = 0.0  # dropout; 0..1, 1 excluded
+_C.MODEL.DROP_PATH = 0.1  # stochastic depth of the last block, rising linearly to it; 0..1, 1 excluded
+_C.MODEL.POS_INIT = (
+    "normal"  # position embeddings start as noise, as TimeSformer's, or as waves: normal | sincos
+)
+_C.MODEL.QK_INIT_GAIN = 1.0  # factor on the initial query and key weights; > 0
+
+_C.TIMESFORMER = CfgNode()
+_C.TIMESFORMER.ATTENTION_TYPE = "divided_space_time"  # divided_space_time | joint_space_time | space_only
+
+_C.REVIT = CfgNode()
+_C.REVIT.TOKEN_LENGTHS = ["14x14", "7x7"]  # grids of patches a frame, longest first; 14 is 14x14
+_C.REVIT.NORM = "per_length"  # layer norms: per_length | shared
+_C.REVIT.PATCH_EMBED = "per_length"  # patch embedding: per_length | shared
+_C.REVIT.POS_EMBED = "per_length"  # position embedding in space: per_length | shared
+
+_C.REVIT.DISTILL = CfgNode()
+_C.REVIT.DISTILL.ENABLE = True  # shorter lengths learn from the longest one's logits too
+_C.REVIT.DISTILL.TAU = 0.9  # temperature; > 0
+_C.REVIT.DISTILL.LAMBDA = 0.5  # weight of the distillation loss, the labels' is 1 - LAMBDA; 0..1
+_C.REVIT.DISTILL.HARD = False  # the teacher's arg-max as a label, instead of its distribution
+_C.REVIT.DISTILL.TOKEN = True  # a distillation token and head for the shorter lengths
+_C.REVIT.DISTILL.MIN_TEACHER_TOP1 = 0.0  # percent; distil once the longest length's training top-1 passed it
+
+# ---- Mining token-length labels --------------------------------------------------------------------------
+_C.MINE = CfgNode()
+_C.MINE.ENABLE = True  # run this stage
+_C.MINE.SPLIT = "mine"  # the list <split>.csv; "train" mines what the backbone was trained on
+_C.MINE.NUM_CLIPS = 1  # clips a video, evenly spread; >= 1
+_C.MINE.NONE_CORRECT = "longest"  # label where no length is right: longest | drop (leave the clip out)
+_C.MINE.BATCH_SIZE = 0  # videos a step, over all ranks; 0 = TEST.BATCH_SIZE
+
+# ---- The Token-Length Assigner ---------------------------------------------------------------------------
+_C.ASSIGNER = CfgNode()
+_C.ASSIGNER.ENABLE = True  # run this stage
+_C.ASSIGNER.MODEL = "tinynet_e"  # a network of timm's EfficientNet family
+_C.ASSIGNER.PRETRAINED = False  # start from timm's ImageNet weights
+_C.ASSIGNER.STAGES = 0  # keep the first n stages of the network; 0 = all
+_C.ASSIGNER.NUM_FRAMES = 8  # frames it looks at, taken from the clip; >= 1
+_C.ASSIGNER.INPUT_SIZE = 112  # px; >= 1
+_C.ASSIGNER.CACHE_GB = 8.0  # GiB of memory a rank; its frames are decoded once if they fit, else every epoch
+_C.ASSIGNER.CLASS_WEIGHTS = False  # weigh the rarer lengths up
+_C.ASSIGNER.BATCH_SIZE = 64  # clips a step, over all ranks; a multiple of NUM_GPUS
+_C.ASSIGNER.MAX_EPOCH = 20  # >= 1
+_C.ASSIGNER.BASE_LR = 0.001  # > 0
+_C.ASSIGNER.WEIGHT_DECAY = 0.05  # >= 0
+_C.ASSIGNER.WARMUP_EPOCHS = 1.0  # >= 0
+_C.ASSIGNER.LABEL_SMOOTHING = 0.0  # 0..1, 1 excluded
+
+# ---- Adaptive inference ----------------------------------------------------------------------------------
+_C.ADAPTIVE = CfgNode()
+_C.ADAPTIVE.POLICY = "cumulative"  # cumulative (shortest length whose summed probability is enough) | argmax
+_C.ADAPTIVE.THRESHOLD = 0.0  # that probability, 0..1; 0 = choose it on the validation split
+_C.ADAPTIVE.CASCADE_THRESHOLD = 0.0  # the cascade's confidence, 0..1; 0 = likewise
+_C.ADAPTIVE.MAX_DROP = 0.5  # points of top-1 under the longest length that a chosen threshold may cost; >= 0
+_C.ADAPTIVE.SAFETY = 1.0  # standard errors of the drop that must fit under MAX_DROP as well; >= 0
+_C.ADAPTIVE.DECISION = "video"  # one length for all views of a video | one for each: video | view
+
+# ---- Optimisation ----------------------------------------------------------------------------------------
+_C.SOLVER = CfgNode()
+_C.SOLVER.OPTIMIZING_METHOD = "sgd"  # sgd | adamw
+_C.SOLVER.BASE_LR = 0.005  # learning rate at TRAIN.BATCH_SIZE; > 0
+_C.SOLVER.LR_POLICY = "steps_with_relative_lrs"  # steps_with_relative_lrs | cosine
+_C.SOLVER.STEPS = [0, 11, 14]  # epochs at which the steps begin; from 0, ascending
+_C.SOLVER.LRS = [1.0, 0.1, 0.01]  # the steps' learning rates, as factors of BASE_LR; one for each of STEPS
+_C.SOLVER.MAX_EPOCH = 15  # >= 1
+_C.SOLVER.MOMENTUM = 0.9  # sgd; 0..1, 1 excluded
+_C.SOLVER.NESTEROV = True  # sgd; needs MOMENTUM > 0
+_C.SOLVER.BETAS = [0.9, 0.999]  # adamw; two numbers, 0..1, 1 excluded
+_C.SOLVER.WEIGHT_DECAY = 1e-4  # >= 0
+_C.SOLVER.WARMUP_EPOCHS = 0.0  # linear, from WARMUP_START_LR; >= 0
+_C.SOLVER.WARMUP_START_LR = 0.0  # >= 0
+_C.SOLVER.COSINE_END_LR = 0.0  # learning rate at the end of cosine; >= 0
+_C.SOLVER.CLIP_GRADIENT = 0.0  # largest gradient norm; 0 = off
+_C.SOLVER.LABEL_SMOOTHING = 0.0  # 0..1, 1 excluded
+
+
+def get_cfg() -> CfgNode:
+    """The defaults, as a copy that may be changed."""
+    return _C.clone()

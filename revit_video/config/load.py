@@ -1,0 +1,191 @@
+"""Defaults <- YAML <- `KEY VALUE` pairs, coerced, validated after the merge, frozen."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from difflib import SequenceMatcher
+from typing import Any
+
+import yaml
+from fvcore.common.config import BASE_KEY, CfgNode
+from iopath.common.file_io import g_pathmgr
+
+from revit_video.config.checks import find_mistakes, get
+from revit_video.config.defaults import get_cfg
+
+# Lists whose elements have no single type; `checks.py` looks at them.
+MIXED_LISTS = ("REVIT.TOKEN_LENGTHS", "DATA.REVERSED_CLASSES")
+TYPE_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "a list"}
+
+
+class ConfigError(ValueError):
+    """Everything that is wrong with a config, one mistake a line."""
+
+    def __init__(self, source: str, mistakes: Sequence[str]) -> None:
+        count = f"{len(mistakes)} mistake{'s' if len(mistakes) > 1 else ''}"
+        super().__init__("\n  ".join([f"{source}: {count}", *mistakes]))
+
+
+def load_cfg(path: str | None, opts: Sequence[Any] = ()) -> CfgNode:
+    """The frozen config of a run.
+
+    Args:
+        path: a YAML file; `_BASE_` in it names another one (or a list), relative to it, to start from.
+            None: the defaults.
+        opts: `["KEY", "VALUE", ...]` as on a command line; unless the key holds text, a text is read as YAML.
+
+    Raises:
+        ConfigError: all unknown keys, wrong types, illegal values and illegal combinations at once.
+    """
+    cfg, mistakes = get_cfg(), []
+    wrong_keys = set()
+    for origin, key, value in [*_file_items(path), *_option_items(opts)]:
+        try:
+            _set(cfg, key, value)
+        except ValueError as error:
+            mistakes.append(f"{key}: {error}{'' if origin == path else f' ({origin})'}")
+            wrong_keys.add(key)
+    # A key that kept its default because its value was refused must not break rules it has a part in.
+    mistakes += [str(m) for m in find_mistakes(cfg) if wrong_keys.isdisjoint(m.keys)]
+    if mistakes:
+        raise ConfigError(path or "config", mistakes)
+    cfg.freeze()
+    return cfg
+
+
+def dump_cfg(cfg: CfgNode) -> str:
+    """`cfg` as YAML text, in the order of the defaults; `load_cfg` reads it back to an equal one."""
+    return yaml.dump(cfg, Dumper=_Dumper, sort_keys=False)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Groups as blocks, lists on one line."""
+
+
+_Dumper.add_representer(CfgNode, lambda dumper, node: dumper.represent_dict(node.items()))
+_Dumper.add_representer(
+    list, lambda dumper, values: dumper.represent_sequence("tag:yaml.org,2002:seq", values, flow_style=True)
+)
+
+
+# ---- Where keys come from --------------------------------------------------------------------------------
+
+Item = tuple[str, str, Any]  # origin, dotted key, value
+
+
+def _file_items(path: str | None, including: tuple[str, ...] = ()) -> Iterator[Item]:
+    """What a YAML file says, after what its `_BASE_` files say; `including` are the files on the way here."""
+    if path is None:
+        return
+    if os.path.realpath(path) in including:
+        raise ConfigError(including[0], [f"{BASE_KEY}: {path} includes itself"])
+    tree = _read_yaml(path)
+    bases = tree.pop(BASE_KEY, [])
+    for base in bases if isinstance(bases, list) else [bases]:
+        if not isinstance(base, str):
+            raise ConfigError(path, [f"{BASE_KEY}: must be a file name or a list of them, got {bases!r}"])
+        base_path = os.path.join(os.path.dirname(path), os.path.expanduser(base))
+        yield from _file_items(base_path, (*including, os.path.realpath(path)))
+    yield from ((path, key, value) for key, value in _flatten(tree))
+
+
+def _read_yaml(path: str) -> dict[str, Any]:
+    try:
+        with g_pathmgr.open(path, "r") as file:
+            tree = yaml.safe_load(file)
+    except FileNotFoundError:
+        raise ConfigError(path, ["no such file"]) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(path, [f"cannot be read: {error}"]) from None
+    except yaml.YAMLError as error:
+        raise ConfigError(path, ["not YAML: " + " ".join(str(error).split())]) from None
+    if not isinstance(tree, dict | None):
+        raise ConfigError(path, [f"must be `KEY: value` lines, got {type(tree).__name__}"])
+    return tree or {}
+
+
+def _flatten(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{key}.")
+        else:
+            yield key, value
+
+
+def _option_items(opts: Sequence[Any]) -> Iterator[Item]:
+    if len(opts) % 2:
+        raise ConfigError("command line", [f"{opts[-1]}: a KEY without a VALUE"])
+    for key, value in zip(opts[::2], opts[1::2], strict=True):
+        yield "command line", key, _Text(value) if isinstance(value, str) else value
+
+
+class _Text(str):
+    """A value as typed on a command line: which type is meant depends on the key."""
+
+    def parse(self) -> Any:
+        try:
+            return yaml.safe_load(self)
+        except yaml.YAMLError:
+            return str(self)
+
+
+# ---- Merging one value -----------------------------------------------------------------------------------
+
+
+def _set(cfg: CfgNode, key: str, value: Any) -> None:
+    """Put `value` at `key`; ValueError for an unknown key, a group of keys, or a value of another type."""
+    known = list(_leaf_keys(cfg))
+    if key not in known:
+        if members := [name for name in known if name.startswith(f"{key}.")]:
+            if value is None:  # in YAML, a group whose keys are all commented out
+                return
+            raise ValueError(f"is a group of keys; set one of them, such as {members[0]}")
+        raise ValueError(f"no such key; nearest: {nearest_key(key, known)}")
+    default = get(get_cfg(), key)
+    if isinstance(value, _Text):
+        value = str(value) if isinstance(default, str) else value.parse()
+    group, _, name = key.rpartition(".")
+    node = get(cfg, group) if group else cfg
+    node[name] = _plain_lists(value) if key in MIXED_LISTS else _coerce(value, default)
+
+
+def _leaf_keys(cfg: CfgNode, prefix: str = "") -> Iterator[str]:
+    for name, value in cfg.items():
+        if isinstance(value, CfgNode):
+            yield from _leaf_keys(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def nearest_key(key: str, known: Iterable[str]) -> str:
+    """The known key most like `key`, whether its group or its last name was mistyped."""
+
+    def likeness(candidate: str) -> float:
+        pairs = (key.upper(), candidate), (key.upper().split(".")[-1], candidate.split(".")[-1])
+        return sum(SequenceMatcher(None, *pair).ratio() for pair in pairs)
+
+    return max(known, key=likeness)
+
+
+def _coerce(value: Any, default: Any) -> Any:
+    """`value` as the type of `default`: an int serves for a float, a tuple for a list; else ValueError."""
+    wanted = type(default)
+    if wanted is list and isinstance(value, list | tuple):
+        return [_coerce(element, default[0]) for element in value]
+    if wanted is float and isinstance(value, int | str) and not isinstance(value, bool):
+        with suppress(ValueError):  # text as well: YAML 1.1 reads 1e-4 as text
+            value = float(value)
+    if type(value) is not wanted or (wanted is float and not math.isfinite(value)):
+        raise ValueError(f"must be {TYPE_WORDS[wanted]}, got {value!r}")
+    return value
+
+
+def _plain_lists(value: Any) -> list[Any]:
+    """A list or tuple, and those inside it, as lists; ValueError for anything else."""
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"must be a list, got {value!r}")
+    return [_plain_lists(element) if isinstance(element, list | tuple) else element for element in value]

@@ -1,0 +1,111 @@
+"""Clips on their way from the data workers to the model, and where each of them came from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+
+Skipped = tuple[str, str]
+"""(path, reason) of an unreadable video."""
+
+
+@dataclass
+class Views:
+    """V = clips x crops views of one video, clip-major: clip 0's crops, clip 1's crops, …"""
+
+    clips: torch.Tensor  # uint8 (V, C, T, H, W)
+    starts: torch.Tensor  # (V,) start of the view's clip in seconds
+    clip_index: torch.Tensor  # (V,)
+    crops: torch.Tensor  # (V,)
+
+    @classmethod
+    def none(cls, num_frames: int, size: int) -> Views:
+        """The views of an unreadable video."""
+        index = torch.zeros(0, dtype=torch.long)
+        return cls(torch.zeros(0, 3, num_frames, size, size, dtype=torch.uint8), torch.zeros(0), index, index)
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+
+@dataclass
+class Sample:
+    """What a dataset returns for one video, and the unreadable videos met on the way to it."""
+
+    views: Views
+    label: int
+    row: int  # index of the video in its list
+    path: str
+    skipped: list[Skipped] = field(default_factory=list)
+
+
+@dataclass
+class Batch:
+    """Views of several videos, a video's views side by side. May be empty, if no video could be read."""
+
+    clips: torch.Tensor  # uint8 (B, C, T, H, W)
+    labels: torch.Tensor  # (B,)
+    rows: torch.Tensor  # (B,) index of the video in its list
+    starts: torch.Tensor  # (B,) seconds
+    clip_index: torch.Tensor  # (B,)
+    crops: torch.Tensor  # (B,)
+    paths: list[str]  # B entries
+    skipped: list[Skipped] = field(default_factory=list)  # videos, not views
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        """The same batch with all tensors on `device`."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Batch:
+        """Called by `DataLoader(pin_memory=True)`."""
+        return self._map(torch.Tensor.pin_memory)
+
+    def _map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
+        return replace(
+            self,
+            clips=function(self.clips),
+            labels=function(self.labels),
+            rows=function(self.rows),
+            starts=function(self.starts),
+            clip_index=function(self.clip_index),
+            crops=function(self.crops),
+        )
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Views of all samples, in order, as one batch."""
+    views = [sample.views for sample in samples]
+    counts = torch.tensor([len(v) for v in views])
+    return Batch(
+        clips=torch.cat([v.clips for v in views]),
+        labels=torch.tensor([sample.label for sample in samples]).repeat_interleave(counts),
+        rows=torch.tensor([sample.row for sample in samples]).repeat_interleave(counts),
+        starts=torch.cat([v.starts for v in views]),
+        clip_index=torch.cat([v.clip_index for v in views]),
+        crops=torch.cat([v.crops for v in views]),
+        paths=[sample.path for sample in samples for _ in range(len(sample.views))],
+        skipped=[skip for sample in samples for skip in sample.skipped],
+    )
+
+
+def with_reversed(batch: Batch, partner: torch.Tensor) -> Batch:
+    """Append every clip once more with time running backwards.
+
+    Args:
+        partner: (num_classes,) the class that each class turns into when time is reversed.
+
+    Returns:
+        2 B clips, the forward ones first.
+    """
+    twice = batch._map(lambda tensor: torch.cat([tensor, tensor]))
+    return replace(
+        twice,
+        clips=torch.cat([batch.clips, batch.clips.flip(2)]),
+        labels=torch.cat([batch.labels, partner.to(batch.labels.device)[batch.labels]]),
+        paths=batch.paths * 2,
+    )

@@ -1,0 +1,171 @@
+"""Kinetics-style lists and folders as map-style datasets of clips."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from iopath.common.file_io import g_pathmgr
+from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
+from torch.utils.data import Dataset
+
+from revit_video.data.batch import Sample, Skipped, Views
+from revit_video.data.sampling import seeded_generator
+from revit_video.data.transforms import TrainTransform
+from revit_video.data.video import DecodeError
+from revit_video.data.views import ClipSpec, random_view, uniform_views
+
+_REPORTED_LINES = 5
+_MAX_TRIES = 10
+
+
+def read_list(
+    path: str, prefix: str = "", separator: str = " ", num_classes: int | None = None
+) -> LabeledVideoPaths:
+    """Read a list with one `<video path><separator><label>` a line; blank lines are passed over.
+
+    Args:
+        prefix: folder that relative video paths start from; the list's own folder if empty.
+        num_classes: labels must be below it, if given.
+
+    Raises:
+        FileNotFoundError: there is no such list.
+        ValueError: the list is empty, or has bad lines (the first five are named).
+    """
+    if not g_pathmgr.isfile(path):
+        raise FileNotFoundError(f"video list not found: {path}")
+    videos: list[tuple[str, int | None]] = []
+    mistakes = []
+    with g_pathmgr.open(path, "r") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                videos.append(_parse_line(line.strip(), separator, num_classes))
+            except ValueError as error:
+                mistakes.append(f"{os.path.basename(path)}:{number}: {error}")
+    if mistakes:
+        more = len(mistakes) - _REPORTED_LINES
+        shown = mistakes[:_REPORTED_LINES] + ([f"… and {more} more"] if more > 0 else [])
+        raise ValueError(f"bad lines in {path}:\n  " + "\n  ".join(shown))
+    if not videos:
+        raise ValueError(f"video list is empty: {path}")
+    return LabeledVideoPaths(videos, prefix or os.path.dirname(path))
+
+
+def _parse_line(line: str, separator: str, num_classes: int | None) -> tuple[str, int]:
+    video, found, text = (part.strip() for part in line.rpartition(separator))
+    if not video:
+        raise ValueError(f"no label in {line!r}; write '<video path>{separator}<label>'")
+    try:
+        label = int(text)
+    except ValueError:
+        raise ValueError(f"label {text!r} is not a whole number") from None
+    if label < 0 or (num_classes is not None and label >= num_classes):
+        allowed = f"0 to {num_classes - 1}" if num_classes is not None else "0 or more"
+        raise ValueError(f"label {label} is out of range, allowed is {allowed}")
+    return video, label
+
+
+def read_folder(path: str) -> LabeledVideoPaths:
+    """Videos (.mp4, .avi) of a folder that has one folder a class; classes are numbered alphabetically.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or a class has no videos.
+    """
+    if not g_pathmgr.isdir(path):
+        raise FileNotFoundError(f"video folder not found: {path}")
+    return LabeledVideoPaths.from_directory(path)
+
+
+def read_class_names(data_dir: str, num_classes: int) -> list[str] | None:
+    """Class names from `classes.txt` in `data_dir`, one a line in the order of the labels; None without it.
+
+    Raises:
+        ValueError: it does not hold `num_classes` names.
+    """
+    path = os.path.join(data_dir, "classes.txt")
+    if not g_pathmgr.isfile(path):
+        return None
+    with g_pathmgr.open(path, "r") as file:
+        names = [line.strip() for line in file if line.strip()]
+    if len(names) != num_classes:
+        raise ValueError(f"{path} names {len(names)} classes, the model has {num_classes}")
+    return names
+
+
+class TrainClips(Dataset[Sample]):
+    """`clips[epoch, row]` is one augmented clip of video `row`, a function of `(seed, epoch, row)` alone.
+
+    Neither the number of workers nor the order of the calls changes its pixels. An unreadable video is
+    replaced by another one and named in the sample's `skipped`; after ten in a row the sample is empty.
+    """
+
+    def __init__(
+        self,
+        videos: LabeledVideoPaths,
+        spec: ClipSpec,
+        transform: TrainTransform,
+        frame_jitter: bool = False,
+        seed: int = 0,
+    ) -> None:
+        self.videos = videos
+        self._spec = spec
+        self._transform = transform
+        self._frame_jitter = frame_jitter
+        self._seed = seed
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        epoch, row = key
+        generator = seeded_generator(self._seed, epoch, row)
+        skipped: list[Skipped] = []
+        while len(skipped) < _MAX_TRIES:
+            path, annotation = self.videos[row]
+            try:
+                views = random_view(path, self._spec, self._transform, self._frame_jitter, generator)
+                return Sample(views, annotation["label"], row, path, skipped)
+            except DecodeError as error:
+                skipped.append((error.path, error.reason))
+                row = int(torch.randint(len(self.videos), (), generator=generator))
+        nothing = Views.none(self._spec.num_frames, self._transform.crop_size)
+        return Sample(nothing, annotation["label"], row, path, skipped)
+
+
+class EvalClips(Dataset[Sample]):
+    """`clips[row]` is all views of video `row`, the same pixels always.
+
+    An unreadable video gives a sample without views and is named in its `skipped`.
+    """
+
+    def __init__(
+        self,
+        videos: LabeledVideoPaths,
+        spec: ClipSpec,
+        crop_size: int,
+        num_clips: int = 1,
+        num_crops: int = 1,
+    ) -> None:
+        self.videos = videos
+        self._spec = spec
+        self._crop_size = crop_size
+        self._num_clips = num_clips
+        self._num_crops = num_crops
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def __getitem__(self, row: int) -> Sample:
+        path, annotation = self.videos[row]
+        generator = seeded_generator(row)
+        skipped: list[Skipped] = []
+        try:
+            views = uniform_views(
+                path, self._spec, self._crop_size, self._num_clips, self._num_crops, generator
+            )
+        except DecodeError as error:
+            views = Views.none(self._spec.num_frames, self._crop_size)
+            skipped.append((error.path, error.reason))
+        return Sample(views, annotation["label"], row, path, skipped)

@@ -1,0 +1,338 @@
+"""Generated action videos: one object that moves or changes size over a drifting background.
+
+The class is a motion, and small objects need a fine token grid while large ones do not, so that token
+length matters. Every clip follows from `(seed, split, index)` alone.
+
+No single frame gives the class away. Places are uniform on a ring a little longer than the frame: what
+leaves on one side comes back on the other, so that the first frame, the last and any other show the object
+anywhere, whatever its class. Radii are drawn for the middle of the clip and cannot wrap, so that a very small
+or very large object in the first or last frame says a little; `tests/data/test_synthetic.py` measures how
+much. Every class played backwards is exactly its opposite.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+import signal
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import astuple, dataclass
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+CLASS_NAMES = ("left", "right", "up", "down", "grow", "shrink")
+DEFAULT_COUNTS: Mapping[str, int] = {"train": 2400, "mine": 1200, "val": 1200, "test": 1200}
+
+# What is drawn. Lengths are fractions of the frame's side.
+RADIUS_RANGE = (0.03, 0.30)  # log-uniform ...
+SMALL_RADIUS_RANGE = (0.03, 0.05)  # ... but this share of the clips is log-uniform in here:
+SMALL_SHARE = 0.2  # (movements only: after growing or shrinking, the extra mass would tell the class)
+DISTANCE_RANGE = (0.24, 0.34)  # of a small object; a large one moves DISTANCE_PER_RADIUS radii further
+DISTANCE_PER_RADIUS = 0.4
+GROWTH_RANGE = (1.5, 2.1)  # last radius / first radius of `grow`
+GAP_PER_RADIUS = 1.0  # the ring is this many radii longer than the frame
+JITTER_SHIFT = 0.04  # every class: largest shift that is not the class's own motion
+JITTER_GROWTH = 1.12  # likewise, change of radius
+NOISE = 4.5  # standard deviation of the noise, grey levels
+TEXTURE = 8.0  # of the background's texture
+
+_DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
+_MANIFEST = "synthetic.json"
+
+
+@dataclass(frozen=True)
+class State:
+    """Where the object is and how large: fractions of the frame's side, y pointing down, not yet wrapped."""
+
+    x: float
+    y: float
+    radius: float
+
+
+@dataclass(frozen=True)
+class ClipSpec:
+    """All that determines a clip's pixels, beside its size and number of frames."""
+
+    label: int  # index into CLASS_NAMES
+    start: State
+    end: State
+    pace: float  # -1..1: slow-fast-slow or fast-slow-fast; looks the same backwards
+    shape: tuple[tuple[float, float], ...]  # amplitude (of the radius) and phase of harmonics 2, 3, ...
+    turn: tuple[float, float]  # angle of the object in the first and last frame, radians
+    colours: tuple[tuple[float, float, float], tuple[float, float, float]]  # RGB 0..255, of the two halves
+    background: tuple[float, float, float]  # mean RGB 0..255
+    drift: tuple[float, float]  # x and y shift of the background over the clip
+    texture: float
+    noise: float
+    seed: int  # of texture and noise
+
+    @property
+    def radius(self) -> float:
+        """The object's radius halfway through the clip."""
+        return float(np.sqrt(self.start.radius * self.end.radius))
+
+    @property
+    def ring(self) -> float:
+        """Distance after which a place comes back."""
+        return 1 + GAP_PER_RADIUS * self.radius
+
+
+def draw_spec(seed: int, split: str, index: int) -> ClipSpec:
+    """The clip `index` of a split; labels take turns, and each (seed, split) has its own random stream."""
+    rng = np.random.default_rng([seed, zlib.crc32(split.encode()), index])
+    label = index % len(CLASS_NAMES)
+    start, end = _draw_path(rng, CLASS_NAMES[label])
+    angle = rng.uniform(0, 2 * np.pi)
+    hue = rng.random()
+    return ClipSpec(
+        label=label,
+        start=start,
+        end=end,
+        pace=rng.uniform(-0.4, 0.4),
+        shape=tuple((rng.uniform(0, 0.2) / (k - 1) ** 0.5, rng.uniform(0, 2 * np.pi)) for k in range(2, 6)),
+        turn=(angle, angle + rng.uniform(-0.6, 0.6)),
+        colours=(_bright(rng, hue), _bright(rng, hue + rng.uniform(0.25, 0.75))),
+        background=tuple(rng.uniform(20, 50, 3).tolist()),
+        drift=tuple(rng.uniform(-0.15, 0.15, 2).tolist()),
+        texture=TEXTURE,
+        noise=NOISE,
+        seed=int(rng.integers(2**32)),
+    )
+
+
+def _draw_path(rng: np.random.Generator, name: str) -> tuple[State, State]:
+    """First and last state: the same middle for every class, the class's own change around it."""
+    moves = name in _DIRECTIONS
+    low, high = SMALL_RADIUS_RANGE if moves and rng.random() < SMALL_SHARE else RADIUS_RANGE
+    radius = float(np.exp(rng.uniform(np.log(low), np.log(high))))
+    x, y = rng.uniform(0, 1 + GAP_PER_RADIUS * radius, 2)
+    shift = rng.uniform(-JITTER_SHIFT, JITTER_SHIFT, 2)
+    growth = float(np.exp(rng.uniform(-1, 1) * np.log(JITTER_GROWTH)))
+    if moves:
+        direction = np.array(_DIRECTIONS[name])
+        distance = rng.uniform(*DISTANCE_RANGE) + DISTANCE_PER_RADIUS * radius
+        shift = np.where(direction == 0, shift, direction * distance)
+    else:
+        growth = rng.uniform(*GROWTH_RANGE)
+        growth = growth if name == "grow" else 1 / growth
+    (dx, dy), half = (shift / 2).tolist(), growth**0.5
+    return State(x - dx, y - dy, radius / half), State(x + dx, y + dy, radius * half)
+
+
+def _bright(rng: np.random.Generator, hue: float) -> tuple[float, float, float]:
+    red, green, blue = colorsys.hsv_to_rgb(hue % 1, rng.uniform(0.15, 0.65), rng.uniform(0.85, 1))
+    return 255 * red, 255 * green, 255 * blue
+
+
+def render(spec: ClipSpec, size: int = 96, num_frames: int = 16) -> np.ndarray:
+    """The clip as uint8 RGB, (T, H, W, 3) with H = W = `size`."""
+    rng = np.random.default_rng(spec.seed)
+    time = np.linspace(0, 1, num_frames) if num_frames > 1 else np.full(1, 0.5)
+    grey = spec.texture * _texture(rng, time, spec.drift, size)
+    grey += spec.noise * rng.standard_normal((num_frames, size, size), dtype=np.float32)
+    noise = grey[..., None]
+    frames = noise + np.asarray(spec.background, np.float32)
+    along = time + spec.pace * np.sin(2 * np.pi * time) / (2 * np.pi)
+    xs = spec.start.x + along * (spec.end.x - spec.start.x)
+    ys = spec.start.y + along * (spec.end.y - spec.start.y)
+    radii = spec.start.radius * (spec.end.radius / spec.start.radius) ** along
+    angles = spec.turn[0] + time * (spec.turn[1] - spec.turn[0])
+    for frame, grain, x, y, radius, angle in zip(frames, noise, xs, ys, radii, angles, strict=True):
+        reach = radius * (1 + sum(amplitude for amplitude, _ in spec.shape)) + 1 / size
+        for left in _seen(x, reach, spec.ring):
+            for top in _seen(y, reach, spec.ring):
+                _draw_object(frame, grain, spec, size * np.array([left, top, radius, reach]), angle)
+    return np.clip(frames, 0, 255).astype(np.uint8)
+
+
+def _texture(rng: np.random.Generator, time: np.ndarray, drift: tuple[float, float], size: int) -> np.ndarray:
+    """A smooth random pattern of unit variance that drifts, (T, H, W): a sum of low-frequency waves."""
+    frequency = np.arange(-5, 6)
+    strength = 1 / (1 + np.hypot(frequency[:, None], frequency))
+    waves = strength * (rng.standard_normal((11, 11)) + 1j * rng.standard_normal((11, 11)))
+    waves *= np.sqrt(1 / np.sum(strength**2))  # the real part of a wave has half its power, of two parts
+    place = np.arange(size) / size
+    across = np.exp(2j * np.pi * frequency * (place - drift[0] * time[:, None])[..., None])  # (T, W, 11)
+    down = np.exp(2j * np.pi * frequency * (place - drift[1] * time[:, None])[..., None])  # (T, H, 11)
+    left = (down @ waves).astype(np.complex64)
+    right = across.transpose(0, 2, 1).astype(np.complex64)
+    return left.real @ right.real - left.imag @ right.imag
+
+
+def _seen(place: float, reach: float, ring: float) -> list[float]:
+    """Coordinates at which something on the ring, `reach` to both sides, is seen in the frame 0..1."""
+    first = place % ring
+    return [at for at in (first - ring, first, first + ring) if -reach < at < 1 + reach]
+
+
+def _draw_object(
+    frame: np.ndarray, grain: np.ndarray, spec: ClipSpec, place: np.ndarray, angle: float
+) -> None:
+    """Paint the object into `frame` (H, W, 3) with soft edges; only its box is touched.
+
+    Args:
+        place: x, y, radius and reach (half the box), pixels.
+    """
+    x, y, radius, reach = place
+    size = len(frame)
+    rows = slice(max(0, int(y - reach)), max(0, min(size, int(y + reach) + 1)))
+    columns = slice(max(0, int(x - reach)), max(0, min(size, int(x + reach) + 1)))
+    down = np.arange(rows.start, rows.stop)[:, None] + 0.5 - y
+    across = np.arange(columns.start, columns.stop) + 0.5 - x
+    theta = np.arctan2(down, across) - angle
+    outline = np.ones_like(theta)
+    for harmonic, (amplitude, phase) in enumerate(spec.shape, start=2):
+        outline += amplitude * np.cos(harmonic * theta + phase)
+    inside = np.clip(radius * outline - np.hypot(down, across) + 0.5, 0, 1)[..., None]
+    half = np.clip(down * np.cos(angle) - across * np.sin(angle) + 0.5, 0, 1)[..., None]
+    one, two = np.asarray(spec.colours)
+    box = frame[rows, columns]
+    box += inside * (one + half * (two - one) + grain[rows, columns] - box)
+
+
+def encode(frames: np.ndarray, fps: int) -> bytes:
+    """uint8 RGB frames (T, H, W, 3) as an mp4 file: H.264, crf 23; the same bytes each time."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=fps)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        stream.options = {"preset": "veryfast", "crf": "23", "threads": "1"}
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    return file.getvalue()
+
+
+def write_dataset(
+    directory: str | Path,
+    counts: Mapping[str, int] = DEFAULT_COUNTS,
+    seed: int = 0,
+    size: int = 96,
+    num_frames: int = 16,
+    fps: int = 8,
+    processes: int | None = None,
+    progress: Callable[[Iterable[None], int], Iterable[None]] = lambda steps, total: steps,
+) -> None:
+    """Write `<split>/<index>_<class>.mp4`, the lists `<split>.csv`, `classes.txt` and `specs.csv`.
+
+    Clips that are there already are kept, so that a run that was cut off goes on where it stopped, and
+    larger counts add to what is there. Paths in the lists are relative to `directory`.
+
+    Args:
+        counts: clips of each split.
+        size: side of the square frames, pixels; even, as H.264 wants it.
+        processes: default one per core; 1 writes in this process.
+        progress: wraps the iteration over the clips that are still to be written (as tqdm does); is given
+            their number as well.
+
+    Raises:
+        ValueError: `directory` holds clips made with other arguments, or the size is odd.
+    """
+    if size < 2 or size % 2:
+        raise ValueError(f"frames of {size} px cannot be encoded: the side must be even")
+    root = Path(directory)
+    _claim(root, {"seed": seed, "size": size, "num_frames": num_frames, "fps": fps})
+    clips = [
+        (split, clip_path(split, i), draw_spec(seed, split, i))
+        for split in counts
+        for i in range(counts[split])
+    ]
+    for split in counts:
+        (root / split).mkdir(exist_ok=True)
+    missing = [(root / path, spec) for _, path, spec in clips if not (root / path).exists()]
+    work = partial(_write_clip, size=size, num_frames=num_frames, fps=fps)
+    if processes == 1 or len(missing) < 2:
+        _drain(progress(map(work, missing), len(missing)))
+    else:
+        # spawn: a fork of a process that has run torch's threads can hang
+        with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _ignore_interrupt) as pool:
+            try:
+                _drain(progress(pool.map(work, missing, chunksize=16), len(missing)))
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+    _write_lists(root, counts, clips)
+
+
+def clip_path(split: str, index: int) -> str:
+    """Path of a clip inside the data directory."""
+    return f"{split}/{index:05d}_{CLASS_NAMES[index % len(CLASS_NAMES)]}.mp4"
+
+
+def _claim(root: Path, arguments: dict[str, int]) -> None:
+    """Note in `root` what its clips are made with; refuse to mix them with others."""
+    drawn = [[round(value, 6) for value in _numbers(draw_spec(0, "", i))] for i in range(60)]
+    asked = arguments | {"generator": hashlib.sha256(repr(drawn).encode()).hexdigest()[:16]}
+    manifest = root / _MANIFEST
+    root.mkdir(parents=True, exist_ok=True)
+    if manifest.exists():
+        there = json.loads(manifest.read_bytes())
+        differ = [
+            f"{name} {there.get(name)} (asked: {asked[name]})"
+            for name in asked
+            if there.get(name) != asked[name]
+        ]
+        if differ:
+            made = ", ".join(differ)
+            raise ValueError(f"{root} holds clips made with {made}; delete it or choose another directory")
+    elif any(root.iterdir()):
+        raise ValueError(f"{root} is not empty and not a directory of generated clips; choose another one")
+    else:
+        _write_whole(manifest, json.dumps(asked).encode())
+
+
+def _numbers(nested: Any) -> Iterable[float]:
+    """All numbers in a spec, in order."""
+    if isinstance(nested, ClipSpec):
+        nested = astuple(nested)
+    return chain.from_iterable(map(_numbers, nested)) if isinstance(nested, tuple) else [nested]
+
+
+def _write_clip(job: tuple[Path, ClipSpec], size: int, num_frames: int, fps: int) -> None:
+    path, spec = job
+    _write_whole(path, encode(render(spec, size, num_frames), fps))
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """Written aside, then renamed: a file that exists is whole."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        aside.write_bytes(content)
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _write_lists(root: Path, splits: Iterable[str], clips: Sequence[tuple[str, str, ClipSpec]]) -> None:
+    for name in splits:
+        lines = (f"{path} {spec.label}\n" for split, path, spec in clips if split == name)
+        _write_whole(root / f"{name}.csv", "".join(lines).encode())
+    _write_whole(root / "classes.txt", "".join(f"{name}\n" for name in CLASS_NAMES).encode())
+    columns = [f"{when}_{what}" for when in ("start", "end") for what in ("x", "y", "radius")]
+    table = [",".join(["split", "video", "label", "radius", *columns])]
+    for split, path, spec in clips:
+        values = (spec.radius, *astuple(spec.start), *astuple(spec.end))
+        table.append(",".join([split, path, str(spec.label), *(f"{value:.5f}" for value in values)]))
+    _write_whole(root / "specs.csv", "\n".join([*table, ""]).encode())
+
+
+def _drain(steps: Iterable[None]) -> None:
+    for _ in steps:
+        pass
+
+
+def _ignore_interrupt() -> None:
+    """In the workers: Ctrl-C reaches the parent, which lets them finish their files."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

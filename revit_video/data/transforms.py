@@ -1,0 +1,107 @@
+"""Augmentation and views of uint8 clips (C, T, H, W). Every random draw comes from an explicit generator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torchvision.transforms.v2 import functional
+
+
+class TrainTransform:
+    """Random crop, flip and photometric jitter, the same for all frames of a clip.
+
+    The short side is drawn first, with `draw_short_side`, and given to the decoder, which scales the frames
+    while it converts them; the clip that comes back is then cut and coloured here.
+
+    Args:
+        jitter_scales: smallest and largest short side in pixels, both included.
+        crop_size: side of the square crop in pixels, at most the smallest short side.
+        flip: mirror every second clip; not for classes that tell left from right.
+        brightness, contrast, saturation: 0.4 means a factor between 0.6 and 1.4; 0 leaves it alone.
+    """
+
+    def __init__(
+        self,
+        jitter_scales: Sequence[int],
+        crop_size: int,
+        flip: bool,
+        brightness: float = 0.0,
+        contrast: float = 0.0,
+        saturation: float = 0.0,
+    ) -> None:
+        self.jitter_scales = tuple(jitter_scales)
+        self.crop_size = crop_size
+        self.flip = flip
+        self._adjustments = [
+            (adjust, strength)
+            for adjust, strength in (
+                (functional.adjust_brightness, brightness),
+                (functional.adjust_contrast, contrast),
+                (functional.adjust_saturation, saturation),
+            )
+            if strength > 0
+        ]
+
+    def draw_short_side(self, generator: torch.Generator) -> int:
+        """A short side in pixels, uniform over the jitter scales."""
+        smallest, largest = self.jitter_scales
+        return _draw_integer(smallest, largest, generator)
+
+    def __call__(self, clip: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """uint8 (C, T, H, W), scaled to the drawn short side -> uint8 (C, T, crop, crop)."""
+        height, width = clip.shape[-2:]
+        top = _draw_integer(0, height - self.crop_size, generator)
+        left = _draw_integer(0, width - self.crop_size, generator)
+        clip = clip[..., top : top + self.crop_size, left : left + self.crop_size]
+        if self.flip and torch.rand((), generator=generator) < 0.5:
+            clip = clip.flip(-1)
+        frames = clip.transpose(0, 1)  # torchvision wants (…, C, H, W)
+        for adjust, strength in self._adjustments:
+            factor = 1 + strength * (2 * torch.rand((), generator=generator).item() - 1)
+            frames = adjust(frames, max(factor, 0.0))
+        return frames.transpose(0, 1).contiguous()
+
+
+def spatial_crops(clip: torch.Tensor, size: int, num_crops: int) -> torch.Tensor:
+    """Square crops spread evenly along the longer side, from left or top; one crop is the centre.
+
+    Args:
+        clip: (C, T, H, W), both sides at least `size`.
+        num_crops: V, 1 or more.
+
+    Returns:
+        (V, C, T, size, size).
+    """
+    spare_h, spare_w = clip.shape[-2] - size, clip.shape[-1] - size
+    views = []
+    for step in range(num_crops):
+        place = step / (num_crops - 1) if num_crops > 1 else 0.5
+        top = round(spare_h * (place if spare_h > spare_w else 0.5))
+        left = round(spare_w * (0.5 if spare_h > spare_w else place))
+        views.append(clip[..., top : top + size, left : left + size])
+    return torch.stack(views)
+
+
+class Normalize(nn.Module):
+    """uint8 (B, C, T, H, W) -> float32 `(x / 255 - mean) / std`, on the device the clips are on.
+
+    Clips travel as bytes, a quarter of the traffic from workers to the device.
+    """
+
+    scale: torch.Tensor
+    shift: torch.Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        deviation = torch.tensor(std).view(-1, 1, 1, 1)
+        self.register_buffer("scale", 1 / (255 * deviation), persistent=False)
+        self.register_buffer("shift", -torch.tensor(mean).view(-1, 1, 1, 1) / deviation, persistent=False)
+
+    def forward(self, clips: torch.Tensor) -> torch.Tensor:
+        return clips * self.scale + self.shift
+
+
+def _draw_integer(low: int, high: int, generator: torch.Generator) -> int:
+    return int(torch.randint(low, high + 1, (), generator=generator))

@@ -1,0 +1,207 @@
+"""What a pass costs: multiply-accumulates (MACs) counted with fvcore, and in closed form."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from fvcore.nn import FlopCountAnalysis
+from torch import Tensor, nn
+
+from revit_video.length import TokenLength
+from revit_video.models.assigner import TokenLengthAssigner
+from revit_video.models.embed import PatchEmbeds, PositionEmbeds
+from revit_video.models.norm import LengthNorm
+from revit_video.models.revit import ReViT
+
+GIGA = 1e9
+
+# Per element and no product of matrices: not counted, as in the papers. Whatever is neither here nor
+# known to fvcore is an error, so that no product is ever counted as zero.
+UNCOUNTED = frozenset(
+    "aten::" + name
+    for name in (
+        *("add", "add_", "sub", "rsub", "mul", "mul_", "div", "div_", "pow", "mean", "sum", "softmax"),
+        *("gelu", "relu", "relu_", "silu", "silu_", "sigmoid", "tanh", "hardtanh", "hardtanh_"),
+        *("hardswish", "hardswish_", "hardsigmoid", "hardsigmoid_", "dropout", "dropout_"),
+        *("clone", "copy_", "expand", "repeat", "pad", "constant_pad_nd"),
+    )
+)
+NORMS = frozenset({"layer_norm", "batch_norm", "group_norm"})
+
+
+@dataclass(frozen=True)
+class Macs:
+    """Multiply-accumulates of one view.
+
+    Attributes:
+        gmacs: all that fvcore counts, which includes 5 operations an element for each LayerNorm; the
+            papers' figure.
+        matmul_gmacs: the products of matrices and convolutions alone.
+    """
+
+    gmacs: float
+    matmul_gmacs: float
+
+
+def count(module: nn.Module, *inputs: Tensor | TokenLength) -> Macs:
+    """Counts one call `module(*inputs)` in evaluation mode, by running it once where its weights are.
+
+    Raises:
+        RuntimeError: an operation that fvcore does not know and `UNCOUNTED` does not list.
+    """
+    tensors = tuple(value for value in inputs if isinstance(value, Tensor))
+    constants = tuple(value for value in inputs if not isinstance(value, Tensor))
+    analysis = FlopCountAnalysis(_Call(module, constants).eval(), tensors)
+    analysis.set_op_handle("aten::scaled_dot_product_attention", _attention_macs)
+    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
+    training = module.training
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tracing's own, of constants that it folds
+        operations = analysis.by_operator()
+        unknown = sorted(set(analysis.unsupported_ops()) - UNCOUNTED)
+    module.train(training)
+    if unknown:
+        raise RuntimeError(
+            f"cannot count {', '.join(unknown)}: give it a handle or list it in flops.UNCOUNTED"
+        )
+    products = sum(macs for name, macs in operations.items() if name not in NORMS)
+    return Macs(sum(operations.values()) / GIGA, products / GIGA)
+
+
+def revit_macs(model: ReViT, length: TokenLength) -> Macs:
+    """Cost of one view `(1, 3, T, S, S)` at one length."""
+    size = (1, 3, model.num_frames, model.img_size, model.img_size)
+    return count(_AllOutputs(model), model.cls_token.new_zeros(size), length)
+
+
+def assigner_macs(assigner: TokenLengthAssigner, num_frames: int, img_size: int) -> Macs:
+    """Cost of choosing a length for one view."""
+    size = (1, 3, num_frames, img_size, img_size)
+    return count(assigner, assigner.head.weight.new_zeros(size))
+
+
+def matmul_gmacs(
+    length: TokenLength,
+    *,
+    num_frames: int,
+    img_size: int,
+    embed_dim: int,
+    depth: int,
+    mlp_ratio: float,
+    num_classes: int,
+    special: int = 1,
+    attention: str = "divided_space_time",
+) -> float:
+    """The matrix products of one view in closed form, to check the count against.
+
+    Args:
+        special: special tokens, 2 where the length has a distillation token.
+    """
+    frames, patches, dim = num_frames, length.count, embed_dim
+    kernel = -(-img_size // length.h) * -(-img_size // length.w)
+    embed = frames * patches * 3 * kernel * dim
+
+    def attend(sequences: int, tokens: int) -> int:
+        return sequences * (4 * tokens * dim**2 + 2 * tokens**2 * dim)
+
+    specials = special * (frames if attention == "space_only" else 1)
+    block = 2 * int(mlp_ratio * dim) * dim * (frames * patches + specials)
+    if attention == "joint_space_time":
+        block += attend(1, special + frames * patches)
+    else:
+        block += attend(frames, special + patches)
+    if attention == "divided_space_time":
+        block += attend(patches, frames) + frames * patches * dim**2  # temporal attention, temporal_fc
+    return (embed + depth * block + special * dim * num_classes) / GIGA
+
+
+def cost_table(model: ReViT, views: int, assigner: TokenLengthAssigner | None = None) -> dict[str, Any]:
+    """The content of `flops.json`: cost a view at every length, of the assigner, and views a video."""
+    table: dict[str, Any] = {
+        "unit": "GMACs",
+        "views": views,
+        "params": _count_params(model),
+        "lengths": {
+            str(length): asdict(revit_macs(model, length)) | {"params": params_at(model, length)}
+            for length in model.lengths
+        },
+    }
+    if assigner is not None:
+        macs = assigner_macs(assigner, model.num_frames, model.img_size)
+        table |= {"assigner_gmacs": macs.gmacs, "assigner_params": _count_params(assigner)}
+    return table
+
+
+def format_table(costs: dict[str, Any]) -> str:
+    """`cost_table` as text: a line for each length, and one for the assigner."""
+    largest = max(length["gmacs"] for length in costs["lengths"].values())
+    factor, unit = (1, "GMACs") if largest >= 1 else (1000, "MMACs")
+    views = f"x {costs['views']} views"
+    header = f"{'':>10} {unit + ' a view':>14} {'products only':>14} {views:>14} {'parameters':>12}"
+    lines = [header]
+    for name, length in costs["lengths"].items():
+        figures = [length["gmacs"], length["matmul_gmacs"], costs["views"] * length["gmacs"]]
+        cells = " ".join(f"{factor * figure:14.2f}" for figure in figures)
+        lines.append(f"{name:>10} {cells} {length['params']:12,}")
+    if "assigner_gmacs" in costs:
+        share = 100 * costs["assigner_gmacs"] / largest
+        lines.append(
+            f"{'assigner':>10} {factor * costs['assigner_gmacs']:14.3f} {'':29} "
+            f"{costs['assigner_params']:12,}   {share:.2f} % of the longest length"
+        )
+    return "\n".join(lines)
+
+
+def params_at(model: ReViT, length: TokenLength) -> int:
+    """Parameters that a pass at `length` reads: the shared ones and its own."""
+    i = model.lengths.index(length)
+    total = _count_params(model)
+    for module in model.modules():
+        if isinstance(module, LengthNorm | PatchEmbeds | PositionEmbeds) and len(module) > 1:
+            total -= sum(_count_params(own) for k, own in enumerate(module) if k != i)
+    if i == 0 and model.dist_token is not None and model.head_dist is not None:
+        total -= model.dist_token.numel() + _count_params(model.head_dist)
+    return total
+
+
+def _count_params(part: nn.Module | nn.Parameter) -> int:
+    if isinstance(part, nn.Parameter):
+        return part.numel()
+    return sum(parameter.numel() for parameter in part.parameters())
+
+
+class _AllOutputs(nn.Module):
+    """Hands out the patch tokens too: tracing drops what nobody reads, though a pass computes it."""
+
+    def __init__(self, model: ReViT) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, clips: Tensor, length: TokenLength) -> tuple[Tensor, Tensor]:
+        special, patches = self.model.features(clips, length)
+        return self.model.classify(special).logits, patches
+
+
+class _Call(nn.Module):
+    """Binds the arguments that are no tensors, which tracing does not take."""
+
+    def __init__(self, module: nn.Module, constants: Sequence[Any]) -> None:
+        super().__init__()
+        self.module, self.constants = module, constants
+
+    def forward(self, *tensors: Tensor) -> Any:
+        return self.module(*tensors, *self.constants)
+
+
+def _attention_macs(inputs: list[Any], outputs: list[Any]) -> int:
+    """Products of scaled dot-product attention: q·k and attention·v."""
+    *batch, queries, width = inputs[0].type().sizes()
+    keys, value_width = inputs[2].type().sizes()[-2:]
+    sequences = 1
+    for size in batch:
+        sequences *= size
+    return sequences * queries * keys * (width + value_width)

@@ -1,0 +1,79 @@
+"""Token lengths: the spatial grids at which one model can read a clip."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class TokenLength:
+    """A grid of `h` x `w` patch tokens a frame; `str()` gives `"14x14"`."""
+
+    h: int
+    w: int
+
+    def __post_init__(self) -> None:
+        if self.h < 1 or self.w < 1:
+            raise ValueError(f"token length {self.h}x{self.w}: both sides must be at least 1")
+
+    @classmethod
+    def parse(cls, value: int | str | Sequence[int] | TokenLength) -> TokenLength:
+        """`14`, `"14"`, `"14x14"` or `(14, 14)` -> `TokenLength(14, 14)`; ValueError for anything else."""
+        if isinstance(value, TokenLength):
+            return value
+        if isinstance(value, int):
+            return cls(value, value)
+        if isinstance(value, str) and (match := re.fullmatch(r"\s*(\d+)(?:\s*x\s*(\d+))?\s*", value)):
+            return cls(int(match[1]), int(match[2] or match[1]))
+        if isinstance(value, Sequence) and len(value) == 2 and all(isinstance(side, int) for side in value):
+            return cls(*value)
+        raise ValueError(f"not a token length: {value!r}; write 14, '14x14' or (14, 14)")
+
+    @property
+    def count(self) -> int:
+        """Patch tokens a frame."""
+        return self.h * self.w
+
+    def __str__(self) -> str:
+        return f"{self.h}x{self.w}"
+
+
+def token_lengths(values: Iterable[int | str | Sequence[int] | TokenLength]) -> tuple[TokenLength, ...]:
+    """A model's lengths, longest first.
+
+    Raises:
+        ValueError: there is none, or the token counts are not strictly descending.
+    """
+    lengths = tuple(TokenLength.parse(value) for value in values)
+    if not lengths:
+        raise ValueError("a model needs at least one token length")
+    if any(a.count <= b.count for a, b in zip(lengths, lengths[1:], strict=False)):
+        listed = ", ".join(map(str, lengths))
+        raise ValueError(f"token lengths must be strictly descending, longest first, got {listed}")
+    return lengths
+
+
+def find(lengths: Sequence[TokenLength], value: int | str | Sequence[int] | TokenLength) -> int:
+    """Position of `value` in `lengths`; the ValueError for an unknown one lists those that exist."""
+    length = TokenLength.parse(value)
+    if length not in lengths:
+        raise ValueError(f"token length {length} not in this model; it has {', '.join(map(str, lengths))}")
+    return lengths.index(length)
+
+
+def patch_geometry(size: int, cells: int) -> tuple[int, int, int]:
+    """How `size` pixels are cut into `cells` patches: `(kernel = stride, padding before, padding after)`.
+
+    The kernel is the smallest that covers the side; what it overshoots is padded evenly, as in DVT:
+    224 px in 10 cells is kernel 23 with 3 px of padding on each side.
+
+    Raises:
+        ValueError: there are more cells than pixels, or a whole patch would be padding.
+    """
+    kernel = -(-size // cells)
+    padding = kernel * cells - size
+    if cells > size or padding >= kernel:
+        raise ValueError(f"{size} px cannot be cut into {cells} patches: one would hold only padding")
+    return kernel, padding // 2, padding - padding // 2

@@ -1,0 +1,42 @@
+"""Accuracies over videos whose views are scored one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+def topk(scores: Tensor, labels: Tensor, k: int) -> float:
+    """Percent of rows of `scores` `(N, classes)` with the label `(N,)` among the `k` highest.
+
+    Where there are fewer classes than `k`, all of them count.
+    """
+    if len(labels) == 0:
+        return 0.0
+    best = scores.topk(min(k, scores.shape[1]), dim=1).indices
+    return 100 * (best == labels[:, None]).any(dim=1).double().mean().item()
+
+
+class VideoScores(NamedTuple):
+    """Mean class probabilities `(N, classes)`, labels `(N,)` and list rows `(N,)` of N videos."""
+
+    scores: Tensor
+    labels: Tensor
+    rows: Tensor
+
+
+def by_video(probabilities: Tensor, labels: Tensor, rows: Tensor) -> VideoScores:
+    """Averages the class probabilities `(B, classes)` of each video's views, by its row `(B,)`, ascending."""
+    unique, video, counts = rows.unique(return_inverse=True, return_counts=True)
+    sums = probabilities.new_zeros(len(unique), probabilities.shape[1]).index_add_(0, video, probabilities)
+    own = torch.zeros(len(unique), dtype=labels.dtype).scatter_(0, video, labels)
+    return VideoScores(sums / counts.unsqueeze(1), own, unique)
+
+
+def counts_by_name(choices: Tensor, names: Sequence[str]) -> dict[str, int]:
+    """How often each position in `names` occurs in `choices`."""
+    counts = choices.bincount(minlength=len(names)).tolist()
+    return dict(zip(names, counts, strict=True))

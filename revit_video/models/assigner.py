@@ -1,0 +1,77 @@
+"""The Token-Length Assigner: a tiny network that picks a clip's token length (paper section 3.1)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import timm
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class TokenLengthAssigner(nn.Module):
+    """A shrunk EfficientNet over a few small frames of the clip, averaged over time.
+
+    Args:
+        num_lengths: token lengths to choose from; one logit each, longest first.
+        model: any timm network of the EfficientNet family; `tinynet_e` is the shrunk EfficientNet-B0.
+        stages: keep only the first stages of the network (0: all). Small inputs do not need the
+            late, low-resolution ones.
+        num_frames: evenly spaced frames that are read.
+        input_size: side to which these frames are shrunk, in pixels.
+        pretrained: start from timm's ImageNet weights.
+    """
+
+    def __init__(
+        self,
+        num_lengths: int,
+        *,
+        model: str = "tinynet_e",
+        stages: int = 0,
+        num_frames: int = 8,
+        input_size: int = 112,
+        pretrained: bool = False,
+    ) -> None:
+        super().__init__()
+        self.num_frames, self.input_size = num_frames, input_size
+        self.backbone, width = _trunk(model, stages, pretrained)
+        self.head = nn.Linear(width, num_lengths)
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """Normalised `clips` `(B, 3, T, H, W)` -> logits `(B, lengths)`."""
+        batch = clips.shape[0]
+        frames = small_frames(clips, self.num_frames, self.input_size)
+        features = self.backbone(frames).mean(dim=(2, 3))
+        return self.head(features.unflatten(0, (batch, -1)).mean(dim=1))
+
+
+def _trunk(model: str, stages: int, pretrained: bool) -> tuple[nn.Module, int]:
+    """The convolutional part of a timm network, cut after `stages`, and its output channels."""
+    try:
+        network: Any = timm.create_model(model, pretrained=pretrained, num_classes=0, global_pool="")
+    except RuntimeError as error:
+        raise ValueError(f"assigner model {model!r}: {error}") from None
+    trunk = network
+    if stages:
+        if not hasattr(network, "conv_stem") or stages > len(network.blocks):
+            raise ValueError(f"assigner model {model!r} cannot be cut after stage {stages}")
+        trunk = nn.Sequential(network.conv_stem, network.bn1, *network.blocks[:stages])
+    with torch.no_grad():
+        width = trunk.eval()(torch.zeros(1, 3, 64, 64)).shape[1]
+    return trunk.train(), width
+
+
+def small_frames(clips: Tensor, num_frames: int, size: int) -> Tensor:
+    """Evenly spaced frames of `clips` `(B, C, T, H, W)`, shrunk to `(B num_frames, C, size, size)`.
+
+    Clips with fewer frames give all they have.
+    """
+    total = clips.shape[2]
+    if num_frames < total:
+        chosen = torch.linspace(0, total - 1, num_frames, device=clips.device).round().long()
+        clips = clips.index_select(2, chosen)
+    frames = clips.transpose(1, 2).flatten(0, 1)
+    if frames.shape[-1] == size and frames.shape[-2] == size:
+        return frames
+    return F.interpolate(frames, size=(size, size), mode="bilinear", antialias=True, align_corners=False)

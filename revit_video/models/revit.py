@@ -1,0 +1,201 @@
+"""ReViT: one video transformer that reads a clip at several token lengths (paper section 3.2)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from revit_video.length import TokenLength, find, token_lengths
+from revit_video.models.blocks import BLOCKS, DividedBlock
+from revit_video.models.embed import (
+    PatchEmbeds,
+    PositionEmbeds,
+    SharedPatchEmbed,
+    SharedPositionEmbed,
+    place_waves,
+    waves,
+)
+from revit_video.models.layers import Attention
+from revit_video.models.norm import LengthNorm
+
+
+class Output(NamedTuple):
+    """Logits `(B, classes)` of the class head and, at the shorter lengths, of the distillation head."""
+
+    cls: Tensor
+    dist: Tensor | None = None
+
+    @property
+    def logits(self) -> Tensor:
+        """What inference and label mining read: the mean of the heads that there are, as in DeiT."""
+        return self.cls if self.dist is None else (self.cls + self.dist) / 2
+
+
+class ReViT(nn.Module):
+    """A TimeSformer that is resizable along the spatial token grid.
+
+    Own to each token length: LayerNorms, patch embedding, spatial position embedding. Shared by all:
+    attention, MLPs, heads, the temporal embedding. The lengths after the first, which learn from it,
+    have a distillation token and head (`distill_token`).
+
+    Args:
+        lengths: token lengths, longest first (`14`, `"14x14"` or `TokenLength`).
+        img_size: side of the square frames, in pixels.
+        num_frames: frames a clip, T.
+        attention: `divided_space_time`, `joint_space_time` or `space_only`.
+        norm, patch_embed, pos_embed: `per_length`, or `shared` for the paper's ablations.
+        pos_init: how position embeddings start. `normal`: as small noise, like TimeSformer's. `sincos`: as
+            waves over place and over time, which a model trained from scratch on little data needs in
+            order to tell directions of motion apart.
+        qk_init_gain: factor on the initial query and key weights of every attention; above 1 the
+            attention starts less uniform, which shortens the plateau of training from scratch.
+
+    Raises:
+        ValueError: lengths not descending, a length that the frame cannot be cut into, a head count
+            that does not divide the width, an unknown choice.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        lengths: Sequence[int | str | TokenLength],
+        img_size: int,
+        num_frames: int,
+        embed_dim: int,
+        depth: int,
+        num_heads: int,
+        mlp_ratio: float = 4.0,
+        attention: str = "divided_space_time",
+        norm: str = "per_length",
+        patch_embed: str = "per_length",
+        pos_embed: str = "per_length",
+        distill_token: bool = True,
+        drop_rate: float = 0.0,
+        drop_path: float = 0.0,
+        pos_init: str = "normal",
+        qk_init_gain: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if attention not in BLOCKS:
+            raise ValueError(f"unknown attention {attention!r}; there are {', '.join(BLOCKS)}")
+        for name, choice in (("norm", norm), ("patch_embed", patch_embed), ("pos_embed", pos_embed)):
+            if choice not in ("per_length", "shared"):
+                raise ValueError(f"{name} is 'per_length' or 'shared', not {choice!r}")
+        if pos_init not in ("normal", "sincos"):
+            raise ValueError(f"pos_init is 'normal' or 'sincos', not {pos_init!r}")
+        if pos_init == "sincos" and embed_dim % 4:
+            raise ValueError(f"sincos position embeddings need a width divisible by 4, not {embed_dim}")
+        self.lengths = token_lengths(lengths)
+        self.num_classes, self.img_size, self.num_frames = num_classes, img_size, num_frames
+        self.attention = attention
+
+        distils = distill_token and len(self.lengths) > 1
+        num_special = [1] + [1 + distils] * (len(self.lengths) - 1)
+        patches = PatchEmbeds if patch_embed == "per_length" else SharedPatchEmbed
+        positions = PositionEmbeds if pos_embed == "per_length" else SharedPositionEmbed
+        self.patch_embed = patches(self.lengths, img_size, embed_dim)
+        self.pos_embed = positions(self.lengths, num_special, embed_dim)
+        has_time = attention != "space_only"
+        self.time_embed = nn.Parameter(torch.zeros(1, num_frames, embed_dim)) if has_time else None
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
+        self.dist_token = nn.Parameter(torch.zeros(1, 1, embed_dim)) if distils else None
+        self.pos_drop = nn.Dropout(drop_rate)
+
+        shared_norm = norm == "shared"
+        rates = [drop_path * layer / max(depth - 1, 1) for layer in range(depth)]
+        self.blocks = nn.ModuleList(
+            BLOCKS[attention](
+                embed_dim, num_heads, mlp_ratio, len(self.lengths), shared_norm, drop_rate, rates[layer]
+            )
+            for layer in range(depth)
+        )
+        self.norm = LengthNorm(embed_dim, len(self.lengths), shared_norm)
+        self.head = nn.Linear(embed_dim, num_classes)
+        self.head_dist = nn.Linear(embed_dim, num_classes) if distils else None
+        self._init_weights(pos_init, qk_init_gain)
+
+    def forward(self, clips: Tensor, length: int | str | TokenLength) -> Output:
+        """Classifies normalised `clips` `(B, 3, T, H, W)` at one token length.
+
+        Raises:
+            ValueError: a length the model does not have, or clips of another shape.
+        """
+        special, _ = self.features(clips, length)
+        return self.classify(special)
+
+    def features(self, clips: Tensor, length: int | str | TokenLength) -> tuple[Tensor, Tensor]:
+        """The special tokens, normalised, `(B, S, C)`, and the last block's patch tokens `(B, T, N, C)`."""
+        i = find(self.lengths, length)
+        self._check(clips)
+        batch, frames = clips.shape[0], clips.shape[2]
+
+        patches = self.patch_embed(clips.transpose(1, 2).flatten(0, 1), i)  # (B T, N, C)
+        patches = patches.unflatten(0, (batch, frames))
+        special = self._special_tokens(i)  # (1, S, C)
+        position = self.pos_embed[i]  # (1, S + N, C)
+        special = (special + position[:, : special.shape[1]]).expand(batch, -1, -1)
+        patches = patches + position[:, special.shape[1] :].unsqueeze(1)
+        special, patches = self.pos_drop(special), self.pos_drop(patches)
+        if self.time_embed is None:
+            special = special.unsqueeze(1).expand(-1, frames, -1, -1)
+        else:
+            patches = patches + self.time_embed.unsqueeze(2)
+
+        for block in self.blocks:
+            special, patches = block(special, patches, i)
+
+        if self.time_embed is None:
+            special = special.mean(dim=1)  # the frames of a space-only model vote
+        return self.norm(special, i), patches
+
+    def classify(self, special: Tensor) -> Output:
+        """Logits from the special tokens `(B, S, C)`: the class head, and the other head if S is 2."""
+        cls = self.head(special[:, 0])
+        if self.head_dist is None or special.shape[1] == 1:
+            return Output(cls)
+        return Output(cls, self.head_dist(special[:, 1]))
+
+    def no_weight_decay(self) -> set[str]:
+        """Parameters that optimisers do not decay, beside biases and norms (timm's convention)."""
+        undecayed = ("cls_token", "dist_token", "pos_embed", "time_embed")
+        return {name for name, _ in self.named_parameters() if name.startswith(undecayed)}
+
+    def _special_tokens(self, i: int) -> Tensor:
+        if i == 0 or self.dist_token is None:
+            return self.cls_token
+        return torch.cat([self.cls_token, self.dist_token], dim=1)
+
+    def _check(self, clips: Tensor) -> None:
+        expected = (3, self.num_frames, self.img_size, self.img_size)
+        if tuple(clips.shape[1:]) != expected:
+            wanted, got = ("x".join(map(str, shape)) for shape in (expected, clips.shape))
+            raise ValueError(f"clips must be Bx{wanted} (channels, frames, height, width), got {got}")
+
+    @torch.no_grad()
+    def _init_weights(self, pos_init: str, qk_init_gain: float) -> None:
+        # 0.02 is TimeSformer's, for a width of 768; scaled, activations are as large at any width.
+        std = 0.02 * math.sqrt(768 / self.cls_token.shape[-1])
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                nn.init.trunc_normal_(module.weight, std=std)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            if isinstance(module, Attention):
+                module.qkv.weight[: 2 * module.proj.in_features] *= qk_init_gain
+            if isinstance(module, DividedBlock):
+                nn.init.zeros_(module.temporal_fc.weight)
+        for token in (self.cls_token, self.dist_token, self.time_embed, *self.pos_embed.parameters()):
+            if token is not None:
+                nn.init.trunc_normal_(token, std=std)
+        if pos_init == "sincos":
+            self.pos_embed.set_grid(place_waves(self.lengths[0], self.cls_token.shape[-1]))
+            if self.time_embed is not None:
+                self.time_embed.copy_(waves(torch.arange(self.num_frames), self.time_embed.shape[-1]))
+        # Every length starts from the longest one's embeddings, so that what one learns helps the others.
+        self.pos_embed.spread()
+        self.patch_embed.spread()

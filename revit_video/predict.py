@@ -1,0 +1,166 @@
+"""Classifying video files with a trained model: `load(path).predict("clip.mp4")`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from iopath.common.file_io import g_pathmgr
+from torch import Tensor
+
+from revit_video.adaptive.policies import Assigned, Policy, Static, Views
+from revit_video.build import files
+from revit_video.build.model import read_payload
+from revit_video.data.sampling import clip_duration
+from revit_video.data.transforms import Normalize
+from revit_video.data.video import DecodeError
+from revit_video.data.views import ClipSpec, uniform_views
+from revit_video.length import TokenLength
+from revit_video.models.assigner import TokenLengthAssigner
+from revit_video.models.revit import ReViT
+from revit_video.runtime import checkpoint
+
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".mpg", ".mpeg", ".m4v", ".wmv", ".flv")
+
+
+@dataclass(frozen=True)
+class VideoPrediction:
+    """What a model says of one video.
+
+    Attributes:
+        path: the video.
+        classes: name and probability of each class, most probable first.
+        length: the token length that was read.
+        gmacs: multiply-accumulates spent on all views, the assigner's included.
+        longest_gmacs: what always reading the longest length would have spent.
+        logits: mean over the views, `(classes,)`.
+    """
+
+    path: str
+    classes: list[tuple[str, float]]
+    length: TokenLength
+    gmacs: float
+    longest_gmacs: float
+    logits: Tensor
+
+    @property
+    def saved(self) -> float:
+        """Share of the longest length's cost that was saved, in percent."""
+        return 100 * (1 - self.gmacs / self.longest_gmacs)
+
+
+class Predictor:
+    """A trained model and its way of choosing lengths. `load` makes one.
+
+    Attributes:
+        model: the `ReViT`; `model.lengths` are its token lengths, longest first.
+        policy: chooses the length; the longest one always where there is no assigner.
+        class_names: in the order of the logits.
+    """
+
+    def __init__(self, model: ReViT, policy: Policy, data: dict[str, Any], device: torch.device) -> None:
+        self.model, self.policy, self.device = model, policy, device
+        self.class_names: list[str] = data["class_names"] or [f"class {n}" for n in range(model.num_classes)]
+        duration = clip_duration(data["num_frames"], data["sampling_rate"], data["target_fps"])
+        self._spec = ClipSpec(data["num_frames"], duration)
+        self._views = (data["crop_size"], data["num_clips"], data["num_crops"])
+        self._normalize = Normalize(data["mean"], data["std"]).to(device)
+
+    def predict(self, path: str) -> VideoPrediction:
+        """Classifies one video file, with the views and the choice of length that the evaluation used.
+
+        Raises:
+            DecodeError: the file cannot be read; a `ValueError` of one line.
+        """
+        views = uniform_views(path, self._spec, *self._views)
+        clips = self._normalize(views.clips.to(self.device))
+        each = torch.arange(len(clips))
+        prediction = self.policy(Views(clips, each, torch.zeros_like(each)))
+        probabilities = prediction.logits.softmax(dim=1).mean(dim=0)
+        order = probabilities.argsort(descending=True).tolist()
+        return VideoPrediction(
+            path,
+            [(self.class_names[n], float(probabilities[n])) for n in order],
+            self.model.lengths[int(prediction.lengths[0])],
+            float(prediction.cost.sum()),
+            self.policy.gmacs[0] * len(clips),
+            prediction.logits.mean(dim=0).cpu(),
+        )
+
+    def predict_many(self, paths: Iterable[str]) -> Iterator[VideoPrediction | DecodeError]:
+        """Classifies files one by one; a file that cannot be read gives its error, and the others go on."""
+        for path in paths:
+            try:
+                yield self.predict(path)
+            except DecodeError as error:
+                yield error
+
+
+def load(path: str, device: str = "auto") -> Predictor:
+    """A trained model, ready to predict.
+
+    Args:
+        path: a run's OUTPUT_DIR, its `model.pyth`, or a checkpoint of the backbone alone, which then
+            reads every video at its longest length.
+        device: `auto` (a GPU if there is one), `cpu` or `cuda`.
+
+    Raises:
+        CheckpointError: it cannot be read or is no checkpoint of this project; a `ValueError`.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    place = torch.device(device)
+    payload = read_payload(_checkpoint_in(path))
+    model = ReViT(**payload["model"]["spec"])
+    model.load_state_dict(payload["model"]["weights"])
+    model.to(place)
+    costs = payload["costs"]
+    gmacs = [length["gmacs"] for length in costs["lengths"].values()]
+    policy: Policy = Static(model, gmacs, model.lengths[0])
+    if "assigner" in payload:
+        assigner = TokenLengthAssigner(**payload["assigner"]["spec"])
+        assigner.load_state_dict(payload["assigner"]["weights"])
+        settings = payload["policy"]
+        policy = Assigned(
+            model,
+            gmacs,
+            assigner.to(place),
+            costs["assigner_gmacs"],
+            settings["threshold"],
+            settings["per_view"],
+        )
+    return Predictor(model, policy, payload["data"], place)
+
+
+def find_videos(paths: Iterable[str]) -> list[str]:
+    """The files among `paths`, and the videos in those that are folders, sorted.
+
+    Raises:
+        ValueError: a folder that holds no video.
+    """
+    found = []
+    for path in paths:
+        if not g_pathmgr.isdir(path):
+            found.append(path)
+            continue
+        inside = [name for name in sorted(g_pathmgr.ls(path)) if name.lower().endswith(VIDEO_SUFFIXES)]
+        if not inside:
+            raise ValueError(f"{path}: no video in this folder ({', '.join(VIDEO_SUFFIXES)})")
+        found += [os.path.join(path, name) for name in inside]
+    return found
+
+
+def _checkpoint_in(path: str) -> str:
+    """The checkpoint that `path` names or, as a run's OUTPUT_DIR, holds."""
+    if not g_pathmgr.isdir(path):
+        return path
+    whole = os.path.join(path, files.MODEL)
+    if g_pathmgr.isfile(whole):
+        return whole
+    last = checkpoint.latest(os.path.join(path, files.CHECKPOINTS)) or checkpoint.latest(path)
+    if last is None:
+        raise checkpoint.CheckpointError(f"{path}: holds neither {files.MODEL} nor {files.CHECKPOINTS}")
+    return last

@@ -1,0 +1,103 @@
+"""Easy, medium and hard clips: examples of those read at each length (as paper Fig. 6)."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+from collections import defaultdict
+from html import escape
+
+import matplotlib.image
+import numpy as np
+import torch
+
+from revit_video.data.video import DecodeError, open_video
+from revit_video.report.files import Missing, Run
+from revit_video.report.style import length_colours
+
+CLIPS, WRONG = 6, 2  # shown of each length, and how many of them are mistakes, if there are
+FRAMES_AT = (0.1, 0.5, 0.9)  # of the video
+SHORT_SIDE = 144  # pixels
+
+
+def gallery(run: Run) -> str:
+    """HTML of the gallery, shortest length first."""
+    predictions = run.predictions
+    if predictions.chosen is None:
+        raise Missing("the adaptive policy was not run")
+    parts = []
+    for position in reversed(range(len(run.lengths))):
+        rows = [n for n, chosen in enumerate(predictions.chosen) if chosen == position]
+        right = diverse([n for n in rows if predictions.correct[n]], predictions.truth)
+        wrong = diverse([n for n in rows if not predictions.correct[n]], predictions.truth)
+        few = _cards(run, wrong, WRONG)
+        cards = _cards(run, right, CLIPS - len(few)) + few
+        name = {len(run.lengths) - 1: "Easy", 0: "Hard"}.get(position, "Medium")
+        share = 100 * len(rows) / len(predictions.videos)
+        shown = f'<div class="cards">{"".join(cards)}</div>' if cards else "<p>None that can be read.</p>"
+        colour = length_colours(run.lengths)[position]
+        parts.append(
+            f'<h3><span class="chip" style="background:{colour}">{run.lengths[position]}</span> {name} '
+            f"<small>{len(rows):,} videos, {share:.0f} %</small></h3>{shown}"
+        )
+    return "".join(parts)
+
+
+def diverse(rows: list[int], truth: np.ndarray) -> list[int]:
+    """`rows` so ordered that any first few of them show as many classes as possible, far apart."""
+    of_class = defaultdict(list)
+    for row in rows:
+        of_class[int(truth[row])].append(row)
+    stride = max(1, len(of_class) // CLIPS)
+    classes = sorted(of_class)
+    classes = [c for first in range(stride) for c in classes[first::stride]]
+    turns = max(map(len, of_class.values()), default=0)
+    return [of_class[c][turn] for turn in range(turns) for c in classes if turn < len(of_class[c])]
+
+
+def _cards(run: Run, rows: list[int], most: int) -> list[str]:
+    """Cards of the first `most` videos among `rows` that can be read."""
+    cards: list[str] = []
+    for row in rows:
+        if len(cards) == most:
+            break
+        try:
+            frames = _frames(run.predictions.videos[row])
+        except DecodeError:
+            continue
+        cards.append(_card(run, row, frames))
+    return cards
+
+
+def _card(run: Run, row: int, frames: list[bytes]) -> str:
+    predictions, names = run.predictions, run.class_names
+    images = "".join(
+        f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(frame).decode()}">' for frame in frames
+    )
+    truth, predicted = escape(names[predictions.truth[row]]), escape(names[predictions.predicted[row]])
+    right = bool(predictions.correct[row])
+    verdict = f"{truth} ✓" if right else f"{truth}, read as {predicted} ✗"
+    return (
+        f'<figure class="card {"right" if right else "wrong"}"><div class="frames">{images}</div>'
+        f"<figcaption><b>{verdict}</b><span>{escape(os.path.basename(predictions.videos[row]))}</span>"
+        "</figcaption></figure>"
+    )
+
+
+def _frames(path: str) -> list[bytes]:
+    """Frames of a video at `FRAMES_AT`, as JPEG files."""
+    video = open_video(path)
+    try:
+        clip = video.get_clip(
+            0, video.duration, lambda n: (torch.tensor(FRAMES_AT) * n).long(), short_side=SHORT_SIDE
+        )["video"]
+    finally:
+        video.close()
+    return [_jpeg(frame) for frame in clip.permute(1, 2, 3, 0)]
+
+
+def _jpeg(frame: torch.Tensor) -> bytes:
+    data = io.BytesIO()
+    matplotlib.image.imsave(data, frame.numpy(), format="jpg", pil_kwargs={"quality": 88})
+    return data.getvalue()

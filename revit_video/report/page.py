@@ -1,0 +1,175 @@
+"""`report.html`: one page that needs nothing but itself."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Callable
+from html import escape
+
+import matplotlib
+from iopath.common.file_io import g_pathmgr
+from matplotlib.figure import Figure
+
+from revit_video.report import plots
+from revit_video.report.files import Missing, Run
+from revit_video.report.gallery import gallery
+from revit_video.report.style import RC, png
+from revit_video.report.table import cost_unit, longest_entry, summary, table
+from revit_video.report.template import CSS, PAGE
+from revit_video.runtime.checkpoint import atomic_write_text
+
+
+def write_report(output_dir: str) -> str:
+    """Draws `report.html` and its pictures from the files in `output_dir`; returns the page's path.
+
+    A section whose files are missing is left out, with a line that says why.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+    """
+    if not g_pathmgr.isdir(output_dir):
+        raise FileNotFoundError(f"{output_dir}: no such folder")
+    run = Run(output_dir)
+    with matplotlib.rc_context(RC):
+        body = "".join(_section(run, title, content) for title, content in SECTIONS)
+    path = os.path.join(output_dir, "report.html")
+    title = _title(run)
+    atomic_write_text(path, PAGE.format(title=escape(title), css=CSS, body=body))
+    return path
+
+
+def _section(run: Run, title: str, content: Callable[[Run], str]) -> str:
+    heading = f"<h2>{title}</h2>"
+    try:
+        return f"<section>{heading}{content(run)}</section>"
+    except Missing as why:
+        return f'<section class="absent">{heading}<p>Left out: {escape(str(why))}.</p></section>'
+
+
+def _title(run: Run) -> str:
+    try:
+        return f"{run.results['dataset']}: adaptive token lengths"
+    except (Missing, KeyError):
+        return "Adaptive token lengths"
+
+
+def _picture(run: Run, name: str, draw: Callable[[Run], Figure], caption: str) -> str:
+    """Draws a picture, writes it as `name` and returns it as HTML."""
+    figure = draw(run)
+    data = png(figure)
+    with g_pathmgr.open(os.path.join(run.directory, name), "wb") as file:
+        file.write(data)
+    source = f"data:image/png;base64,{base64.b64encode(data).decode()}"
+    width = round(100 * figure.get_figwidth())
+    return (
+        f'<figure><img class="picture" width="{width}" alt="{escape(caption)}" src="{source}">'
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+    )
+
+
+def _headline(run: Run) -> str:
+    results = run.results
+    adaptive, longest = results.get("adaptive"), longest_entry(results)
+    name = results["lengths"][0]
+    cards = []
+    if adaptive and longest:
+        points = f"{adaptive['top1'] - longest['top1']:+.1f}".replace("-", "−")
+        factor, unit = cost_unit(longest["gmacs"])
+        paid, full = factor * adaptive["gmacs"], factor * longest["gmacs"]
+        costs = f"{paid:.1f} of {full:.1f} {unit} a view"
+        cards += [
+            ("top-1, adaptive", f"{adaptive['top1']:.1f} %", f"{points} points to always {name}"),
+            (f"of the MACs of {name}", f"{100 * paid / full:.0f} %", costs),
+        ]
+        if adaptive.get("speedup"):
+            promise = f"its MACs promise {adaptive['macs_speedup']:.2f}×"
+            cards.append((f"clips/s of {name}", f"{adaptive['speedup']:.2f}×", promise))
+    elif longest:
+        cards.append((f"top-1, always {name}", f"{longest['top1']:.1f} %", "the adaptive policy was not run"))
+    videos, skipped = results.get("videos", 0), results.get("skipped", 0)
+    cards.append((f"{results.get('split', 'test')} videos", f"{videos:,}", f"{skipped:,} could not be read"))
+    html = "".join(
+        f"<div><b>{escape(value)}</b><span>{escape(what)}</span><small>{escape(more)}</small></div>"
+        for what, value, more in cards
+    )
+    return f'<div class="headline">{html}</div>{_table(*table(results))}<p>{escape(summary(results))}</p>'
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
+    body = "".join(
+        f"<tr{' class=chosen' if row[0] == 'adaptive' else ''}>"
+        + "".join(f"<td>{escape(cell)}</td>" for cell in row)
+        + "</tr>"
+        for row in rows
+    )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _accuracy_cost(run: Run) -> str:
+    caption = (
+        "Top-1 of every way to choose the token length, against its cost and its measured speed: lines are "
+        "sweeps of the threshold, markers the points that were run. The oracle knows which lengths are right."
+    )
+    return _picture(run, "accuracy_cost.png", plots.accuracy_cost, caption)
+
+
+def _lengths(run: Run) -> str:
+    caption = "Share of each class's test videos that the adaptive policy read at each length."
+    return _picture(run, "lengths_per_class.png", plots.lengths_per_class, caption)
+
+
+def _labels(run: Run) -> str:
+    caption = (
+        "Mined token-length labels, the shortest length that was right; hatched: clips that no length got "
+        "right and that are labelled with the longest."
+    )
+    return _picture(run, "labels.png", plots.mined_labels, caption)
+
+
+def _confusion(run: Run) -> str:
+    by = "the adaptive policy" if run.predictions.chosen is not None else f"always {run.predictions.by}"
+    if len(run.class_names) <= plots.MAX_MATRIX:
+        caption = f"Test videos by true and predicted class, {by}."
+        return _picture(run, "confusion.png", plots.confusion, caption)
+    pairs = [[f"{t} → {p}", f"{n:,}", f"{share:.0f}"] for t, p, n, share in plots.confused_pairs(run)]
+    rows = _table(["true class → predicted class", "videos", "% of the class"], pairs)
+    return f"{rows}<p class=caption>The pairs of classes confused most often, {escape(by)}.</p>"
+
+
+def _training(run: Run) -> str:
+    caption = "Training batches: faint as logged, strong their running mean; dots are the validation split."
+    return _picture(run, "training.png", plots.training, caption)
+
+
+def _gallery(run: Run) -> str:
+    caption = "Three frames each of test videos by the length they were read at; mistakes are marked in red."
+    return f"{gallery(run)}<p class=caption>{caption}</p>"
+
+
+def _made_by(run: Run) -> str:
+    results = run.results
+    parts = [f"<pre>{escape(results.get('command') or 'unknown')}</pre>"]
+    facts = [f"seed {results.get('seed')}", f"{results.get('views')} views a video"]
+    if results.get("adaptive"):
+        facts.append(f"threshold of the assigner {results['adaptive'].get('threshold')}")
+    parts.append(f"<p>{escape(', '.join(facts))}.</p>")
+    try:
+        text = run.text("config.yaml")
+        parts.append(f"<details><summary>Configuration</summary><pre>{escape(text)}</pre></details>")
+    except Missing as why:
+        parts.append(f"<p>Configuration left out: {escape(str(why))}.</p>")
+    return "".join(parts)
+
+
+SECTIONS: tuple[tuple[str, Callable[[Run], str]], ...] = (
+    ("In short", _headline),
+    ("Accuracy and cost", _accuracy_cost),
+    ("Lengths chosen", _lengths),
+    ("Easy, medium and hard clips", _gallery),
+    ("Mined labels", _labels),
+    ("Confusion", _confusion),
+    ("Training", _training),
+    ("How it was made", _made_by),
+)

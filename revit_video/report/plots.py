@@ -1,0 +1,239 @@
+"""The pictures of the report, each drawn from the run's files; `Missing` without them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import PercentFormatter
+
+from revit_video.report.files import Missing, Run
+from revit_video.report.style import INK, MUTED, POLICIES, SHARES, WIDTH, canvas, length_colours
+from revit_video.report.table import cost_unit, rows_of
+
+MAX_BARS = 20  # classes drawn one by one; of more, the half of them with the longest and the shortest reading
+MAX_MATRIX = 30  # classes of a confusion matrix that can still be read
+CURVES = {"assigned": "adaptive", "cascade": "cascade", "random": "random"}
+
+
+def accuracy_cost(run: Run) -> Figure:
+    """Top-1 of every policy against its MACs, and against its measured speed."""
+    rows = rows_of(run.results)
+    if not rows:
+        raise Missing("results.json holds neither static lengths nor a policy")
+    factor, unit = cost_unit(max(row.entry["gmacs"] for row in rows))
+    figure = canvas(4.4)
+    cost, speed = figure.subplots(1, 2, sharey=True, width_ratios=(1.25, 1))
+
+    for curve, policy in CURVES.items():
+        points = (run.results.get("curves") or {}).get(curve) or []
+        colour = POLICIES[policy][0]
+        cost.plot([factor * p["gmacs"] for p in points], [p["top1"] for p in points], color=colour, lw=1.6)
+    for axes, key, scale in ((cost, "gmacs", factor), (speed, "clips_per_sec", 1.0)):
+        _operating_points(axes, run, [row for row in rows if row.entry.get(key)], key, scale)
+    cost.set(title="What it costs", xlabel=f"{unit} a view, assigner included", ylabel="test top-1, %")
+    speed.set(title="On the clock", xlabel="clips/s, without decoding")
+    cost.set_xlim(left=0)
+    speed.set_xlim(left=0)
+    handles, names = cost.get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=len(names))
+    return figure
+
+
+def _operating_points(axes: Axes, run: Run, rows: list[Any], key: str, scale: float) -> None:
+    lengths = [str(length) for length in run.lengths]
+    static = [row for row in rows if row.name in lengths]
+    places = [(scale * row.entry[key], row.entry["top1"]) for row in static]
+    axes.plot([x for x, _ in places], [y for _, y in places], ":", color=INK)
+    for row, at in zip(static, places, strict=True):
+        colour = length_colours(run.lengths)[lengths.index(row.name)]
+        label = "static, one length for all" if row is static[0] else None
+        axes.plot(*at, "o", ms=9, color=colour, mec="white", label=label)
+        name = axes.annotate(row.name, at, xytext=(9, -13), textcoords="offset points", fontsize=9, zorder=5)
+        name.set_path_effects([withStroke(linewidth=3, foreground="white")])
+    for row in rows:
+        if row.name in POLICIES:
+            colour, marker, size = POLICIES[row.name]
+            at = (scale * row.entry[key], row.entry["top1"])
+            axes.plot(*at, marker, ms=size, color=colour, mec="white", zorder=4, label=row.name)
+    axes.margins(0.1, 0.12)
+
+
+def lengths_per_class(run: Run) -> Figure:
+    """For each class, the share of its test videos that the adaptive policy read at each length."""
+    predictions = run.predictions
+    if predictions.chosen is None:
+        raise Missing("the adaptive policy was not run")
+    figure = canvas(_bars_height(run))
+    axes = figure.subplots()
+    _class_bars(axes, run, predictions.truth, predictions.chosen)
+    axes.set_xlabel("share of the class's test videos")
+    _length_legend(figure, run)
+    return figure
+
+
+def mined_labels(run: Run) -> Figure:
+    """Token-length labels: clips per label, and the share of each label in each class."""
+    mined = run.labels
+    labels, right = mined.labels.numpy(), mined.correct.numpy()
+    figure = canvas(max(3.4, _bars_height(run)))
+    overall, classes = figure.subplots(1, 2, width_ratios=(1, 1.6))
+    names = [str(length) for length in run.lengths]
+    unsolved = ~right.any(axis=1)
+    counts = np.array([np.sum((labels == i) & ~unsolved) for i in range(len(names))])
+    overall.bar(names, counts, color=length_colours(run.lengths), width=0.65)
+    kept = int(np.sum(unsolved & (labels >= 0)))
+    hatched = {"color": "white", "hatch": "////", "ec": MUTED, "lw": 0.6}
+    overall.bar(names[:1], [kept], bottom=counts[:1], width=0.65, **hatched)
+    counts[0] += kept
+    for i, count in enumerate(counts):
+        text = f"{count:,}\n{100 * count / max(len(labels), 1):.1f} %"
+        overall.annotate(text, (i, count), (0, 4), textcoords="offset points", ha="center", fontsize=9)
+    overall.margins(y=0.2)
+    overall.grid(axis="x", visible=False)
+    overall.set(title="All clips", xlabel="token-length label", ylabel="mined clips")
+    _class_bars(classes, run, mined.classes.numpy()[labels >= 0], labels[labels >= 0])
+    classes.set(title="By class", xlabel="share of the class's clips")
+    _length_legend(figure, run)
+    return figure
+
+
+def _bars_height(run: Run) -> float:
+    return 1.3 + 0.3 * min(len(run.class_names), MAX_BARS + 1)
+
+
+def _class_bars(axes: Axes, run: Run, classes: np.ndarray, chosen: np.ndarray) -> None:
+    """Stacked horizontal bars, the class with the longest reading on top."""
+    counts = np.zeros((len(run.class_names), len(run.lengths)))
+    np.add.at(counts, (classes, chosen), 1)
+    tokens = counts @ np.array([length.count for length in run.lengths]) / np.maximum(counts.sum(axis=1), 1)
+    order = [n for n in np.argsort(-tokens, kind="stable") if counts[n].sum()]
+    places = np.arange(len(order), dtype=float)
+    names = [_short(run.class_names[n]) for n in order]
+    if len(order) > MAX_BARS:
+        half = MAX_BARS // 2
+        skipped = len(order) - 2 * half
+        order = order[:half] + order[-half:]
+        names = names[:half] + [f"… {skipped} more …"] + names[-half:]
+        places = np.concatenate([np.arange(half), np.arange(half) + half + 1.0])
+    shares = counts[order] / counts[order].sum(axis=1, keepdims=True)
+    left = np.zeros(len(order))
+    for i, colour in enumerate(length_colours(run.lengths)):
+        axes.barh(places, shares[:, i], left=left, color=colour, height=0.72, ec="white", lw=0.8)
+        left += shares[:, i]
+    axes.set_yticks(np.arange(len(names)), names)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="y", visible=False)
+    axes.set(xlim=(0, 1), ylim=(len(names) - 0.4, -0.6))
+    axes.xaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+
+
+def _length_legend(figure: Figure, run: Run) -> None:
+    colours = length_colours(run.lengths)
+    patches = [Patch(color=c, label=str(length)) for c, length in zip(colours, run.lengths, strict=True)]
+    figure.legend(handles=patches, loc="outside lower center", ncols=len(patches))
+
+
+def _short(name: str, longest: int = 24) -> str:
+    return name if len(name) <= longest else name[: longest - 1] + "…"
+
+
+def confusion(run: Run) -> Figure:
+    """Confusion matrix; `Missing` with more than `MAX_MATRIX` classes, see `confused_pairs`."""
+    names = run.class_names
+    if len(names) > MAX_MATRIX:
+        raise Missing(f"{len(names)} classes are too many for a matrix")
+    counts = _confusion_counts(run)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side = min(WIDTH, 3.2 + 0.55 * len(names))
+    figure = canvas(side - 0.9, width=side)
+    axes = figure.subplots()
+    image = axes.imshow(shares, cmap=SHARES, vmin=0, vmax=1, aspect="auto")
+    places = range(len(names))
+    axes.set_xticks(places, [_short(name) for name in names], rotation=45 if len(names) > 8 else 0)
+    axes.set_yticks(places, [_short(name) for name in names])
+    axes.set(xlabel="predicted class", ylabel="true class")
+    axes.grid(visible=False)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    for row, column in zip(*counts.nonzero(), strict=True):
+        colour = "white" if shares[row, column] > 0.4 else INK
+        axes.text(column, row, counts[row, column], ha="center", va="center", color=colour, fontsize=9)
+    bar = figure.colorbar(image, ax=axes, shrink=0.7, format=PercentFormatter(1, symbol=" %"))
+    bar.set_label("share of the true class")
+    bar.outline.set_visible(False)
+    return figure
+
+
+def confused_pairs(run: Run, most: int = 20) -> list[tuple[str, str, int, float]]:
+    """The pairs confused most often: true class, predicted class, videos, percent of the true class."""
+    counts = _confusion_counts(run)
+    total = np.maximum(counts.sum(axis=1), 1)
+    np.fill_diagonal(counts, 0)
+    worst = np.argsort(-counts, axis=None, kind="stable")[:most]
+    names = run.class_names
+    return [
+        (
+            names[true],
+            names[predicted],
+            int(counts[true, predicted]),
+            100 * counts[true, predicted] / total[true],
+        )
+        for true, predicted in (divmod(int(n), len(names)) for n in worst)
+        if counts[true, predicted]
+    ]
+
+
+def _confusion_counts(run: Run) -> np.ndarray:
+    size = len(run.class_names)
+    counts = np.zeros((size, size), dtype=int)
+    np.add.at(counts, (run.predictions.truth, run.predictions.predicted), 1)
+    return counts
+
+
+def training(run: Run) -> Figure:
+    """Loss and top-1 of each length against step, and those of the assigner where it was trained."""
+    train, assigner = run.stats.get("train", []), run.stats.get("assigner", [])
+    if not train and not assigner:
+        raise Missing("stats.jsonl has no line of a training")
+    stages = [stage for stage in (train, assigner) if stage]
+    figure = canvas(3.2 * len(stages) + 0.4)
+    panels = iter(figure.subplots(len(stages), 2, squeeze=False))
+    if train:
+        loss, top1 = next(panels)
+        validated = run.stats.get("val", [])
+        for length, colour in zip(run.lengths, length_colours(run.lengths), strict=True):
+            _curve(loss, train, f"loss_{length}", colour, str(length))
+            _curve(top1, train, f"top1_{length}", colour)
+            points = [line for line in validated if line.get(f"top1_{length}") is not None]
+            values = [line[f"top1_{length}"] for line in points]
+            top1.plot([line["step"] for line in points], values, "o", ms=5, color=colour, mec="white")
+        loss.set(title="Backbone: loss", xlabel="training step", ylabel="loss", ylim=(0, None))
+        top1.set(title="Backbone: top-1", xlabel="training step", ylabel="top-1, %", ylim=(None, 101))
+        _length_legend(figure, run)
+    if assigner:
+        loss, accuracy = next(panels)
+        colour = POLICIES["adaptive"][0]
+        _curve(loss, assigner, "loss", colour)
+        _curve(accuracy, assigner, "accuracy", colour)
+        loss.set(title="Assigner: loss", xlabel="training step", ylabel="cross-entropy")
+        accuracy.set(title="Assigner: accuracy", xlabel="training step", ylabel="mined labels met, %")
+    return figure
+
+
+def _curve(axes: Axes, lines: list[dict[str, Any]], key: str, colour: str, label: str | None = None) -> None:
+    """The logged values, faint, and their running mean."""
+    points = [(line["step"], line[key]) for line in lines if line.get(key) is not None]
+    if not points:
+        return
+    steps, values = np.array(points, dtype=float).T
+    window = max(1, len(values) // 20)
+    kernel = np.ones(min(2 * window + 1, len(values)))
+    # Divided by how many values there are under the kernel, so that the ends are means as well.
+    smooth = np.convolve(values, kernel, "same") / np.convolve(np.ones_like(values), kernel, "same")
+    axes.plot(steps, values, color=colour, alpha=0.25, lw=0.9)
+    axes.plot(steps, smooth, color=colour, lw=1.9, label=label)

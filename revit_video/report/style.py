@@ -1,0 +1,68 @@
+"""Colours and type of the pictures: one colour per token length, dark = long, and one per policy."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.colors import LinearSegmentedColormap, to_hex
+from matplotlib.figure import Figure
+
+from revit_video.length import TokenLength
+
+WIDTH = 9.6  # inches of a picture across the page
+DPI = 150
+INK, MUTED, RULE = "#1f2933", "#66727f", "#e3e8ed"
+
+_LENGTHS = LinearSegmentedColormap.from_list("lengths", ["#14365c", "#2683a5", "#7fcdbb"])
+SHARES = LinearSegmentedColormap.from_list("shares", ["#ffffff", "#2683a5", "#14365c"])
+
+# Policy -> colour, marker, marker size.
+POLICIES = {
+    "adaptive": ("#e4572e", "o", 11),
+    "cascade": ("#8661a6", "s", 9),
+    "random": ("#8a939c", "D", 8),
+    "oracle": ("#dba111", "*", 17),
+}
+
+RC: Any = {  # matplotlib types its settings key by key
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#aab4be",
+    "axes.labelcolor": INK,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": RULE,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "text.color": INK,
+    "legend.frameon": False,
+}
+"""matplotlib settings under which every picture is drawn and saved."""
+
+
+def length_colours(lengths: Sequence[TokenLength]) -> list[str]:
+    """A colour for each length, longest first."""
+    return [to_hex(_LENGTHS(i / max(len(lengths) - 1, 1))) for i in range(len(lengths))]
+
+
+def canvas(height: float, width: float = WIDTH) -> Figure:
+    """An empty picture of `width` x `height` inches that keeps its margins clear."""
+    figure = Figure(figsize=(width, height))
+    figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.1, wspace=0.03, hspace=0.04)
+    return figure
+
+
+def png(figure: Figure) -> bytes:
+    """The picture as a PNG file; the same picture gives the same bytes."""
+    data = io.BytesIO()
+    figure.savefig(data, format="png", dpi=DPI, metadata={"Software": None})
+    return data.getvalue()

@@ -1,0 +1,1 @@
+"""What runs need around the learning: ranks, checkpoints, result files, messages."""

@@ -1,0 +1,137 @@
+"""Checkpoints and result files that are either whole or not there; loading never runs code."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import re
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import IO, Any
+
+import torch
+from iopath.common.file_io import g_pathmgr
+
+POINTER = "last"  # in a folder of checkpoints: a text file with the name of the newest one
+EPOCH_NAME = re.compile(r"epoch_(\d{5,})\.pyth")
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be written or read; the message has the path and the reason."""
+
+
+def save(path: str, payload: dict[str, Any]) -> None:
+    """Write `payload` (tensors and plain values) to the local `path`, whole or not at all.
+
+    Raises:
+        CheckpointError: it could not be written; what was at `path` before is still there, whole.
+    """
+    try:
+        with _replacing(path, "wb") as file:
+            torch.save(payload, file)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        raise CheckpointError(f"{path}: cannot be written: {_one_line(error)}") from error
+
+
+def load(path: str, map_location: str | torch.device = "cpu") -> dict[str, Any]:
+    """The payload that `save` wrote.
+
+    Raises:
+        CheckpointError: there is no such file, it is damaged, or it holds more than tensors and plain values.
+            Nothing in such a file is ever executed.
+    """
+    try:
+        with g_pathmgr.open(path, "rb") as file:
+            payload = torch.load(file, map_location=map_location, weights_only=True)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such checkpoint") from None
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {_one_line(error)}") from None
+    except pickle.UnpicklingError as error:
+        if refused := re.search(r"GLOBAL (\S+)", str(error)):
+            reason = f"it holds a Python object ({refused[1]}), and only tensors and plain values are loaded"
+            raise CheckpointError(f"{path}: refused: {reason}") from None
+        raise CheckpointError(f"{path}: not a checkpoint, or damaged") from None
+    except Exception as error:  # what a reader says of arbitrary bytes has no common type
+        raise CheckpointError(f"{path}: not a checkpoint, or damaged: {_one_line(error)}") from None
+    if not isinstance(payload, dict):
+        raise CheckpointError(f"{path}: not a checkpoint: holds a {type(payload).__name__}, not a dict")
+    return payload
+
+
+def save_epoch(directory: str, epoch: int, payload: dict[str, Any]) -> str:
+    """Write `<directory>/epoch_00010.pyth`, then let `latest` point to it; the path.
+
+    `epoch` counts the epochs that are complete.
+    """
+    name = f"epoch_{epoch:05d}.pyth"
+    path = os.path.join(directory, name)
+    save(path, payload)
+    atomic_write_text(os.path.join(directory, POINTER), f"{name}\n")
+    return path
+
+
+def latest(directory: str) -> str | None:
+    """Path of the newest whole checkpoint of `save_epoch` in `directory`; None if there is none.
+
+    That is the one that the pointer names, or if the pointer is missing or broken, the whole file with the
+    highest epoch. An archive's index is at its end, so a truncated file is told apart without reading it all.
+    """
+    try:
+        with g_pathmgr.open(os.path.join(directory, POINTER), "r") as file:
+            pointed = file.read().strip()
+    except (OSError, UnicodeDecodeError):
+        pointed = ""
+    with suppress(OSError):
+        names = [name for name in g_pathmgr.ls(directory) if EPOCH_NAME.fullmatch(name)]
+        newest_first = sorted(names, key=lambda name: (name == pointed, _epoch(name)), reverse=True)
+        for path in (os.path.join(directory, name) for name in newest_first):
+            if zipfile.is_zipfile(path):
+                return path
+    return None
+
+
+def _epoch(name: str) -> int:
+    match = EPOCH_NAME.fullmatch(name)
+    assert match
+    return int(match[1])
+
+
+def digest(path: str) -> str:
+    """First 16 hex digits of the file's SHA-256, to say which checkpoint a result belongs to."""
+    sha = hashlib.sha256()
+    with g_pathmgr.open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            sha.update(chunk)
+    return sha.hexdigest()[:16]
+
+
+def atomic_write_text(path: str, text: str) -> None:
+    """Write `text` (UTF-8) to the local `path`, whole or not at all; OSError if that fails."""
+    with _replacing(path, "w") as file:
+        file.write(text)
+
+
+@contextmanager
+def _replacing(path: str, mode: str) -> Iterator[IO[Any]]:
+    """A file that takes the place of `path` once the block has ended well, and is removed if it has not."""
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    # The name is fixed, so what a killed run left behind is overwritten by the next one.
+    temporary = f"{path}.tmp"
+    try:
+        with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def _one_line(error: Exception) -> str:
+    """First line of an error's message, or its type if it has none."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -1,0 +1,41 @@
+"""Package metadata; tool settings are in pyproject.toml, the versions last tested in constraints.txt."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+# decord 0.6.0 is its last release: wheels for these two machines, and no source distribution.
+DECORD_WHEELS = (
+    "(sys_platform == 'linux' and platform_machine == 'x86_64')"
+    " or (sys_platform == 'win32' and platform_machine == 'AMD64')"
+)
+TEST = ["pytest>=8", "ruff>=0.6", "mypy>=1.11", "import-linter>=2.1"]
+
+setup(
+    name="revit_video",
+    version="0.1.0",
+    description="Video transformers that read each clip at the shortest token length that is enough (ReViT)",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["revit_video", "revit_video.*"]),
+    python_requires=">=3.10",
+    install_requires=[
+        "torch>=2.4",
+        "torchvision>=0.19",
+        "pytorchvideo>=0.1.5",
+        "av>=14.2",
+        f"decord>=0.6; {DECORD_WHEELS}",
+        "timm>=1.0.9",
+        "fvcore>=0.1.5.post20221221",
+        "iopath>=0.1.10",
+        "simplejson>=3.17",
+        "pyyaml>=6.0",
+        "numpy>=1.24",
+        "tensorboard>=2.14",
+        "matplotlib>=3.7",
+        "rich>=13",
+        "tqdm>=4.66",
+    ],
+    extras_require={"test": TEST, "dev": [*TEST, "build>=1"]},
+)

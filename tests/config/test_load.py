@@ -1,0 +1,220 @@
+"""From files and KEY VALUE pairs to a config, and what is said about mistakes."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+
+from revit_video.config import ConfigError, dump_cfg, get_cfg, load_cfg
+from revit_video.config.checks import RULES, find_mistakes, get
+from revit_video.config.load import nearest_key
+
+
+def write(path: Path, text: str) -> str:
+    path.write_text(text)
+    return str(path)
+
+
+def mistakes_of(path: str | None, *opts: object) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load_cfg(path, opts)
+    return [line.strip() for line in str(caught.value).splitlines()[1:]]
+
+
+def test_defaults_keep_their_own_rules() -> None:
+    assert list(find_mistakes(get_cfg())) == []
+    for key in RULES:
+        get(get_cfg(), key)
+
+
+def test_get_cfg_gives_copies() -> None:
+    get_cfg().TRAIN.BATCH_SIZE = 1
+    assert get_cfg().TRAIN.BATCH_SIZE == 64
+
+
+def test_command_line_over_file_over_base_over_defaults(tmp_path: Path) -> None:
+    write(tmp_path / "base.yaml", "SOLVER: {BASE_LR: 0.1, MAX_EPOCH: 3, MOMENTUM: 0.5}\n")
+    path = write(tmp_path / "run.yaml", "_BASE_: base.yaml\nSOLVER:\n  BASE_LR: 0.2\n  MAX_EPOCH: 4\n")
+    cfg = load_cfg(path, ["SOLVER.BASE_LR", "0.3"])
+    assert (cfg.SOLVER.BASE_LR, cfg.SOLVER.MAX_EPOCH, cfg.SOLVER.MOMENTUM) == (0.3, 4, 0.5)
+    assert cfg.SOLVER.WEIGHT_DECAY == get_cfg().SOLVER.WEIGHT_DECAY
+
+
+def test_result_is_frozen_and_survives_pickling() -> None:
+    cfg = load_cfg(None)
+    with pytest.raises(AttributeError):
+        cfg.TRAIN.BATCH_SIZE = 1
+    assert pickle.loads(pickle.dumps(cfg)) == cfg
+
+
+def test_dump_reads_back_to_an_equal_config(tmp_path: Path) -> None:
+    opts = [
+        "REVIT.TOKEN_LENGTHS",
+        "[14, 7x7]",
+        "DATA.REVERSED_CLASSES",
+        "[[0, 1]]",
+        "SOLVER.BASE_LR",
+        "1e-05",
+    ]
+    cfg = load_cfg(None, opts)
+    text = dump_cfg(cfg)
+    assert "  TOKEN_LENGTHS: [14, 7x7]\n" in text
+    assert load_cfg(write(tmp_path / "config.yaml", text)) == cfg
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "expected"),
+    [
+        ("SOLVER.BASE_LR", "1", 1.0),
+        ("SOLVER.BASE_LR", "1e-4", 1e-4),
+        ("SOLVER.STEPS", "[0, 5, 9]", [0, 5, 9]),
+        ("SOLVER.STEPS", (0, 5, 9), [0, 5, 9]),
+        ("SOLVER.LRS", "[1, 0.1, 0.01]", [1.0, 0.1, 0.01]),
+        ("REVIT.TOKEN_LENGTHS", "[14x14, 10x10, 7]", ["14x14", "10x10", 7]),
+        ("REVIT.TOKEN_LENGTHS", ((14, 14), (7, 7)), [[14, 14], [7, 7]]),
+        ("TRAIN.ENABLE", "False", False),
+        ("OUTPUT_DIR", "007", "007"),
+        ("DATA.PATH_LABEL_SEPARATOR", ",", ","),
+        ("DATA.PATH_PREFIX", "", ""),
+    ],
+)
+def test_values_become_the_type_of_their_key(key: str, text: object, expected: object) -> None:
+    value = get(load_cfg(None, [key, text]), key)
+    assert value == expected
+    assert type(value) is type(expected)
+
+
+def test_yaml_reads_exponents_without_a_point(tmp_path: Path) -> None:
+    assert load_cfg(write(tmp_path / "c.yaml", "SOLVER: {WEIGHT_DECAY: 1e-3}")).SOLVER.WEIGHT_DECAY == 1e-3
+
+
+def test_a_group_without_keys_changes_nothing(tmp_path: Path) -> None:
+    assert load_cfg(write(tmp_path / "c.yaml", "TRAIN:\n  # BATCH_SIZE: 8\n")) == load_cfg(None)
+    assert load_cfg(write(tmp_path / "empty.yaml", "")) == load_cfg(None)
+
+
+def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+    path = write(tmp_path / "c.yaml", "SOLVER: {BASE_LRR: 0.1}\nTRAIN: {BATCH_SIZE: many}\nNUM_GPUS: 0\n")
+    with pytest.raises(ConfigError) as caught:
+        load_cfg(path, ["DEVICE", "tpu", "MODEL", "1"])
+    assert str(caught.value).splitlines() == [
+        f"{path}: 5 mistakes",
+        "  SOLVER.BASE_LRR: no such key; nearest: SOLVER.BASE_LR",
+        "  TRAIN.BATCH_SIZE: must be a whole number, got 'many'",
+        "  MODEL: is a group of keys; set one of them, such as MODEL.ARCH (command line)",
+        "  NUM_GPUS: must be at least 1, got 0",
+        "  DEVICE: must be one of auto, cpu, cuda, got 'tpu'",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("TRAIN.BATCH_SIZE", "8.5", "a whole number"),
+        ("TRAIN.BATCH_SIZE", "true", "a whole number"),
+        ("TRAIN.ENABLE", "1", "true or false"),
+        ("SOLVER.BASE_LR", "nan", "a number"),
+        ("SOLVER.BASE_LR", "fast", "a number"),
+        ("SOLVER.STEPS", "3", "a list"),
+        ("SOLVER.STEPS", "[0, x]", "a whole number"),
+        ("REVIT.TOKEN_LENGTHS", "14x14", "a list"),
+        ("OUTPUT_DIR", 3, "text"),
+    ],
+)
+def test_wrong_types(key: str, value: object, words: str) -> None:
+    (line,) = mistakes_of(None, key, value)
+    assert line.startswith(f"{key}: must be {words}, got ")
+
+
+@pytest.mark.parametrize(
+    ("opts", "mistake"),
+    [
+        ("REVIT.TOKEN_LENGTHS [7x7,14x14]", "strictly descending, longest first, got 7x7, 14x14"),
+        ("REVIT.TOKEN_LENGTHS [14x]", "not a token length: '14x'"),
+        ("REVIT.TOKEN_LENGTHS []", "at least one token length"),
+        ("REVIT.TOKEN_LENGTHS [200x200]", "200x200 does not fit DATA.TRAIN_CROP_SIZE: 224 px"),
+        ("DATA.TEST_CROP_SIZE 112", "DATA.TEST_CROP_SIZE: must equal DATA.TRAIN_CROP_SIZE 224"),
+        ("DATA.TRAIN_JITTER_SCALES [320,256]", "must ascend from at least DATA.TRAIN_CROP_SIZE 224"),
+        ("DATA.TRAIN_JITTER_SCALES [200,256]", "must ascend from at least DATA.TRAIN_CROP_SIZE 224"),
+        ("DATA.TRAIN_JITTER_SCALES [256]", "must be 2 numbers, each at least 1, got [256]"),
+        ("MODEL.EMBED_DIM 96 MODEL.NUM_HEADS 5", "MODEL.NUM_HEADS: 5 does not divide EMBED_DIM 96"),
+        ("TRAIN.BATCH_SIZE 6 NUM_GPUS 4", "TRAIN.BATCH_SIZE: must be a multiple of NUM_GPUS 4, got 6"),
+        ("SOLVER.LRS [1]", "one for each of SOLVER.STEPS [0, 11, 14] is needed"),
+        ("SOLVER.STEPS [1,2,3]", "must start at 0 and ascend"),
+        ("SOLVER.STEPS [0,3,3]", "must start at 0 and ascend"),
+        ("SOLVER.MOMENTUM 0", "SOLVER.NESTEROV: needs SOLVER.MOMENTUM above 0"),
+        ("TEST.POLICIES [static,static]", "different ones of static, assigned"),
+        ("TEST.NUM_SPATIAL_CROPS 2", "must be one of 1, 3, got 2"),
+        ("DATA.REVERSED_CLASSES [[0,1],[1,2]]", "a class may be in one pair only"),
+        ("DATA.REVERSED_CLASSES [[0,400]]", "classes are 0 to 399 (MODEL.NUM_CLASSES), got [400]"),
+        ("DATA.REVERSED_CLASSES [0,1]", "must be pairs of classes"),
+        ("DATA.REVERSED_CLASSES [[0,1]] TRAIN.BATCH_SIZE 6 NUM_GPUS 2", "must be even on every rank"),
+    ],
+)
+def test_illegal_values_and_combinations(opts: str, mistake: str) -> None:
+    assert any(mistake in line for line in mistakes_of(None, *opts.split()))
+
+
+def test_cosine_does_not_need_steps() -> None:
+    load_cfg(None, ["SOLVER.LR_POLICY", "cosine", "SOLVER.STEPS", "[]"])
+
+
+def test_a_refused_value_breaks_no_other_rule() -> None:
+    """224 stays in TRAIN_CROP_SIZE; that it differs from 112 is no mistake of the user's."""
+    lines = mistakes_of(None, "DATA.TRAIN_CROP_SIZE", "112px", "DATA.TEST_CROP_SIZE", "112")
+    assert lines == ["DATA.TRAIN_CROP_SIZE: must be a whole number, got '112px' (command line)"]
+
+
+def test_odd_number_of_arguments() -> None:
+    assert mistakes_of(None, "NUM_GPUS", "2", "DEVICE") == ["DEVICE: a KEY without a VALUE"]
+
+
+@pytest.mark.parametrize(
+    ("text", "mistake"),
+    [
+        ("- a\n- b\n", "must be `KEY: value` lines, got list"),
+        ("TRAIN: [1\n", "not YAML: "),
+        ("TRAIN: !!python/object/apply:os.system ['true']\n", "not YAML: "),
+        ("_BASE_: other.yaml\n", "no such file"),
+        ("_BASE_: {a: 1}\n", "_BASE_: must be a file name or a list of them"),
+        ("_BASE_: 3\n", "_BASE_: must be a file name or a list of them"),
+        ("TRAIN: 3\n", "TRAIN: is a group of keys"),
+    ],
+)
+def test_broken_files(tmp_path: Path, text: str, mistake: str) -> None:
+    (line,) = mistakes_of(write(tmp_path / "c.yaml", text))
+    assert line.startswith(mistake)
+
+
+def test_circular_bases(tmp_path: Path) -> None:
+    write(tmp_path / "a.yaml", "_BASE_: b.yaml\n")
+    path = write(tmp_path / "b.yaml", "_BASE_: [a.yaml]\n")
+    (line,) = mistakes_of(path)
+    assert line.endswith("b.yaml includes itself")
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    path = str(tmp_path / "nowhere.yaml")
+    with pytest.raises(ConfigError, match=f"{path}: 1 mistake\n  no such file"):
+        load_cfg(path)
+
+
+def test_a_mistake_in_a_base_names_the_base(tmp_path: Path) -> None:
+    base = write(tmp_path / "base.yaml", "NUM_GPU: 1\n")
+    path = write(tmp_path / "run.yaml", "_BASE_: base.yaml\n")
+    assert mistakes_of(path) == [f"NUM_GPU: no such key; nearest: NUM_GPUS ({base})"]
+
+
+@pytest.mark.parametrize(
+    ("mistyped", "meant"),
+    [
+        ("BASE_LR", "SOLVER.BASE_LR"),
+        ("REVIT.TAU", "REVIT.DISTILL.TAU"),
+        ("data.num_frame", "DATA.NUM_FRAMES"),
+    ],
+)
+def test_nearest_key(mistyped: str, meant: str) -> None:
+    known = ["DATA.NUM_FRAMES", "ASSIGNER.NUM_FRAMES", "REVIT.NORM", "REVIT.DISTILL.TAU", "SOLVER.BASE_LR"]
+    assert nearest_key(mistyped, known) == meant

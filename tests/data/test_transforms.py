@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from revit_video.data.sampling import seeded_generator
+from revit_video.data.transforms import Normalize, TrainTransform, spatial_crops
+
+
+def coordinates(height: int, width: int, frames: int = 2) -> torch.Tensor:
+    """A clip (3, T, H, W) whose first channel is the row and whose second is the column of the pixel."""
+    rows = torch.arange(height).view(-1, 1).expand(height, width)
+    columns = torch.arange(width).expand(height, width)
+    picture = torch.stack([rows, columns, torch.full_like(rows, 100)]).to(torch.uint8)
+    return picture.unsqueeze(1).repeat(1, frames, 1, 1)
+
+
+def test_crop_is_a_window_anywhere_and_the_same_in_all_frames():
+    transform = TrainTransform((40, 60), crop_size=32, flip=False)
+    corners = set()
+    for seed in range(400):
+        clip = transform(coordinates(34, 36), seeded_generator(seed))
+        top, left = clip[0, 0, 0, 0].item(), clip[1, 0, 0, 0].item()
+        assert torch.equal(clip, coordinates(34, 36)[..., top : top + 32, left : left + 32])
+        corners.add((top, left))
+    assert corners == {(top, left) for top in range(3) for left in range(5)}
+
+
+def test_half_of_the_clips_are_mirrored_only_if_asked():
+    clip = coordinates(8, 8)
+    mirrored = [
+        torch.equal(TrainTransform((8, 8), 8, flip=True)(clip, seeded_generator(seed)), clip.flip(-1))
+        for seed in range(400)
+    ]
+    assert 150 < sum(mirrored) < 250
+
+
+def test_short_side_covers_the_scales():
+    transform = TrainTransform((256, 320), 224, flip=True)
+    sides = {transform.draw_short_side(seeded_generator(seed)) for seed in range(1000)}
+    assert sides == set(range(256, 321))
+
+
+def test_photometric_jitter_is_one_factor_a_clip():
+    clip = coordinates(8, 8, frames=3)
+    transform = TrainTransform((8, 8), 8, flip=False, brightness=0.5)
+    results = [transform(clip, seeded_generator(seed)) for seed in range(50)]
+    factors = [result[2, :, 0, 0] / 100 for result in results]
+    assert all((factor == factor[0]).all() for factor in factors)
+    assert 0.5 <= min(f[0] for f in factors) < 0.6 and 1.4 < max(f[0] for f in factors) <= 1.5
+    assert all(result.dtype == torch.uint8 and result.is_contiguous() for result in results)
+
+
+def test_all_jitters_follow_the_generator():
+    transform = TrainTransform((8, 12), 8, True, brightness=0.4, contrast=0.4, saturation=0.4)
+    clip = coordinates(12, 12)
+    assert torch.equal(transform(clip, seeded_generator(3)), transform(clip, seeded_generator(3)))
+    assert not torch.equal(transform(clip, seeded_generator(3)), transform(clip, seeded_generator(4)))
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((8, 20), 1), ((20, 8), 0)])
+def test_three_crops_spread_along_the_longer_side(shape, axis):
+    views = spatial_crops(coordinates(*shape), 8, 3)
+    assert views.shape == (3, 3, 2, 8, 8)
+    assert views[:, axis, 0, 0, 0].tolist() == [0, 6, 12]
+    assert views[:, 1 - axis, 0, 0, 0].tolist() == [0, 0, 0]
+
+
+def test_one_crop_is_the_centre():
+    view = spatial_crops(coordinates(10, 20), 8, 1)
+    assert view[0, :2, 0, 0, 0].tolist() == [1, 6]
+
+
+def test_normalize_by_the_formula():
+    normalize = Normalize([0.45, 0.4, 0.5], [0.225, 0.2, 0.25])
+    clips = torch.randint(0, 256, (2, 3, 4, 5, 5), dtype=torch.uint8)
+    mean, std = (torch.tensor(v).view(3, 1, 1, 1) for v in ([0.45, 0.4, 0.5], [0.225, 0.2, 0.25]))
+    assert normalize(clips).dtype == torch.float32
+    torch.testing.assert_close(normalize(clips), (clips / 255 - mean) / std, rtol=0, atol=1e-5)
+    assert not normalize.state_dict()  # mean and std are stored by name in a checkpoint, not as weights

@@ -1,0 +1,52 @@
+"""The Token-Length Assigner: which frames it reads, and what it does with them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from revit_video.models.assigner import TokenLengthAssigner, small_frames
+
+
+def numbered(frames: int) -> torch.Tensor:
+    """Clips `(2, 3, frames, 8, 8)` whose frames are filled with their own number, 100 more in clip 1."""
+    numbers = torch.arange(frames).float() + torch.tensor([[0.0], [100.0]])
+    return numbers[:, None, :, None, None].expand(-1, 3, -1, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("total", "num_frames", "chosen"),
+    [(8, 4, [0, 2, 5, 7]), (8, 8, [0, 1, 2, 3, 4, 5, 6, 7]), (3, 8, [0, 1, 2]), (5, 2, [0, 4]), (4, 1, [0])],
+)
+def test_frames_are_evenly_spaced_clip_by_clip(total: int, num_frames: int, chosen: list[int]) -> None:
+    frames = small_frames(numbered(total), num_frames, 4)
+    assert frames.shape == (2 * len(chosen), 3, 4, 4)
+    torch.testing.assert_close(frames.mean((1, 2, 3)), torch.tensor([*chosen, *(100 + n for n in chosen)]).float())
+
+
+def test_frames_of_the_right_size_are_left_as_they_are() -> None:
+    clips = torch.randn(2, 3, 4, 8, 8)
+    torch.testing.assert_close(small_frames(clips, 4, 8).view(2, 4, 3, 8, 8), clips.transpose(1, 2), rtol=0, atol=0)
+
+
+def test_frames_are_averaged_clip_by_clip() -> None:
+    """The head is linear: a clip's logits are the mean of what its frames get alone."""
+    torch.manual_seed(0)
+    assigner = TokenLengthAssigner(3, stages=2, num_frames=2, input_size=32).eval()
+    clips = torch.randn(2, 3, 2, 32, 32)
+    alone = [assigner(clips[:, :, [n]]) for n in (0, 1)]
+    torch.testing.assert_close(assigner(clips), torch.stack(alone).mean(dim=0))
+    assert assigner(clips).shape == (2, 3)
+
+
+def test_a_cut_network_is_the_start_of_the_whole_one() -> None:
+    sizes = [
+        sum(p.numel() for p in TokenLengthAssigner(2, stages=stages).parameters()) for stages in (1, 2, 7, 0)
+    ]
+    assert sizes == sorted(sizes) and sizes[0] < 5_000 and sizes[-1] == pytest.approx(0.77e6, rel=0.01)
+
+
+@pytest.mark.parametrize("changes", [dict(model="no_such_net"), dict(stages=9), dict(model="resnet18", stages=1)])
+def test_networks_that_cannot_be_built(changes: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=f"assigner model '{changes.get('model', 'tinynet_e')}'"):
+        TokenLengthAssigner(2, **changes)  # type: ignore[arg-type]

@@ -1,0 +1,160 @@
+"""report.html: whole without network, made from whatever files there are, and always the same."""
+
+from __future__ import annotations
+
+import json
+import re
+import runpy
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from revit_video.report import write_report
+from revit_video.report.files import Run
+from revit_video.report.page import SECTIONS
+
+PICTURES = ("accuracy_cost", "lengths_per_class", "labels", "confusion", "training")
+TITLES = [title for title, _ in SECTIONS]
+
+
+class Headings(HTMLParser):
+    """Headings of a page, and its tags counted."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.titles: list[str] = []
+        self.tags: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        self.tags.append(tag)
+
+    def handle_data(self, data: str) -> None:
+        if self.tags and self.tags[-1] == "h2" and data.strip() and data in TITLES:
+            self.titles.append(data)
+
+
+def page(directory: Path) -> str:
+    return Path(write_report(str(directory))).read_text(encoding="utf-8")
+
+
+def left_out(html: str) -> list[str]:
+    return re.findall(r'<section class="absent"><h2>(.*?)</h2><p>Left out: [^<]+\.</p>', html)
+
+
+def test_all_sections_and_pictures(run_dir: Path) -> None:
+    html = page(run_dir)
+    parsed = Headings(html)
+    assert parsed.titles == TITLES
+    assert not left_out(html)
+    for name in PICTURES:
+        assert (run_dir / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    results = json.loads((run_dir / "results.json").read_text())
+    assert results["command"] in html
+    assert f"{results['adaptive']['top1']:.1f} %" in html
+
+
+def test_needs_no_network_and_no_script(run_dir: Path) -> None:
+    html = page(run_dir)
+    assert not re.search(r"https?://|//\w+\.|url\(|@import", html)
+    assert not {"script", "link", "iframe"} & set(Headings(html).tags)
+    assert all(source.startswith("data:image/") for source in re.findall(r'src="([^"]*)"', html))
+
+
+def test_same_files_give_the_same_page(run_dir: Path) -> None:
+    first = page(run_dir)
+    pictures = {path.name: path.read_bytes() for path in run_dir.glob("*.png")}
+    assert page(run_dir) == first
+    assert {path.name: path.read_bytes() for path in run_dir.glob("*.png")} == pictures
+
+
+@pytest.mark.parametrize(
+    ("file", "sections"),
+    [
+        ("results.json", ["In short", "Accuracy and cost", "How it was made"]),
+        ("predictions.csv", ["Lengths chosen", "Easy, medium and hard clips", "Confusion"]),
+        ("labels.csv", ["Mined labels"]),
+        ("stats.jsonl", ["Training"]),
+        ("config.yaml", []),
+    ],
+)
+def test_a_missing_or_empty_file_costs_only_its_sections(
+    run_dir: Path, file: str, sections: list[str]
+) -> None:
+    (run_dir / file).write_text("")
+    if file != "config.yaml":
+        assert left_out(page(run_dir)) == sections
+    (run_dir / file).unlink()
+    assert left_out(page(run_dir)) == sections
+
+
+def test_no_files_at_all(tmp_path: Path) -> None:
+    assert left_out(page(tmp_path)) == TITLES
+
+
+def test_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        write_report(str(tmp_path / "nowhere"))
+
+
+def test_a_run_without_the_adaptive_policy(run_dir: Path) -> None:
+    results = json.loads((run_dir / "results.json").read_text())
+    (run_dir / "results.json").write_text(
+        json.dumps(results | {"adaptive": None, "policies": {}, "curves": {}})
+    )
+    rows = [line.split(",") for line in (run_dir / "predictions.csv").read_text().splitlines()]
+    (run_dir / "predictions.csv").write_text("\n".join(",".join(row[:2] + row[4:]) for row in rows) + "\n")
+    html = page(run_dir)
+    assert left_out(html) == ["Lengths chosen", "Easy, medium and hard clips"]
+    assert "Test videos by true and predicted class, always 6x6." in html
+
+
+def test_400_classes(make_run: Callable[[list[str], int], Path]) -> None:
+    run = make_run([f"doing <thing> {n}" for n in range(400)], 1200)
+    html = page(run)
+    assert not left_out(html)
+    assert not (run / "confusion.png").exists()
+    assert html.count("doing &lt;thing&gt;") > 20
+    assert "<thing>" not in html
+
+
+def test_unnamed_classes(run_dir: Path) -> None:
+    results = json.loads((run_dir / "results.json").read_text()) | {"classes": None}
+    (run_dir / "results.json").write_text(json.dumps(results))
+    assert Run(str(run_dir)).class_names == [f"class {n}" for n in range(6)]
+    assert not left_out(page(run_dir))
+
+
+def test_gallery_flags_mistakes_and_passes_over_unreadable_videos(run_dir: Path) -> None:
+    html = page(run_dir)
+    assert html.count('<figure class="card right"') >= 6
+    assert html.count('<figure class="card wrong"') >= 1
+    assert "gone/" not in html
+    (run_dir / "predictions.csv").write_text(
+        re.sub(r"(?m)^/.*/", "/gone/", (run_dir / "predictions.csv").read_text())
+    )
+    assert "None that can be read" in page(run_dir)
+
+
+def test_repeated_steps_count_once(run_dir: Path) -> None:
+    lines = [
+        {"stage": "train", "step": 10, "loss_6x6": 1.0},
+        {"stage": "train", "step": 20, "loss_6x6": 2.0},
+        {"stage": "train", "step": 30, "loss_6x6": 3.0},
+        {"stage": "train", "step": 20, "loss_6x6": 4.0},
+    ]
+    text = "\n".join(map(json.dumps, lines)) + '\n{"stage": "train", "ste'
+    (run_dir / "stats.jsonl").write_text(text)
+    assert [line["loss_6x6"] for line in Run(str(run_dir)).stats["train"]] == [1.0, 4.0]
+
+
+def test_tool(run_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    main = runpy.run_path(str(Path(__file__).parents[2] / "tools" / "report.py"))["main"]
+    monkeypatch.setattr("sys.argv", ["report.py", str(run_dir)])
+    assert main() == 0
+    assert capsys.readouterr().out.strip() == str(run_dir / "report.html")
+    monkeypatch.setattr("sys.argv", ["report.py", "nowhere"])
+    assert main() == 2
+    assert capsys.readouterr().err == "report: nowhere: no such folder\n"

@@ -1,0 +1,84 @@
+"""What the pictures show, read back from the drawn shapes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from revit_video.report import plots
+from revit_video.report.files import Missing, Run
+from revit_video.report.gallery import CLIPS, diverse
+from revit_video.report.style import length_colours
+
+
+@pytest.fixture
+def run(run_dir: Path) -> Run:
+    return Run(str(run_dir))
+
+
+def test_accuracy_cost_marks_every_policy_at_its_result(run: Run) -> None:
+    cost, speed = plots.accuracy_cost(run).axes
+    points = {(round(x, 6), round(y, 6)) for line in cost.lines for x, y in [line.get_xydata()[0]]}
+    fast = {(round(x, 6), round(y, 6)) for line in speed.lines for x, y in [line.get_xydata()[0]]}
+    results = run.results
+    for entry in [*results["static"].values(), results["adaptive"], *results["policies"].values()]:
+        assert (round(1000 * entry["gmacs"], 6), round(entry["top1"], 6)) in points
+        assert (round(entry["clips_per_sec"], 6), round(entry["top1"], 6)) in fast
+
+
+def test_bars_add_up_and_are_sorted_by_tokens(run: Run) -> None:
+    (axes,) = plots.lengths_per_class(run).axes
+    widths = np.array([bar.get_width() for bar in axes.patches]).reshape(3, 6)
+    np.testing.assert_allclose(widths.sum(axis=0), 1)
+    tokens = np.array([36, 16, 9]) @ widths
+    assert (np.diff(tokens) <= 1e-9).all()
+    predictions = run.predictions
+    top = run.class_names.index(axes.get_yticklabels()[0].get_text())
+    assert widths[0, 0] == pytest.approx(np.mean(predictions.chosen[predictions.truth == top] == 0))
+
+
+def test_label_histogram_tells_unsolved_clips_apart(run: Run) -> None:
+    bars = plots.mined_labels(run).axes[0].patches
+    labels, solved = run.labels.labels.numpy(), run.labels.correct.numpy().any(axis=1)
+    assert [bar.get_height() for bar in bars[:3]] == [np.sum((labels == i) & solved) for i in range(3)]
+    assert bars[3].get_height() == np.sum(~solved)
+
+
+def test_confused_pairs(run: Run) -> None:
+    pairs = plots.confused_pairs(run, most=1000)
+    assert sum(count for _, _, count, _ in pairs) == np.sum(~run.predictions.correct)
+    counts = [count for _, _, count, _ in pairs]
+    assert counts == sorted(counts, reverse=True)
+
+
+def test_many_classes_are_cut_to_both_ends(make_run: Callable[[list[str], int], Path]) -> None:
+    run = Run(str(make_run([f"class {n}" for n in range(50)], 1000)))
+    names = [label.get_text() for label in plots.lengths_per_class(run).axes[0].get_yticklabels()]
+    assert len(names) == plots.MAX_BARS + 1
+    assert names[plots.MAX_BARS // 2] == "… 30 more …"
+    with pytest.raises(Missing, match="too many"):
+        plots.confusion(run)
+
+
+def test_training_without_an_assigner(run_dir: Path) -> None:
+    path = run_dir / "stats.jsonl"
+    lines = [line for line in path.read_text().splitlines() if json.loads(line)["stage"] != "assigner"]
+    path.write_text("\n".join(lines))
+    assert len(plots.training(Run(str(run_dir))).axes) == 2
+
+
+def test_longer_is_darker(run: Run) -> None:
+    light = [sum(int(c[i : i + 2], 16) for i in (1, 3, 5)) for c in length_colours(run.lengths)]
+    assert light == sorted(light)
+
+
+def test_gallery_shows_as_many_classes_as_it_can() -> None:
+    truth = np.repeat(np.arange(60), 3)
+    first = diverse(list(range(180)), truth)[:CLIPS]
+    assert [int(truth[row]) for row in first] == [0, 10, 20, 30, 40, 50]
+    assert sorted(diverse(list(range(180)), truth)) == list(range(180))
+    assert diverse([], truth) == []

@@ -1,0 +1,92 @@
+"""Statistics lines that any JSON reader takes, and progress where there is no terminal."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from revit_video.runtime.logging import StatsLog, prepare_output_dir, progress
+
+
+def lines(folder: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (folder / "stats.jsonl").read_text().splitlines()]
+
+
+def test_lines_are_appended_rounded_and_strict_json(tmp_path: Path) -> None:
+    with StatsLog(str(tmp_path), tensorboard=False) as log:
+        log.write(stage="train", step=1, loss=1 / 3, big=1234567.8, broken=math.nan, far=-math.inf)
+    with StatsLog(str(tmp_path), tensorboard=False) as log:
+        log.write(stage="mine", labels={"14x14": 3}, shares=(0.1, 2 / 3))
+    assert lines(tmp_path) == [
+        {"stage": "train", "step": 1, "loss": 0.333333, "big": 1234570.0, "broken": None, "far": None},
+        {"stage": "mine", "labels": {"14x14": 3}, "shares": [0.1, 0.666667]},
+    ]
+
+
+def test_a_line_is_in_the_file_as_soon_as_it_is_written(tmp_path: Path) -> None:
+    with StatsLog(str(tmp_path), tensorboard=False) as log:
+        log.write(stage="train", step=1)
+        assert len(lines(tmp_path)) == 1
+
+
+def test_tensorboard_gets_the_numbers_at_their_step(tmp_path: Path) -> None:
+    with StatsLog(str(tmp_path), tensorboard=True) as log:
+        log.write(stage="train", epoch=0, step=7, loss_14x14=0.5, eta="1:00")
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert events.Tags()["scalars"] == ["train/loss_14x14"]
+    (event,) = events.Scalars("train/loss_14x14")
+    assert (event.step, event.value) == (7, 0.5)
+
+
+def test_other_ranks_write_nothing(tmp_path: Path) -> None:
+    with StatsLog(str(tmp_path), tensorboard=True, active=False) as log:
+        log.write(stage="train", step=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_output_dir_is_made(tmp_path: Path) -> None:
+    prepare_output_dir(str(tmp_path / "a" / "b"))
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+
+
+def test_output_dir_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(ValueError, match=f"OUTPUT_DIR {path} is not writable: "):
+            prepare_output_dir(str(path))
+
+
+def test_progress_yields_everything_and_says_how_far_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        bar = progress([5, 6, 7], description="epoch 1")
+        seen = []
+        for value in bar:
+            seen.append(value)
+            bar.postfix(loss=0.5)
+    assert seen == [5, 6, 7]
+    assert caplog.messages[0].startswith("epoch 1: 0/3")
+    assert caplog.messages[-1].startswith("epoch 1: 3/3")
+    assert caplog.messages[-1].endswith("loss=0.5")
+
+
+def test_progress_ends_its_line_when_the_loop_is_left(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO), progress(range(5)) as bar:
+        for value in bar:
+            if value == 2:
+                break
+    assert caplog.messages[-1].startswith("2/5, ")
+
+
+def test_progress_of_other_ranks_is_silent(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with caplog.at_level(logging.INFO):
+        assert list(progress(iter(range(3)), active=False)) == [0, 1, 2]
+    assert caplog.messages == []
+    assert capfd.readouterr() == ("", "")

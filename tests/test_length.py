@@ -1,0 +1,88 @@
+"""Token lengths: reading, ordering, and the patches that a crop is cut into."""
+
+from __future__ import annotations
+
+import pytest
+
+from revit_video.length import TokenLength, find, patch_geometry, token_lengths
+
+
+@pytest.mark.parametrize("value", [14, "14", "14x14", " 14 x 14 ", (14, 14), [14, 14], TokenLength(14, 14)])
+def test_all_spellings_of_one_length(value: object) -> None:
+    assert TokenLength.parse(value) == TokenLength(14, 14)  # type: ignore[arg-type]
+
+
+def test_text_round_trip_and_count() -> None:
+    length = TokenLength(10, 7)
+    assert str(length) == "10x7"
+    assert TokenLength.parse(str(length)) == length
+    assert length.count == 70
+
+
+@pytest.mark.parametrize(
+    "value", ["", "x", "14x", "14x14x14", "-1", (14,), (14, 14, 14), ("a", "b"), 1.5, None]
+)
+def test_what_is_no_length(value: object) -> None:
+    with pytest.raises(ValueError, match="not a token length"):
+        TokenLength.parse(value)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [0, "0x3", (3, -1)])
+def test_sides_are_positive(value: object) -> None:
+    with pytest.raises(ValueError, match="both sides must be at least 1"):
+        TokenLength.parse(value)  # type: ignore[arg-type]
+
+
+def test_lengths_are_longest_first() -> None:
+    assert token_lengths(["14x14", 10, (7, 7)]) == tuple(TokenLength(n, n) for n in (14, 10, 7))
+
+
+@pytest.mark.parametrize("values", [[7, 14], [14, 14], ["4x6", "6x4"]])
+def test_token_counts_descend_strictly(values: list[object]) -> None:
+    with pytest.raises(ValueError, match="strictly descending, longest first, got"):
+        token_lengths(values)  # type: ignore[arg-type]
+
+
+def test_a_model_has_lengths() -> None:
+    with pytest.raises(ValueError, match="at least one token length"):
+        token_lengths([])
+
+
+def test_find_lists_what_exists() -> None:
+    lengths = token_lengths([14, 7])
+    assert [find(lengths, value) for value in ("14x14", 7)] == [0, 1]
+    with pytest.raises(ValueError, match="token length 9x9 not in this model; it has 14x14, 7x7"):
+        find(lengths, 9)
+
+
+@pytest.mark.parametrize(
+    ("size", "cells", "expected"),
+    [
+        (224, 14, (16, 0, 0)),
+        (224, 7, (32, 0, 0)),
+        (224, 10, (23, 3, 3)),  # DVT's
+        (448, 20, (23, 6, 6)),
+        (48, 5, (10, 1, 1)),
+        (7, 4, (2, 0, 1)),  # an odd rest goes behind
+        (6, 6, (1, 0, 0)),
+    ],
+)
+def test_patch_geometry(size: int, cells: int, expected: tuple[int, int, int]) -> None:
+    assert patch_geometry(size, cells) == expected
+
+
+def test_patches_cover_every_crop_that_can_be_cut() -> None:
+    for size in range(1, 60):
+        for cells in range(1, 60):
+            try:
+                kernel, before, after = patch_geometry(size, cells)
+            except ValueError:
+                continue
+            assert before + size + after == kernel * cells
+            assert before <= after < kernel
+
+
+@pytest.mark.parametrize(("size", "cells"), [(6, 7), (10, 7), (224, 200)])
+def test_crops_that_cannot_be_cut(size: int, cells: int) -> None:
+    with pytest.raises(ValueError, match=f"{size} px cannot be cut into {cells} patches"):
+        patch_geometry(size, cells)

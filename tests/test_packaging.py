@@ -1,0 +1,50 @@
+"""What the code imports is what setup.py asks for, and constraints.txt pins it."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+# Distributions whose import has another name.
+DISTRIBUTION_OF = {"yaml": "pyyaml"}
+
+
+def setup_argument(name: str) -> set[str]:
+    """Names of the distributions in one list of setup.py, read without running it."""
+    tree = ast.parse((ROOT / "setup.py").read_text())
+    (node,) = (
+        node.value
+        for node in ast.walk(tree)
+        if (isinstance(node, ast.keyword) and node.arg == name)
+        or (isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name)
+    )
+    texts = [part.value for part in ast.walk(node) if isinstance(part, ast.Constant)]
+    return {match[0] for text in texts if (match := re.match(r"[\w-]+(?=>=)", str(text)))}
+
+
+def imported(folder: str) -> set[str]:
+    """Top-level names of everything the files below `folder` import, at any depth of their code."""
+    names: set[str] = set()
+    for file in (ROOT / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                names.update(alias.name.split(".")[0] for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names.add(node.module.split(".")[0])
+    return names - set(sys.stdlib_module_names) - {"__future__", "revit_video", "tools"}
+
+
+@pytest.mark.parametrize("folder", ["revit_video", "tools"])
+def test_every_import_is_declared(folder: str) -> None:
+    needed = {DISTRIBUTION_OF.get(name, name) for name in imported(folder)}
+    assert needed <= setup_argument("install_requires")
+
+
+def test_everything_declared_has_a_tested_version() -> None:
+    pinned = set(re.findall(r"^([\w-]+)==", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
+    assert setup_argument("install_requires") | setup_argument("TEST") == pinned

@@ -1,0 +1,39 @@
+"""A model small enough to test with, and clips for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from revit_video.models.revit import ReViT
+
+SIZE, FRAMES, CLASSES = 32, 3, 5
+
+
+def tiny_revit(seed: int = 0, **changes: Any) -> ReViT:
+    """Two lengths, 8x8 and 4x4, in float64; all weights are random, those too that usually start at zero."""
+    arguments: dict[str, Any] = dict(
+        num_classes=CLASSES,
+        lengths=[8, 4],
+        img_size=SIZE,
+        num_frames=FRAMES,
+        embed_dim=24,
+        depth=2,
+        num_heads=3,
+        mlp_ratio=2.0,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = ReViT(**arguments | changes).double()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    return model
+
+
+def random_clips(count: int, seed: int = 0, frames: int = FRAMES) -> Tensor:
+    """Clips `(count, 3, frames, SIZE, SIZE)` in float64."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(count, 3, frames, SIZE, SIZE, generator=generator, dtype=torch.float64)

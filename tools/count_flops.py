@@ -1,0 +1,27 @@
+"""Counts multiply-accumulates and parameters at every token length; writes flops.json to OUTPUT_DIR."""
+
+import os
+
+from revit_video import flops
+from revit_video.build import files
+from revit_video.build.command import clear_errors, config_parser
+from revit_video.build.model import build_assigner, build_model
+from revit_video.config import load_cfg
+from revit_video.runtime.logging import prepare_output_dir
+
+
+def main() -> None:
+    arguments = config_parser(__doc__).parse_args()
+    with clear_errors():
+        cfg = load_cfg(arguments.cfg, arguments.opts)
+        prepare_output_dir(cfg.OUTPUT_DIR)
+        views = cfg.TEST.NUM_ENSEMBLE_VIEWS * cfg.TEST.NUM_SPATIAL_CROPS
+        costs = flops.cost_table(build_model(cfg), views, build_assigner(cfg))
+        path = os.path.join(cfg.OUTPUT_DIR, files.FLOPS)
+        files.write_json(path, costs)
+        print(flops.format_table(costs))
+        print(path)
+
+
+if __name__ == "__main__":
+    main()

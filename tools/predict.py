@@ -1,0 +1,39 @@
+"""Classifies videos, each at the token length that the assigner picks for it."""
+
+import argparse
+import sys
+
+import revit_video
+from revit_video.build.command import clear_errors
+from revit_video.predict import VideoPrediction, find_videos
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="an OUTPUT_DIR, or a .pyth file in it")
+    parser.add_argument("videos", metavar="VIDEO", nargs="+", help="video files, or folders of them")
+    parser.add_argument("--top", type=int, default=3, help="classes to show (default: %(default)s)")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    arguments = parser.parse_args()
+    unreadable = 0
+    with clear_errors():
+        predictor = revit_video.load(arguments.checkpoint, arguments.device)
+        for answer in predictor.predict_many(find_videos(arguments.videos)):
+            if isinstance(answer, VideoPrediction):
+                print(describe(answer, arguments.top))
+            else:
+                print(f"error: {answer}", file=sys.stderr)
+                unreadable += 1
+    raise SystemExit(1 if unreadable else 0)
+
+
+def describe(answer: VideoPrediction, top: int) -> str:
+    """One line: the most probable classes, the length that was read and what that cost."""
+    classes = ", ".join(f"{name} {100 * probability:.1f} %" for name, probability in answer.classes[:top])
+    scale, unit = (1, "GMACs") if answer.longest_gmacs >= 1 else (1000, "MMACs")
+    cost = f"{scale * answer.gmacs:.1f} {unit}, {answer.saved:+.0f} % saved"
+    return f"{answer.path}: {classes} | read at {answer.length}, {cost}"
+
+
+if __name__ == "__main__":
+    main()

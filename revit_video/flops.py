@@ -27,7 +27,7 @@ UNCOUNTED = frozenset(
         *("add", "add_", "sub", "rsub", "mul", "mul_", "div", "div_", "pow", "mean", "sum", "softmax"),
         *("gelu", "relu", "relu_", "silu", "silu_", "sigmoid", "tanh", "hardtanh", "hardtanh_"),
         *("hardswish", "hardswish_", "hardsigmoid", "hardsigmoid_", "dropout", "dropout_"),
-        *("clone", "copy_", "expand", "repeat", "pad", "constant_pad_nd"),
+        *("clone", "copy_", "expand", "repeat", "unflatten", "pad", "constant_pad_nd"),
     )
 )
 NORMS = frozenset({"layer_norm", "batch_norm", "group_norm"})

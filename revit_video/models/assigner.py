@@ -68,10 +68,9 @@ def small_frames(clips: Tensor, num_frames: int, size: int) -> Tensor:
     Clips with fewer frames give all they have.
     """
     total = clips.shape[2]
-    if num_frames < total:
-        chosen = torch.linspace(0, total - 1, num_frames, device=clips.device).round().long()
-        clips = clips.index_select(2, chosen)
-    frames = clips.transpose(1, 2).flatten(0, 1)
+    count = min(num_frames, total)
+    middles = [(2 * k + 1) * total // (2 * count) for k in range(count)]  # of equal segments of the clip
+    frames = torch.stack([clips[:, :, t] for t in middles], dim=1).flatten(0, 1)
     if frames.shape[-1] == size and frames.shape[-2] == size:
         return frames
     return F.interpolate(frames, size=(size, size), mode="bilinear", antialias=True, align_corners=False)

@@ -113,9 +113,11 @@ def test_read_out_is_the_mean_of_the_heads() -> None:
 
 
 def test_an_image_models_weights_give_its_answer_at_the_start() -> None:
-    """`temporal_fc` starts at zero: a still clip is read as one frame, whatever the temporal attention."""
+    """`temporal_fc` starts at zero, so that each frame of a clip is read as by the image model."""
     arguments = dict(num_classes=CLASSES, lengths=[8, 4], img_size=SIZE, embed_dim=24, depth=2, num_heads=3)
     video, image = ReViT(**arguments, num_frames=FRAMES).eval(), ReViT(**arguments, num_frames=1).eval()
+    for block in video.blocks:
+        assert not block.temporal_fc.weight.any() and not block.temporal_fc.bias.any()
     nn.init.zeros_(video.time_embed)
     weights = video.state_dict() | {"time_embed": torch.zeros_like(image.time_embed)}
     image.load_state_dict(weights)
@@ -251,8 +253,8 @@ def test_stochastic_depth_grows_with_the_layer() -> None:
     assert [block.drop_path.drop_prob for block in model.blocks] == pytest.approx([0.0, 0.2, 0.4])
 
 
-def test_stochastic_depth_drops_whole_samples() -> None:
-    """A dropped residual leaves all tokens of a clip as they were, or else twice as far away (1 / 0.5)."""
+def test_stochastic_depth_drops_the_attention_of_whole_samples() -> None:
+    """All tokens of a clip stay as they were, or else move twice as far as without (1 / 0.5)."""
     (block,) = tiny_revit(depth=1).blocks
     block.drop_path.drop_prob = 0.5
     special, patches = torch.randn(64, 2, 24).double(), torch.randn(64, 3, 4, 24).double()

@@ -1,0 +1,62 @@
+"""Learning rates at hand-picked epochs, and which parameters are decayed."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from revit_video.train.optim import cosine_schedule, make_optimizer, step_schedule, with_warmup
+from tests.tiny import tiny_revit
+
+
+def test_steps_with_relative_rates() -> None:
+    """TimeSformer's recipe: 0.005, a tenth from epoch 11 and a hundredth from epoch 14 on."""
+    at = step_schedule(0.005, [0, 11, 14], [1.0, 0.1, 0.01])
+    rates = [at(epoch) for epoch in (0, 5.5, 10.999, 11, 13.9, 14, 15, 100)]
+    assert rates == pytest.approx([0.005] * 3 + [0.0005] * 2 + [0.00005] * 3)
+
+
+def test_cosine() -> None:
+    at = cosine_schedule(1.0, 0.2, 9)
+    assert [at(epoch) for epoch in (0, 3, 4.5, 6, 9, 12)] == pytest.approx([1.0, 0.8, 0.6, 0.4, 0.2, 0.2])
+
+
+def test_warmup_meets_the_schedule() -> None:
+    cosine = cosine_schedule(1.0, 0.0, 8)
+    at = with_warmup(cosine, 2, 0.1)
+    reached = (1 + math.cos(math.pi / 4)) / 2
+    assert [at(0), at(1), at(2), at(5)] == pytest.approx([0.1, (0.1 + reached) / 2, reached, cosine(5)])
+    assert with_warmup(cosine, 0, 0.1) is cosine
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+@pytest.mark.parametrize("pos_embed", ["per_length", "shared"])
+def test_matrices_alone_are_decayed(name: str, pos_embed: str) -> None:
+    model = tiny_revit(pos_embed=pos_embed)
+    optimizer = make_optimizer(model, name, lr=0.1, weight_decay=0.05)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    decay = {
+        names[id(p)]: group["weight_decay"] for group in optimizer.param_groups for p in group["params"]
+    }
+    assert set(decay) == set(names.values())
+    matrices = {
+        f"{part}.weight"
+        for part, module in model.named_modules()
+        if isinstance(module, nn.Linear | nn.Conv2d)
+    }
+    assert {name for name, value in decay.items() if value == 0.05} == matrices
+    assert {value for name, value in decay.items() if name not in matrices} == {0.0}
+
+
+def test_settings_reach_the_optimizers() -> None:
+    model = nn.Linear(2, 2)
+    adamw = make_optimizer(model, "adamw", 0.1, 0.05, betas=[0.9, 0.98])
+    assert isinstance(adamw, torch.optim.AdamW) and adamw.param_groups[0]["betas"] == (0.9, 0.98)
+    for nesterov in (True, False):
+        sgd = make_optimizer(model, "sgd", 0.1, 1e-4, momentum=0.8, nesterov=nesterov)
+        assert isinstance(sgd, torch.optim.SGD)
+        for group in sgd.param_groups:
+            assert (group["momentum"], group["nesterov"], group["lr"]) == (0.8, nesterov, 0.1)

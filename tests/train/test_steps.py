@@ -1,0 +1,184 @@
+"""Algorithm 1 against its lines written out, on one rank and on two."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from revit_video.models.assigner import TokenLengthAssigner
+from revit_video.models.revit import ReViT
+from revit_video.runtime import checkpoint, distributed
+from revit_video.runtime.distributed import Ranks
+from revit_video.train.losses import Distillation, distillation_loss, label_loss
+from revit_video.train.steps import AssignerStep, MixedLengthStep, trainable
+from tests.tiny import CLASSES, random_clips, tiny_revit
+
+ALONE = Ranks(rank=0, world_size=1, device=torch.device("cpu"))
+HOW = Distillation(tau=2.0, lam=0.4)
+LENGTHS = [8, 4, 2]
+LABELS = torch.tensor([0, 3, 1, 4])
+
+
+def gradients(module: nn.Module) -> dict[str, Tensor | None]:
+    return {name: parameter.grad for name, parameter in module.named_parameters()}
+
+
+def by_hand(how: Distillation | None, smoothing: float = 0.0) -> tuple[dict[str, Tensor], list[Tensor]]:
+    """Gradients of the sum of all lengths' losses, from one backward pass; and the losses."""
+    model = tiny_revit(lengths=LENGTHS)
+    longest, *others = (model(random_clips(4), length) for length in model.lengths)
+    losses = [label_loss(longest, LABELS, smoothing)]
+    for output in others:
+        if how is None:
+            losses.append(label_loss(output, LABELS, smoothing))
+        else:
+            losses.append(distillation_loss(output, longest.cls.detach(), LABELS, how, smoothing))
+    torch.stack(losses).sum().backward()
+    return gradients(model), losses
+
+
+@pytest.mark.parametrize("how", [HOW, Distillation(hard=True), None])
+def test_gradients_of_all_lengths_add_up(how: Distillation | None) -> None:
+    model = tiny_revit(lengths=LENGTHS)
+    metrics = MixedLengthStep(model, how, ALONE, smoothing=0.1)(random_clips(4), LABELS)
+    expected, losses = by_hand(how, smoothing=0.1)
+    torch.testing.assert_close(gradients(model), expected, rtol=1e-5, atol=1e-6)
+    for length, loss in zip(model.lengths, losses, strict=True):
+        torch.testing.assert_close(metrics[f"loss_{length}"], loss)
+        correct = model(random_clips(4), length).logits.argmax(dim=1) == LABELS
+        assert metrics[f"top1_{length}"] == 100 * correct.float().mean()
+    assert len(metrics) == 2 * len(LENGTHS) and not any(m.requires_grad for m in metrics.values())
+
+
+def test_the_teacher_is_not_taught() -> None:
+    """Nothing that only the longest length reads hears of the distillation."""
+    grads = []
+    for how in (HOW, None):
+        model = tiny_revit(lengths=LENGTHS)
+        MixedLengthStep(model, how, ALONE)(random_clips(4), LABELS)
+        own = {name: grad for name, grad in gradients(model).items() if ".0.proj" in name or "norm1.0." in name}
+        grads.append(own)
+    assert len(grads[0]) == 2 + 2 * 4
+    torch.testing.assert_close(grads[0], grads[1])
+
+
+def test_distillation_waits_for_the_teacher() -> None:
+    how = Distillation(tau=2.0, lam=0.4, min_teacher_top1=75.0)
+    for accuracy, expected in ((74.9, None), (75.0, HOW)):
+        model = tiny_revit(lengths=LENGTHS)
+        step = MixedLengthStep(model, how, ALONE)
+        step.load_state_dict({"teacher_top1": torch.tensor(accuracy)})
+        step(random_clips(4), LABELS)
+        torch.testing.assert_close(gradients(model), by_hand(expected)[0], rtol=1e-5, atol=1e-6)
+
+
+def test_teachers_accuracy_is_a_running_mean_and_survives_a_checkpoint(tmp_path: Path) -> None:
+    """A teacher that is always right, from zero: 2 % of the way each time."""
+    model = tiny_revit(lengths=LENGTHS)
+    right = model(random_clips(4), 8).cls.argmax(dim=1)
+    step = MixedLengthStep(model, Distillation(min_teacher_top1=75.0), ALONE)
+    for _ in range(3):
+        step(random_clips(4), right)
+    assert step.teacher_top1.item() == pytest.approx(100 * (1 - 0.98**3))
+
+    path = str(tmp_path / "step.pyth")
+    checkpoint.save(path, {"step": step.state_dict()})
+    resumed = MixedLengthStep(model, Distillation(min_teacher_top1=75.0), ALONE)
+    resumed.load_state_dict(checkpoint.load(path)["step"])
+    assert torch.equal(resumed.teacher_top1, step.teacher_top1)
+
+
+def test_only_trainable_parameters_are_trained() -> None:
+    model = tiny_revit()
+    model.cls_token.requires_grad_(False)
+    assert len(trainable(model)) == len(list(model.parameters())) - 1
+
+
+# ---- The assigner ----------------------------------------------------------------------------------------
+
+
+class Linear(nn.Module):
+    """An assigner of one matrix."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(6, 3).double()
+        with torch.no_grad():
+            self.head.weight.copy_(torch.arange(18).view(3, 6).sin())
+
+    def forward(self, clips: Tensor) -> Tensor:
+        return self.head(clips)
+
+
+FEATURES = torch.arange(24, dtype=torch.float64).view(4, 6).cos()
+LENGTH_LABELS = torch.tensor([0, 2, 2, 1])
+WEIGHTS = torch.tensor([2.0, 0.5, 1.0], dtype=torch.float64)
+
+
+def test_class_weights_are_factors_of_each_clips_loss() -> None:
+    """A mean over clips, so that clips with small weights do not grow in a batch that has no others."""
+    assigner = Linear()
+    metrics = AssignerStep(assigner, WEIGHTS)(FEATURES, LENGTH_LABELS)  # type: ignore[arg-type]
+    log_probabilities = assigner(FEATURES).log_softmax(dim=1)
+    losses = [-WEIGHTS[y] * row[y] for row, y in zip(log_probabilities, LENGTH_LABELS, strict=True)]
+    torch.testing.assert_close(metrics["loss"], torch.stack(losses).mean().detach())
+    correct = log_probabilities.argmax(dim=1) == LENGTH_LABELS
+    assert metrics["accuracy"] == 100 * correct.float().mean()
+
+
+def test_the_assigner_learns_its_labels() -> None:
+    torch.manual_seed(0)
+    assigner = TokenLengthAssigner(2, stages=1, num_frames=2, input_size=16)
+    bright = torch.full((4, 3, 2, 16, 16), 1.0)
+    clips, labels = torch.cat([bright, -bright]), torch.tensor([0, 1]).repeat_interleave(4)
+    step, optimizer = AssignerStep(assigner), torch.optim.Adam(assigner.parameters(), 0.01)
+    for _ in range(20):
+        optimizer.zero_grad()
+        metrics = step(clips, labels)
+        optimizer.step()
+    assert metrics["accuracy"] == 100 and metrics["loss"] < 0.3
+
+
+# ---- Ranks -----------------------------------------------------------------------------------------------
+
+
+def gradients_of_both_steps(ranks: Ranks) -> dict[str, Tensor | None]:
+    """What this rank's share of the clips gives, after the reduction."""
+    share = slice(ranks.rank * 4 // ranks.world_size, (ranks.rank + 1) * 4 // ranks.world_size)
+    model: ReViT = tiny_revit(lengths=LENGTHS)
+    how = Distillation(tau=2.0, lam=0.4, min_teacher_top1=0.1)
+    step = MixedLengthStep(model, how, ranks, smoothing=0.1)
+    step(random_clips(4)[share], LABELS[share])  # the teacher's accuracy is still zero: labels alone
+    step.teacher_top1.fill_(50.0)
+    step(random_clips(4)[share], LABELS[share])
+    distributed.reduce_gradients(trainable(model), ranks)
+
+    assigner = Linear()
+    AssignerStep(assigner, WEIGHTS, 0.1)(FEATURES[share], LENGTH_LABELS[share])  # type: ignore[arg-type]
+    distributed.reduce_gradients(trainable(assigner), ranks)
+    return gradients(model) | gradients(assigner) | {"teacher_top1": step.teacher_top1}
+
+
+def on_this_rank() -> list[dict[str, Tensor | None]]:
+    ranks = distributed.init("cpu")
+    everyone = distributed.gather_objects(gradients_of_both_steps(ranks), ranks)
+    distributed.shutdown()
+    return everyone
+
+
+def test_two_ranks_on_half_batches_are_one_rank_on_the_whole() -> None:
+    """For every parameter; losses are taken in single precision, hence the tolerance."""
+    expected = gradients_of_both_steps(ALONE)
+    assert all(gradient is not None for gradient in expected.values())
+    for told in distributed.launch(on_this_rank, 2):
+        torch.testing.assert_close(told, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_tiny_models_differ_between_classes() -> None:
+    """The tests above say something only if the lengths disagree with the labels and with each other."""
+    outputs = [tiny_revit(lengths=LENGTHS)(random_clips(4), length).logits for length in LENGTHS]
+    assert all(output.shape == (4, CLASSES) for output in outputs)
+    assert not torch.allclose(outputs[0], outputs[1], atol=0.1)

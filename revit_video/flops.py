@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from fvcore.nn import FlopCountAnalysis
 from torch import Tensor, nn
 
 from revit_video.length import TokenLength
@@ -16,6 +16,10 @@ from revit_video.models.assigner import TokenLengthAssigner
 from revit_video.models.embed import PatchEmbeds, PositionEmbeds
 from revit_video.models.norm import LengthNorm
 from revit_video.models.revit import ReViT
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", FutureWarning)  # on import, fvcore compiles a loss with torch.jit
+    from fvcore.nn import FlopCountAnalysis
 
 GIGA = 1e9
 
@@ -27,7 +31,7 @@ UNCOUNTED = frozenset(
         *("add", "add_", "sub", "rsub", "mul", "mul_", "div", "div_", "pow", "mean", "sum", "softmax"),
         *("gelu", "relu", "relu_", "silu", "silu_", "sigmoid", "tanh", "hardtanh", "hardtanh_"),
         *("hardswish", "hardswish_", "hardsigmoid", "hardsigmoid_", "dropout", "dropout_"),
-        *("clone", "copy_", "expand", "repeat", "unflatten", "pad", "constant_pad_nd"),
+        *("clone", "copy_", "expand", "repeat", "unflatten", "view_as", "pad", "constant_pad_nd"),
     )
 )
 NORMS = frozenset({"layer_norm", "batch_norm", "group_norm"})
@@ -55,15 +59,17 @@ def count(module: nn.Module, *inputs: Tensor | TokenLength) -> Macs:
     """
     tensors = tuple(value for value in inputs if isinstance(value, Tensor))
     constants = tuple(value for value in inputs if not isinstance(value, Tensor))
+    modes = [(part, part.training) for part in module.modules()]
     analysis = FlopCountAnalysis(_Call(module, constants).eval(), tensors)
     analysis.set_op_handle("aten::scaled_dot_product_attention", _attention_macs)
+    analysis.set_op_handle("aten::_upsample_bilinear2d_aa", _shrinking_macs)
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
-    training = module.training
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing's own, of constants that it folds
         operations = analysis.by_operator()
         unknown = sorted(set(analysis.unsupported_ops()) - UNCOUNTED)
-    module.train(training)
+    for part, training in modes:
+        part.training = training
     if unknown:
         raise RuntimeError(
             f"cannot count {', '.join(unknown)}: give it a handle or list it in flops.UNCOUNTED"
@@ -201,7 +207,13 @@ def _attention_macs(inputs: list[Any], outputs: list[Any]) -> int:
     """Products of scaled dot-product attention: q·k and attention·v."""
     *batch, queries, width = inputs[0].type().sizes()
     keys, value_width = inputs[2].type().sizes()[-2:]
-    sequences = 1
-    for size in batch:
-        sequences *= size
-    return sequences * queries * keys * (width + value_width)
+    return math.prod(batch) * queries * keys * (width + value_width)
+
+
+def _shrinking_macs(inputs: list[Any], outputs: list[Any]) -> int:
+    """Antialiased bilinear shrinking: rows, then columns, each pixel from twice as many as it stands for."""
+    *channels, height, width = inputs[0].type().sizes()
+    rows, columns = outputs[0].type().sizes()[-2:]
+    across = height * columns * 2 * max(1, math.ceil(width / columns))
+    down = rows * columns * 2 * max(1, math.ceil(height / rows))
+    return math.prod(channels) * (across + down)

@@ -109,7 +109,10 @@ def load(path: str, device: str = "auto") -> Predictor:
 
     Raises:
         CheckpointError: it cannot be read or is no checkpoint of this project; a `ValueError`.
+        ValueError: CUDA is asked for where there is none.
     """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device cuda: torch finds no GPU here; use auto or cpu")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     place = torch.device(device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from revit_video.models.revit import ReViT
 
@@ -13,7 +13,10 @@ SIZE, FRAMES, CLASSES = 32, 3, 5
 
 
 def tiny_revit(seed: int = 0, **changes: Any) -> ReViT:
-    """Two lengths, 8x8 and 4x4, in float64; all weights are random, those too that usually start at zero."""
+    """Two lengths, 8x8 and 4x4, in float64.
+
+    The weights do not depend on how `ReViT` starts: all are random, those too that it starts at zero.
+    """
     arguments: dict[str, Any] = dict(
         num_classes=CLASSES,
         lengths=[8, 4],
@@ -25,11 +28,14 @@ def tiny_revit(seed: int = 0, **changes: Any) -> ReViT:
         mlp_ratio=2.0,
     )
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
         model = ReViT(**arguments | changes).double()
-        with torch.no_grad():
-            for parameter in model.parameters():
-                parameter.add_(0.1 * torch.randn_like(parameter))
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(0.2 * torch.randn(parameter.shape, generator=generator))
+        for module in model.modules():
+            if isinstance(module, nn.LayerNorm):
+                module.weight += 1
     return model
 
 

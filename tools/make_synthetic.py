@@ -7,10 +7,11 @@ import sys
 from functools import partial
 
 from revit_video.data.synthetic import DEFAULT_COUNTS, write_dataset
-from revit_video.runtime import logging
 
 
 def main() -> int:
+    from revit_video.runtime import logging  # not above: workers import this file, not torch
+
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )

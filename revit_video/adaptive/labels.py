@@ -102,7 +102,7 @@ def read_labels(path: str, lengths: Sequence[TokenLength]) -> MinedLabels:
         head = file.readline().split()
         table = list(csv.DictReader(file))
     columns = [f"correct_{length}" for length in lengths]
-    if not table or head[:2] != ["#", "checkpoint"] or set(table[0]) != {*FIELDS, *columns}:
+    if not table or head[:2] != ["#", "checkpoint"] or len(head) != 3 or set(table[0]) != {*FIELDS, *columns}:
         wanted = ", ".join(map(str, lengths))
         raise ValueError(f"{path}: not labels of token lengths {wanted}; mine them again (MINE.ENABLE True)")
     names = {str(length): i for i, length in enumerate(lengths)} | {"": NONE_CORRECT}
@@ -114,7 +114,7 @@ def read_labels(path: str, lengths: Sequence[TokenLength]) -> MinedLabels:
             starts=torch.tensor([float(row["clip_start"]) for row in table]),
             views=torch.tensor([int(row["view"]) for row in table]),
             classes=torch.tensor([int(row["label"]) for row in table]),
-            correct=torch.tensor([[row[name] == "1" for name in columns] for row in table]),
+            correct=torch.tensor([[bool(int(row[name])) for name in columns] for row in table]),
             labels=torch.tensor([names[row["token_length"]] for row in table]),
             checkpoint=head[2],
         )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
 import torch
 from fvcore.common.config import CfgNode
+from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 from torch import Tensor
 
 from revit_video.adaptive.labels import NONE_CORRECT, MinedLabels
@@ -33,12 +35,17 @@ class MinedBatches:
             )
             if label != NONE_CORRECT
         }
+        if not self.labels:
+            raise ValueError(
+                "labels.csv labels no clip: no token length is right on any; "
+                "train longer, or mine with MINE.NONE_CORRECT longest"
+            )
         self.videos = video_list(cfg, cfg.MINE.SPLIT)
-        rows = sorted({row for row, _ in self.labels})
-        if rows[-1] >= len(self.videos) or any(self.videos[r][0] != v for r, v in _paths(mined).items()):
+        if not _mined_from(mined, self.videos):
             raise ValueError(
                 "labels.csv was mined from another list; mine the labels again (MINE.ENABLE True)"
             )
+        rows = sorted({row for row, _ in self.labels})
         # Each rank keeps its own videos in all epochs, so that what it has cached stays useful.
         self.rows = rows[ranks.rank :: ranks.world_size]
         self.batch_size = cfg.ASSIGNER.BATCH_SIZE // ranks.world_size
@@ -75,7 +82,12 @@ class MinedBatches:
 
     def _streamed(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         order = epoch_order(len(self.rows), self.cfg.RNG_SEED, epoch)
-        yield from self._decoded([self.rows[n] for n in order.tolist()])
+        parts = self._decoded([self.rows[n] for n in order.tolist()])
+        # One by one, since a batch of videos need not hold a batch of clips: MINE.NUM_CLIPS, dropped labels.
+        clips = (clip for part in parts for clip in zip(*part, strict=True))
+        while batch := list(islice(clips, self.batch_size)):
+            frames, labels = zip(*batch, strict=True)
+            yield torch.stack(frames), torch.stack(labels)
 
     def _decoded(self, rows: list[int]) -> Iterator[tuple[Tensor, Tensor]]:
         """Small frames of the labelled clips of `rows`, a batch of videos at a time."""
@@ -98,11 +110,13 @@ class MinedBatches:
 
 
 def class_weights(mined: MinedLabels) -> Tensor:
-    """Weight of each length `(lengths,)`, inversely proportional to how often it is the label; mean 1 a clip."""
+    """Weight of each length `(lengths,)`, inverse to how often it is the label; 1 on average over the clips."""
     labels = mined.labels[mined.labels != NONE_CORRECT]
     counts = labels.bincount(minlength=len(mined.lengths)).clamp(min=1).float()
     return len(labels) / (len(counts) * counts)
 
 
-def _paths(mined: MinedLabels) -> dict[int, str]:
-    return dict(zip(mined.rows.tolist(), mined.videos, strict=True))
+def _mined_from(mined: MinedLabels, videos: LabeledVideoPaths) -> bool:
+    """Whether every mined clip is of the video that the list has in its row."""
+    rows = zip(mined.rows.tolist(), mined.videos, strict=True)
+    return all(row < len(videos) and videos[row][0] == path for row, path in rows)

@@ -19,14 +19,14 @@ def config_parser(description: str | None) -> argparse.ArgumentParser:
     """A parser of `--cfg FILE [KEY VALUE ...]`."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--cfg", metavar="FILE", help="a YAML file of configs/; without it, the defaults")
-    parser.add_argument("opts", metavar="KEY VALUE", nargs=argparse.REMAINDER, help="keys that override it")
+    parser.add_argument("opts", metavar="KEY VALUE", nargs="*", help="keys that override it")
     return parser
 
 
 def run_stages(description: str | None, choose: Callable[[CfgNode], list[str]] = enabled_stages) -> None:
     """The whole of a tool that runs stages: reads the config, starts the ranks, reports mistakes."""
     arguments = config_parser(description).parse_args()
-    with clear_errors():
+    with clear_errors("interrupted; the same command goes on from the last checkpoint"):
         cfg = load_cfg(arguments.cfg, arguments.opts)
         launch(run, cfg.NUM_GPUS, cfg, choose(cfg), command_line())
 
@@ -37,7 +37,7 @@ def command_line(arguments: Sequence[str] | None = None) -> str:
 
 
 @contextmanager
-def clear_errors() -> Iterator[None]:
+def clear_errors(interrupted: str = "interrupted") -> Iterator[None]:
     """Turns a user's mistake into its message and exit code 2, and Ctrl-C into code 130."""
     try:
         yield
@@ -46,7 +46,7 @@ def clear_errors() -> Iterator[None]:
     except RankError as error:
         _leave(f"error: {error}", 1)
     except KeyboardInterrupt:
-        _leave("interrupted; the same command goes on from the last checkpoint", 130)
+        _leave(interrupted, 130)
 
 
 def _leave(message: str, code: int) -> None:

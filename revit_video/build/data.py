@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import torch
@@ -37,12 +37,28 @@ def video_list(cfg: CfgNode, split: str) -> LabeledVideoPaths:
     if not folder or not g_pathmgr.isdir(folder):
         raise ValueError(f"DATA.PATH_TO_DATA_DIR: no such folder: {folder!r}")
     path = os.path.join(folder, f"{split}.csv")
-    if split == cfg.MINE.SPLIT and not g_pathmgr.isfile(path):
+    if split == cfg.MINE.SPLIT and split not in ("train", "val", "test") and not g_pathmgr.isfile(path):
         raise ValueError(
             f"{path}: no such list; put clips there that the backbone is not trained on, "
             "name another list with MINE.SPLIT, or mine the training list with MINE.SPLIT train"
         )
     return read_list(path, cfg.DATA.PATH_PREFIX, cfg.DATA.PATH_LABEL_SEPARATOR, cfg.MODEL.NUM_CLASSES)
+
+
+def check_lists(cfg: CfgNode, stages: Iterable[str]) -> None:
+    """Reads every list that `stages` need: a mistake should show before hours of training, not after.
+
+    Raises:
+        ValueError: see `video_list`.
+    """
+    needed = {
+        "train": ["train", "val"] if cfg.TRAIN.EVAL_PERIOD else ["train"],
+        "mine": [cfg.MINE.SPLIT],
+        "assigner": [cfg.MINE.SPLIT, "val"],
+        "test": ["test"],
+    }
+    for split in dict.fromkeys(split for stage in stages for split in needed[stage]):
+        video_list(cfg, split)
 
 
 def clip_spec(cfg: CfgNode) -> ClipSpec:

@@ -169,10 +169,9 @@ def load_assigner(path: str, cfg: CfgNode, ranks: Ranks) -> tuple[TokenLengthAss
     """
     payload = read_payload(path, "assigner")
     spec = payload["assigner"]["spec"]
-    if spec["num_lengths"] != len(cfg.REVIT.TOKEN_LENGTHS):
-        raise CheckpointError(
-            f"{path} chooses among {spec['num_lengths']} token lengths, the config has {len(cfg.REVIT.TOKEN_LENGTHS)}"
-        )
+    theirs, ours = spec["num_lengths"], len(cfg.REVIT.TOKEN_LENGTHS)
+    if theirs != ours:
+        raise CheckpointError(f"{path} chooses among {theirs} token lengths, the config has {ours}")
     network = TokenLengthAssigner(**spec)
     network.load_state_dict(payload["assigner"]["weights"])
     return network.to(ranks.device).eval(), payload["policy"]

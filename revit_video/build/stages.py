@@ -17,7 +17,7 @@ from revit_video.adaptive.policies import Assigned, Cascade, Oracle, Policy, Ran
 from revit_video.build import files
 from revit_video.build import model as build
 from revit_video.build.assigner import MinedBatches, class_weights
-from revit_video.build.data import EvalBatches, TrainBatches, class_names, video_list
+from revit_video.build.data import EvalBatches, TrainBatches, check_lists, class_names, video_list
 from revit_video.config import dump_cfg
 from revit_video.evaluate import Evaluation, Table, evaluate, mined_labels, static_top1, tabulate
 from revit_video.models.revit import ReViT
@@ -63,6 +63,7 @@ def run(cfg: CfgNode, stages: list[str], command: str) -> None:
         job = Job(cfg, ranks, command)
         if ranks.is_main:
             prepare_output_dir(cfg.OUTPUT_DIR)
+            check_lists(cfg, stages)
             checkpoint.atomic_write_text(job.path(files.CONFIG), dump_cfg(cfg))
         barrier(ranks)
         for stage in stages:
@@ -85,9 +86,9 @@ def train(job: Job) -> None:
     cfg, ranks = job.cfg, job.ranks
     model = build.build_model(cfg)
     batches = TrainBatches(cfg, ranks)
-    names, costs = class_names(cfg), flops.cost_table(model, _views(cfg))
     state = _starting_point(job, model)
     model.to(ranks.device)
+    names, costs = class_names(cfg), flops.cost_table(model, _views(cfg))
     broadcast_parameters(model, ranks)
     training = Training(
         model,
@@ -107,9 +108,7 @@ def train(job: Job) -> None:
     if state is not None:
         training.load_state_dict(state)
     if ranks.is_main:
-        keep_stats(
-            cfg.OUTPUT_DIR, lambda line: line["stage"] in ("train", "val") and line["epoch"] < training.epoch
-        )
+        keep_stats(cfg.OUTPUT_DIR, lambda line: not _is_training(line) or line["epoch"] < training.epoch)
     if training.epoch >= training.epochs:
         logger.info("training is complete: %d epochs", training.epochs)
         return
@@ -124,6 +123,10 @@ def train(job: Job) -> None:
             if cfg.TRAIN.EVAL_PERIOD and (last or done % cfg.TRAIN.EVAL_PERIOD == 0):
                 _validate(job, model, done, done * len(batches), stats)
     _record_skipped(job, "train", sorted(batches.skipped))
+
+
+def _is_training(line: dict[str, Any]) -> bool:
+    return line["stage"] in ("train", "val")
 
 
 def _starting_point(job: Job, model: ReViT) -> dict[str, Any] | None:
@@ -141,6 +144,7 @@ def _starting_point(job: Job, model: ReViT) -> dict[str, Any] | None:
 
 def _validate(job: Job, model: ReViT, epoch: int, step: int, stats: StatsLog) -> None:
     table = _tabulate(job, model, "val")
+    _record_skipped(job, "val", table.skipped)
     top1 = static_top1(table, model.lengths)
     stats.write(
         stage="val", epoch=epoch - 1, step=step, **{f"top1_{name}": value for name, value in top1.items()}
@@ -179,6 +183,7 @@ def assigner(job: Job) -> None:
     if mined.checkpoint != checkpoint.digest(path):
         logger.warning("%s was mined with other weights than %s", job.path(files.LABELS), path)
     network = build.build_assigner(cfg).to(ranks.device)
+    costs = flops.cost_table(model, _views(cfg), network)
     broadcast_parameters(network, ranks)
     batches = MinedBatches(cfg, mined, ranks)
     weights = class_weights(mined).to(ranks.device) if cfg.ASSIGNER.CLASS_WEIGHTS else None
@@ -202,11 +207,11 @@ def assigner(job: Job) -> None:
         for _ in fit(training, stats):
             pass
     _average_buffers(network, ranks)
-    costs = flops.cost_table(model, _views(cfg), network)
     policy = Assigned(
         model, _gmacs(costs), network, costs["assigner_gmacs"], None, cfg.ADAPTIVE.DECISION == "view"
     )
     table = _tabulate(job, model, "val", assigned=policy)
+    _record_skipped(job, "val", table.skipped)
     settings = _calibrated(job, table, costs)
     if ranks.is_main:
         files.write_json(job.path(files.FLOPS), costs)
@@ -239,7 +244,7 @@ def _calibrated(job: Job, table: Table, costs: dict[str, Any]) -> dict[str, Any]
         logger.info(
             "assigner on val: threshold %.3f gives %+.2f points at %.0f %% of the longest length's cost",
             chosen.threshold,
-            -chosen.drop,
+            0 - chosen.drop,  # no minus before a zero
             100 * chosen.gmacs / gmacs[0],
         )
     cascade = _point(
@@ -254,7 +259,8 @@ def _calibrated(job: Job, table: Table, costs: dict[str, Any]) -> dict[str, Any]
 def _point(points: list[Point], threshold: float, max_drop: float, safety: float) -> Point:
     """The point at a threshold that the config gives, or the chosen one."""
     if threshold > 0:
-        return min(points, key=lambda point: abs(point.threshold - threshold))._replace(threshold=threshold)
+        same = max((p for p in points if p.threshold <= threshold), key=lambda point: point.threshold)
+        return same._replace(threshold=threshold)
     return choose_point(points, max_drop, safety)
 
 
@@ -293,7 +299,7 @@ def _policies(job: Job, model: ReViT) -> tuple[dict[str, Policy], dict[str, Any]
             network, settings = build.load_assigner(path, cfg, ranks)
         else:
             wanted &= {"static", "oracle"}
-            logger.warning("%s: no assigner; testing the static lengths and the oracle alone", path)
+            logger.warning("%s: no assigner, so only policies that need none are tested", path)
     costs = flops.cost_table(model, _views(cfg), network)
     gmacs = _gmacs(costs)
     run: dict[str, Any] = {
@@ -320,6 +326,8 @@ def _policies(job: Job, model: ReViT) -> tuple[dict[str, Policy], dict[str, Any]
             policies["cascade"] = Cascade(model, gmacs, settings["cascade_threshold"], **run)
     if "oracle" in wanted:
         policies["oracle"] = Oracle(model, gmacs, **run)
+    if not policies:
+        raise ValueError(f"TEST.POLICIES {cfg.TEST.POLICIES}: nothing to test without an assigner ({path})")
     return policies, costs, settings["threshold"] if settings else None
 
 

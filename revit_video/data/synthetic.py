@@ -47,6 +47,7 @@ JITTER_GROWTH = 1.12  # likewise, change of radius
 NOISE = 4.5  # standard deviation of the noise, grey levels
 TEXTURE = 8.0  # of the background's texture
 
+Clip = tuple[str, "ClipSpec"]  # path inside the data directory, and what it shows
 _DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 _MANIFEST = "synthetic.json"
 
@@ -62,11 +63,12 @@ class State:
 
 @dataclass(frozen=True)
 class ClipSpec:
-    """All that determines a clip's pixels, beside its size and number of frames."""
+    """All that determines a clip's pixels, beside their number and the number of frames."""
 
     label: int  # index into CLASS_NAMES
     start: State
     end: State
+    ring: float  # distance after which a place comes back, as a fraction of the frame's side
     pace: float  # -1..1: slow-fast-slow or fast-slow-fast; looks the same backwards
     shape: tuple[tuple[float, float], ...]  # amplitude (of the radius) and phase of harmonics 2, 3, ...
     turn: tuple[float, float]  # angle of the object in the first and last frame, radians
@@ -80,25 +82,21 @@ class ClipSpec:
     @property
     def radius(self) -> float:
         """The object's radius halfway through the clip."""
-        return float(np.sqrt(self.start.radius * self.end.radius))
-
-    @property
-    def ring(self) -> float:
-        """Distance after which a place comes back."""
-        return 1 + GAP_PER_RADIUS * self.radius
+        return (self.start.radius * self.end.radius) ** 0.5
 
 
 def draw_spec(seed: int, split: str, index: int) -> ClipSpec:
     """The clip `index` of a split; labels take turns, and each (seed, split) has its own random stream."""
     rng = np.random.default_rng([seed, zlib.crc32(split.encode()), index])
     label = index % len(CLASS_NAMES)
-    start, end = _draw_path(rng, CLASS_NAMES[label])
+    start, end, ring = _draw_path(rng, CLASS_NAMES[label])
     angle = rng.uniform(0, 2 * np.pi)
     hue = rng.random()
     return ClipSpec(
         label=label,
         start=start,
         end=end,
+        ring=ring,
         pace=rng.uniform(-0.4, 0.4),
         shape=tuple((rng.uniform(0, 0.2) / (k - 1) ** 0.5, rng.uniform(0, 2 * np.pi)) for k in range(2, 6)),
         turn=(angle, angle + rng.uniform(-0.6, 0.6)),
@@ -111,12 +109,13 @@ def draw_spec(seed: int, split: str, index: int) -> ClipSpec:
     )
 
 
-def _draw_path(rng: np.random.Generator, name: str) -> tuple[State, State]:
-    """First and last state: the same middle for every class, the class's own change around it."""
+def _draw_path(rng: np.random.Generator, name: str) -> tuple[State, State, float]:
+    """First state, last state and the ring's length: a middle state, and the class's own change around it."""
     moves = name in _DIRECTIONS
     low, high = SMALL_RADIUS_RANGE if moves and rng.random() < SMALL_SHARE else RADIUS_RANGE
     radius = float(np.exp(rng.uniform(np.log(low), np.log(high))))
-    x, y = rng.uniform(0, 1 + GAP_PER_RADIUS * radius, 2)
+    ring = 1 + GAP_PER_RADIUS * radius
+    x, y = rng.uniform(0, ring, 2).tolist()
     shift = rng.uniform(-JITTER_SHIFT, JITTER_SHIFT, 2)
     growth = float(np.exp(rng.uniform(-1, 1) * np.log(JITTER_GROWTH)))
     if moves:
@@ -127,7 +126,7 @@ def _draw_path(rng: np.random.Generator, name: str) -> tuple[State, State]:
         growth = rng.uniform(*GROWTH_RANGE)
         growth = growth if name == "grow" else 1 / growth
     (dx, dy), half = (shift / 2).tolist(), growth**0.5
-    return State(x - dx, y - dy, radius / half), State(x + dx, y + dy, radius * half)
+    return State(x - dx, y - dy, radius / half), State(x + dx, y + dy, radius * half), ring
 
 
 def _bright(rng: np.random.Generator, hue: float) -> tuple[float, float, float]:
@@ -161,7 +160,7 @@ def _texture(rng: np.random.Generator, time: np.ndarray, drift: tuple[float, flo
     frequency = np.arange(-5, 6)
     strength = 1 / (1 + np.hypot(frequency[:, None], frequency))
     waves = strength * (rng.standard_normal((11, 11)) + 1j * rng.standard_normal((11, 11)))
-    waves *= np.sqrt(1 / np.sum(strength**2))  # the real part of a wave has half its power, of two parts
+    waves /= np.sqrt(np.sum(strength**2))
     place = np.arange(size) / size
     across = np.exp(2j * np.pi * frequency * (place - drift[0] * time[:, None])[..., None])  # (T, W, 11)
     down = np.exp(2j * np.pi * frequency * (place - drift[1] * time[:, None])[..., None])  # (T, H, 11)
@@ -208,7 +207,8 @@ def encode(frames: np.ndarray, fps: int) -> bytes:
         stream = container.add_stream("libx264", rate=fps)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
-        stream.options = {"preset": "veryfast", "crf": "23", "threads": "1"}
+        # x264's look-ahead over B-frames reads memory it has not set: the same frames give other bytes.
+        stream.options = {"preset": "veryfast", "crf": "23", "threads": "1", "bf": "0"}
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
@@ -242,16 +242,16 @@ def write_dataset(
     """
     if size < 2 or size % 2:
         raise ValueError(f"frames of {size} px cannot be encoded: the side must be even")
+    if min(num_frames, fps) < 1:
+        raise ValueError(f"a clip has at least 1 frame at 1 frame a second, not {num_frames} at {fps}")
     root = Path(directory)
     _claim(root, {"seed": seed, "size": size, "num_frames": num_frames, "fps": fps})
-    clips = [
-        (split, clip_path(split, i), draw_spec(seed, split, i))
-        for split in counts
-        for i in range(counts[split])
-    ]
-    for split in counts:
+    splits: dict[str, list[Clip]] = {}
+    for split, count in counts.items():
         (root / split).mkdir(exist_ok=True)
-    missing = [(root / path, spec) for _, path, spec in clips if not (root / path).exists()]
+        splits[split] = [(clip_path(split, i), draw_spec(seed, split, i)) for i in range(count)]
+    clips = chain.from_iterable(splits.values())
+    missing = [(root / path, spec) for path, spec in clips if not (root / path).exists()]
     work = partial(_write_clip, size=size, num_frames=num_frames, fps=fps)
     if processes == 1 or len(missing) < 2:
         _drain(progress(map(work, missing), len(missing)))
@@ -263,7 +263,7 @@ def write_dataset(
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
-    _write_lists(root, counts, clips)
+    _write_lists(root, splits)
 
 
 def clip_path(split: str, index: int) -> str:
@@ -279,11 +279,7 @@ def _claim(root: Path, arguments: dict[str, int]) -> None:
     root.mkdir(parents=True, exist_ok=True)
     if manifest.exists():
         there = json.loads(manifest.read_bytes())
-        differ = [
-            f"{name} {there.get(name)} (asked: {asked[name]})"
-            for name in asked
-            if there.get(name) != asked[name]
-        ]
+        differ = [f"{k} {there.get(k)} (asked: {v})" for k, v in asked.items() if there.get(k) != v]
         if differ:
             made = ", ".join(differ)
             raise ValueError(f"{root} holds clips made with {made}; delete it or choose another directory")
@@ -315,17 +311,17 @@ def _write_whole(path: Path, content: bytes) -> None:
         aside.unlink(missing_ok=True)
 
 
-def _write_lists(root: Path, splits: Iterable[str], clips: Sequence[tuple[str, str, ClipSpec]]) -> None:
-    for name in splits:
-        lines = (f"{path} {spec.label}\n" for split, path, spec in clips if split == name)
-        _write_whole(root / f"{name}.csv", "".join(lines).encode())
-    _write_whole(root / "classes.txt", "".join(f"{name}\n" for name in CLASS_NAMES).encode())
+def _write_lists(root: Path, splits: Mapping[str, Sequence[Clip]]) -> None:
     columns = [f"{when}_{what}" for when in ("start", "end") for what in ("x", "y", "radius")]
-    table = [",".join(["split", "video", "label", "radius", *columns])]
-    for split, path, spec in clips:
-        values = (spec.radius, *astuple(spec.start), *astuple(spec.end))
-        table.append(",".join([split, path, str(spec.label), *(f"{value:.5f}" for value in values)]))
-    _write_whole(root / "specs.csv", "\n".join([*table, ""]).encode())
+    table = [",".join(["split", "video", "label", "radius", *columns]) + "\n"]
+    for split, clips in splits.items():
+        listed = "".join(f"{path} {spec.label}\n" for path, spec in clips)
+        _write_whole(root / f"{split}.csv", listed.encode())
+        for path, spec in clips:
+            states = (f"{value:.5f}" for value in (spec.radius, *astuple(spec.start), *astuple(spec.end)))
+            table.append(",".join([split, path, str(spec.label), *states]) + "\n")
+    _write_whole(root / "specs.csv", "".join(table).encode())
+    _write_whole(root / "classes.txt", "".join(f"{name}\n" for name in CLASS_NAMES).encode())
 
 
 def _drain(steps: Iterable[None]) -> None:

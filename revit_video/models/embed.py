@@ -59,6 +59,7 @@ class SharedPatchEmbed(nn.Module):
 
     def __init__(self, lengths: Sequence[TokenLength], img_size: int, dim: int) -> None:
         super().__init__()
+        _check_nested(lengths)
         each = [PatchEmbed(length, img_size, dim) for length in lengths]
         self.proj = each[-1].proj
         self.paddings = [embed.padding for embed in each]
@@ -111,6 +112,7 @@ class SharedPositionEmbed(nn.Module):
 
     def __init__(self, lengths: Sequence[TokenLength], num_special: Sequence[int], dim: int) -> None:
         super().__init__()
+        _check_nested(lengths)
         self.lengths, self.num_special = tuple(lengths), tuple(num_special)
         self.special = nn.Parameter(torch.zeros(1, max(num_special), dim))
         self.grid = nn.Parameter(torch.zeros(1, dim, lengths[-1].h, lengths[-1].w))
@@ -146,6 +148,14 @@ def place_waves(length: TokenLength, dim: int) -> Tensor:
     down = waves(torch.arange(length.h), dim // 2)[:, None].expand(-1, length.w, -1)
     across = waves(torch.arange(length.w), dim // 2)[None].expand(length.h, -1, -1)
     return torch.cat([down, across], dim=2)
+
+
+def _check_nested(lengths: Sequence[TokenLength]) -> None:
+    shortest = lengths[-1]
+    if any(length.h < shortest.h or length.w < shortest.w for length in lengths):
+        raise ValueError(
+            f"embeddings are shared by grids that hold the shortest one, {shortest}, on both sides"
+        )
 
 
 def _embed(

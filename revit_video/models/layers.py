@@ -1,4 +1,4 @@
-"""The two shared layers of a transformer block: multi-head self-attention and the MLP comes from timm."""
+"""Multi-head self-attention; the MLP and stochastic depth are timm's."""
 
 from __future__ import annotations
 

@@ -185,6 +185,7 @@ class ReViT(nn.Module):
                 nn.init.trunc_normal_(module.weight, std=std)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+        for module in self.modules():
             if isinstance(module, Attention):
                 module.qkv.weight[: 2 * module.proj.in_features] *= qk_init_gain
             if isinstance(module, DividedBlock):

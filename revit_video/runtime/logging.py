@@ -144,15 +144,18 @@ def progress(
 ) -> Progress[T]:
     """Iterate over `iterable` with a bar on the terminal, or a message every 10 s where there is none.
 
+    The bar vanishes at the end; what should stay on the screen is logged by the caller.
+
     Args:
         total: number of elements; None: `len(iterable)` where it has one.
         active: off, nothing is shown (ranks other than 0).
     """
     if total is None and isinstance(iterable, Sized):
         total = len(iterable)
-    look: dict[str, Any] = {"dynamic_ncols": True}
+    look: dict[str, Any] = {"dynamic_ncols": True, "leave": False}
     if not sys.stderr.isatty():
-        look = {"file": _MessageLines(), "mininterval": LINE_PERIOD, "bar_format": MESSAGE_FORMAT}
+        look = {"file": _MessageLines(), "mininterval": LINE_PERIOD, "delay": LINE_PERIOD}
+        look["bar_format"] = MESSAGE_FORMAT
     return Progress(tqdm(iterable, description, total, disable=not active, **look))
 
 

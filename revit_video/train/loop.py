@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -15,6 +16,8 @@ from revit_video.runtime.distributed import Ranks, reduce_gradients, sum_over_ra
 from revit_video.runtime.logging import StatsLog, progress
 from revit_video.train.optim import LearningRate
 from revit_video.train.steps import Step, trainable
+
+logger = logging.getLogger(__name__)
 
 Batches = Callable[[int], Iterable[tuple[Tensor, Tensor]]]
 
@@ -110,7 +113,9 @@ def _run_epoch(training: Training, stats: StatsLog, clock: _Clock) -> None:
                     **values,
                     **times,
                 )
-                bar.postfix(**_shown(values), clips_per_sec=times["clips_per_sec"])
+                shown = _shown(values) | {"clips/s": times["clips_per_sec"]}
+                bar.postfix(**shown)
+    logger.info("%s: %s", title, ", ".join(f"{name} {value:.3g}" for name, value in shown.items()))
 
 
 def _over_ranks(metrics: dict[str, Tensor], ranks: Ranks) -> dict[str, float]:
@@ -121,7 +126,7 @@ def _over_ranks(metrics: dict[str, Tensor], ranks: Ranks) -> dict[str, float]:
 
 
 def _check_finite(values: dict[str, float], title: str, iteration: int) -> None:
-    bad = [name for name, value in values.items() if name.startswith("loss") and not math.isfinite(value)]
+    bad = [name for name, value in values.items() if not math.isfinite(value)]
     if bad:
         raise NonFiniteLoss(
             f"{title}, iteration {iteration}: {', '.join(bad)} is not finite; "

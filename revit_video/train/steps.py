@@ -92,7 +92,7 @@ class AssignerStep:
     """Cross-entropy of the Token-Length Assigner with the mined labels (paper section 3.1).
 
     Args:
-        class_weights: weight of each length `(lengths,)`, None for equal ones.
+        class_weights: weight of each length `(lengths,)`, 1 on average over the clips; None for equal ones.
     """
 
     def __init__(
@@ -102,7 +102,11 @@ class AssignerStep:
 
     def __call__(self, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
         logits = self.assigner(inputs)
-        loss = F.cross_entropy(logits, labels, self.class_weights, label_smoothing=self.smoothing)
+        # A mean over clips: divided by the weights of its own clips, each rank's share would count otherwise.
+        total = F.cross_entropy(
+            logits, labels, self.class_weights, reduction="sum", label_smoothing=self.smoothing
+        )
+        loss = total / len(labels)
         loss.backward()
         accuracy = 100 * (logits.detach().argmax(dim=1) == labels).float().mean()
         return {"loss": loss.detach(), "accuracy": accuracy}

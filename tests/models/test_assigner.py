@@ -16,17 +16,27 @@ def numbered(frames: int) -> torch.Tensor:
 
 @pytest.mark.parametrize(
     ("total", "num_frames", "chosen"),
-    [(8, 4, [0, 2, 5, 7]), (8, 8, [0, 1, 2, 3, 4, 5, 6, 7]), (3, 8, [0, 1, 2]), (5, 2, [0, 4]), (4, 1, [0])],
+    [
+        (8, 4, [1, 3, 5, 7]),
+        (8, 8, [0, 1, 2, 3, 4, 5, 6, 7]),
+        (3, 8, [0, 1, 2]),
+        (5, 2, [1, 3]),
+        (8, 3, [1, 4, 6]),
+    ],
 )
-def test_frames_are_evenly_spaced_clip_by_clip(total: int, num_frames: int, chosen: list[int]) -> None:
+def test_frames_are_the_middles_of_equal_segments(total: int, num_frames: int, chosen: list[int]) -> None:
     frames = small_frames(numbered(total), num_frames, 4)
     assert frames.shape == (2 * len(chosen), 3, 4, 4)
-    torch.testing.assert_close(frames.mean((1, 2, 3)), torch.tensor([*chosen, *(100 + n for n in chosen)]).float())
+    torch.testing.assert_close(
+        frames.mean((1, 2, 3)), torch.tensor([*chosen, *(100 + n for n in chosen)]).float()
+    )
 
 
 def test_frames_of_the_right_size_are_left_as_they_are() -> None:
     clips = torch.randn(2, 3, 4, 8, 8)
-    torch.testing.assert_close(small_frames(clips, 4, 8).view(2, 4, 3, 8, 8), clips.transpose(1, 2), rtol=0, atol=0)
+    torch.testing.assert_close(
+        small_frames(clips, 4, 8).view(2, 4, 3, 8, 8), clips.transpose(1, 2), rtol=0, atol=0
+    )
 
 
 def test_frames_are_averaged_clip_by_clip() -> None:
@@ -46,7 +56,9 @@ def test_a_cut_network_is_the_start_of_the_whole_one() -> None:
     assert sizes == sorted(sizes) and sizes[0] < 5_000 and sizes[-1] == pytest.approx(0.77e6, rel=0.01)
 
 
-@pytest.mark.parametrize("changes", [dict(model="no_such_net"), dict(stages=9), dict(model="resnet18", stages=1)])
+@pytest.mark.parametrize(
+    "changes", [dict(model="no_such_net"), dict(stages=9), dict(model="resnet18", stages=1)]
+)
 def test_networks_that_cannot_be_built(changes: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=f"assigner model '{changes.get('model', 'tinynet_e')}'"):
         TokenLengthAssigner(2, **changes)  # type: ignore[arg-type]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from revit_video.length import patch_geometry, token_lengths
@@ -13,6 +16,8 @@ from revit_video.models.embed import (
     PositionEmbeds,
     SharedPatchEmbed,
     SharedPositionEmbed,
+    place_waves,
+    waves,
 )
 
 LENGTHS = token_lengths([8, 5, 4])
@@ -72,3 +77,43 @@ def test_shared_position_embedding_is_zero_padded() -> None:
         torch.testing.assert_close(positions[i][:, :special], positions.special[:, :special])
         torch.testing.assert_close(grid[centre, centre], learned)
         assert (grid != 0).sum() == learned.numel()
+
+
+# ---- How they start --------------------------------------------------------------------------------------
+
+
+def test_kernels_start_as_the_longest_ones() -> None:
+    """A patch and the same patch enlarged get the same token, as in FlexiViT."""
+    embed = PatchEmbeds(LENGTHS, 32, 6)
+    embed.spread()
+    patch = torch.randn(1, 3, 4, 4)
+    expected = (embed[0].proj.weight * patch).sum((1, 2, 3)) + embed[0].proj.bias
+    for i, kernel in ((1, 7), (2, 8)):
+        enlarged = F.interpolate(patch, (kernel, kernel), mode="bicubic", antialias=True)
+        token = (embed[i].proj.weight * enlarged).sum((1, 2, 3)) + embed[i].proj.bias
+        torch.testing.assert_close(token, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_positions_start_as_the_longest_ones() -> None:
+    """Shorter grids show the same picture: here the row in one channel and the column in another."""
+    positions = PositionEmbeds(LENGTHS, [1, 2, 2], 2)
+    rows, columns = torch.meshgrid(torch.arange(8.0), torch.arange(8.0), indexing="ij")
+    positions.set_grid(torch.stack([rows, columns], dim=2))
+    positions.spread()
+    for i, side in ((1, 5), (2, 4)):
+        grid = positions[i][0, 2:].view(side, side, 2)
+        assert not positions[i][0, :2].any()  # the special tokens have no place
+        centres = (torch.arange(side) + 0.5) * 8 / side - 0.5
+        torch.testing.assert_close(grid[:, 0, 0], centres, rtol=0, atol=0.15)
+        torch.testing.assert_close(grid[0, :, 1], centres, rtol=0, atol=0.15)
+        torch.testing.assert_close(grid[:, :, 0], grid[:, :1, 0].expand(-1, side))
+
+
+def test_waves_by_hand() -> None:
+    """Width 4 has the rates 1 and 1/10: sines first, then cosines."""
+    sin, cos = math.sin, math.cos
+    expected = torch.tensor([[0.0, 0.0, 1.0, 1.0], [sin(2), sin(0.2), cos(2), cos(0.2)]])
+    torch.testing.assert_close(waves(torch.tensor([0, 2]), 4), expected)
+    (length,) = token_lengths(["3x5"])
+    grid = place_waves(length, 8)
+    torch.testing.assert_close(grid[2, 4], torch.cat([*waves(torch.tensor([2, 4]), 4)]))

@@ -248,6 +248,17 @@ def test_gain_scales_queries_and_keys_only() -> None:
         torch.testing.assert_close(gained[name][16:], plain[name][16:], rtol=0, atol=0)
 
 
+def test_waves_over_place_and_time() -> None:
+    """Not drawn at random, and different at every place and in every frame."""
+    sizes = dict(img_size=SIZE, num_frames=FRAMES, embed_dim=24, depth=1, num_heads=3)
+    models = [ReViT(num_classes=2, lengths=[8, 4], **sizes, pos_init="sincos") for _ in range(2)]
+    for name, special in (("pos_embed.0", 1), ("pos_embed.1", 2), ("time_embed", 0)):
+        waves, again = (model.state_dict()[name][0, special:] for model in models)
+        torch.testing.assert_close(waves, again, rtol=0, atol=0)
+        distances = torch.cdist(waves, waves)
+        assert distances[~torch.eye(len(waves), dtype=torch.bool)].min() > 0.1
+
+
 def test_stochastic_depth_grows_with_the_layer() -> None:
     model = tiny_revit(depth=3, drop_path=0.4)
     assert [block.drop_path.drop_prob for block in model.blocks] == pytest.approx([0.0, 0.2, 0.4])
@@ -294,6 +305,7 @@ def test_clips_of_another_shape(shape: tuple[int, ...]) -> None:
         (dict(attention="axial"), "unknown attention 'axial'; there are divided_space_time, joint"),
         (dict(norm="own"), "norm is 'per_length' or 'shared', not 'own'"),
         (dict(patch_embed=""), "patch_embed is 'per_length' or 'shared', not ''"),
+        (dict(pos_init="zeros"), "pos_init is 'normal' or 'sincos', not 'zeros'"),
         (dict(pos_embed="x"), "pos_embed is 'per_length' or 'shared', not 'x'"),
         (dict(lengths=[4, 8]), "strictly descending, longest first, got 4x4, 8x8"),
         (dict(lengths=[31, 4]), "32 px cannot be cut into 31 patches"),

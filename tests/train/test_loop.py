@@ -157,6 +157,8 @@ def test_statistics_lines(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_ends_the_run(loss: float, tmp_path: Path) -> None:
-    with pytest.raises(NonFiniteLoss, match=r"train epoch 2/2, iteration 1: loss is not finite; lower SOLVER"):
+    with pytest.raises(
+        NonFiniteLoss, match=r"train epoch 2/2, iteration 1: loss is not finite; lower SOLVER"
+    ):
         run_through(constant([1.0, 1.0, 1.0, loss]), tmp_path)
     assert len(lines(tmp_path)) == 3

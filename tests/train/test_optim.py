@@ -38,9 +38,7 @@ def test_matrices_alone_are_decayed(name: str, pos_embed: str) -> None:
     model = tiny_revit(pos_embed=pos_embed)
     optimizer = make_optimizer(model, name, lr=0.1, weight_decay=0.05)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    decay = {
-        names[id(p)]: group["weight_decay"] for group in optimizer.param_groups for p in group["params"]
-    }
+    decay = {names[id(p)]: group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     assert set(decay) == set(names.values())
     matrices = {
         f"{part}.weight"

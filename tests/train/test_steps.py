@@ -59,7 +59,9 @@ def test_the_teacher_is_not_taught() -> None:
     for how in (HOW, None):
         model = tiny_revit(lengths=LENGTHS)
         MixedLengthStep(model, how, ALONE)(random_clips(4), LABELS)
-        own = {name: grad for name, grad in gradients(model).items() if ".0.proj" in name or "norm1.0." in name}
+        own = {
+            name: grad for name, grad in gradients(model).items() if ".0.proj" in name or "norm1.0." in name
+        }
         grads.append(own)
     assert len(grads[0]) == 2 + 2 * 4
     torch.testing.assert_close(grads[0], grads[1])
@@ -105,7 +107,7 @@ class Linear(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.head = nn.Linear(6, 3).double()
+        self.head = nn.Linear(6, 3, bias=False).double()
         with torch.no_grad():
             self.head.weight.copy_(torch.arange(18).view(3, 6).sin())
 
@@ -159,7 +161,8 @@ def gradients_of_both_steps(ranks: Ranks) -> dict[str, Tensor | None]:
     assigner = Linear()
     AssignerStep(assigner, WEIGHTS, 0.1)(FEATURES[share], LENGTH_LABELS[share])  # type: ignore[arg-type]
     distributed.reduce_gradients(trainable(assigner), ranks)
-    return gradients(model) | gradients(assigner) | {"teacher_top1": step.teacher_top1}
+    of_assigner = {f"assigner.{name}": gradient for name, gradient in gradients(assigner).items()}
+    return gradients(model) | of_assigner | {"teacher_top1": step.teacher_top1}
 
 
 def on_this_rank() -> list[dict[str, Tensor | None]]:

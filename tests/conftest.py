@@ -1,0 +1,37 @@
+"""One toy run, shared by all tests that need a trained model."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from revit_video.data.synthetic import write_dataset
+from tests.toy import COUNTS, run_toy
+
+
+@pytest.fixture(scope="session")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder of generated videos, 32 px, 1 s. To be read only."""
+    folder = tmp_path_factory.mktemp("data") / "actions"
+    write_dataset(folder, COUNTS, size=32, num_frames=8, processes=1)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def toy_run(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """OUTPUT_DIR of a run of all stages. To be read only."""
+    return run_toy(videos, tmp_path_factory.mktemp("toy") / "run")
+
+
+@pytest.fixture
+def own_videos(videos: Path, tmp_path: Path) -> Path:
+    """A copy of the data folder, to be damaged."""
+    return Path(shutil.copytree(videos, tmp_path / "actions"))
+
+
+@pytest.fixture
+def own_run(toy_run: Path, tmp_path: Path) -> Path:
+    """A copy of the toy run, to be written to."""
+    return Path(shutil.copytree(toy_run, tmp_path / "run"))

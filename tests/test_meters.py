@@ -1,0 +1,37 @@
+"""Accuracies on tables small enough to check by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from revit_video.meters import by_video, counts_by_name, topk
+
+SCORES = torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.2, 0.7], [0.3, 0.6, 0.1]])
+
+
+@pytest.mark.parametrize(("k", "percent"), [(1, 100 / 3), (2, 200 / 3), (3, 100.0), (5, 100.0)])
+def test_topk_is_in_percent(k: int, percent: float) -> None:
+    """Ranks of the labels: first, second, third."""
+    assert topk(SCORES, torch.tensor([0, 1, 2]), k) == pytest.approx(percent)
+
+
+def test_nothing_to_score() -> None:
+    assert topk(torch.zeros(0, 3), torch.zeros(0, dtype=torch.long), 1) == 0.0
+
+
+def test_views_of_a_video_are_averaged_in_list_order() -> None:
+    """Video 9 has two views, video 4 one; the views are wrong alone and right together."""
+    probabilities = torch.tensor([[0.6, 0.4, 0.0], [0.2, 0.1, 0.7], [0.0, 0.4, 0.6]])
+    videos = by_video(probabilities, torch.tensor([1, 2, 1]), torch.tensor([9, 4, 9]))
+    assert videos.rows.tolist() == [4, 9] and videos.labels.tolist() == [2, 1]
+    torch.testing.assert_close(videos.scores, torch.tensor([[0.2, 0.1, 0.7], [0.3, 0.4, 0.3]]))
+    assert topk(videos.scores, videos.labels, 1) == 100.0
+
+
+def test_counts_name_what_never_occurs() -> None:
+    assert counts_by_name(torch.tensor([1, 1, 0]), ["14x14", "7x7", "3x3"]) == {
+        "14x14": 1,
+        "7x7": 2,
+        "3x3": 0,
+    }

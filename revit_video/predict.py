@@ -13,13 +13,12 @@ from torch import Tensor
 
 from revit_video.adaptive.policies import Assigned, Policy, Static, Views
 from revit_video.build import files
-from revit_video.build.model import read_payload
+from revit_video.build.model import assigner_from, read_payload
 from revit_video.data.sampling import clip_duration
 from revit_video.data.transforms import Normalize
 from revit_video.data.video import DecodeError
 from revit_video.data.views import ClipSpec, uniform_views
 from revit_video.length import TokenLength
-from revit_video.models.assigner import TokenLengthAssigner
 from revit_video.models.revit import ReViT
 from revit_video.runtime import checkpoint
 
@@ -65,7 +64,7 @@ class Predictor:
         self.model, self.policy, self.device = model, policy, device
         self.class_names: list[str] = data["class_names"] or [f"class {n}" for n in range(model.num_classes)]
         duration = clip_duration(data["num_frames"], data["sampling_rate"], data["target_fps"])
-        self._spec = ClipSpec(data["num_frames"], duration)
+        self._spec = ClipSpec(data["num_frames"], duration, data["frame_order"])
         self._views = (data["crop_size"], data["num_clips"], data["num_crops"])
         self._normalize = Normalize(data["mean"], data["std"]).to(device)
 
@@ -124,8 +123,7 @@ def load(path: str, device: str = "auto") -> Predictor:
     gmacs = [length["gmacs"] for length in costs["lengths"].values()]
     policy: Policy = Static(model, gmacs, model.lengths[0])
     if "assigner" in payload:
-        assigner = TokenLengthAssigner(**payload["assigner"]["spec"])
-        assigner.load_state_dict(payload["assigner"]["weights"])
+        assigner = assigner_from(payload)
         settings = payload["policy"]
         policy = Assigned(
             model,

@@ -27,11 +27,13 @@ COUNTS = {"train": 24, "mine": 12, "val": 12, "test": 12}
 CONFIG: dict[str, Any] = {
     "DEVICE": "cpu",
     "TENSORBOARD.ENABLE": False,
-    "TRAIN.BATCH_SIZE": 8,
+    "TRAIN.BATCH_SIZE": 4,
     "TEST.NUM_SPATIAL_CROPS": 1,
     "DATA.NUM_FRAMES": 2,
     "DATA.SAMPLING_RATE": 4,
     "DATA.TARGET_FPS": 8.0,
+    "DATA.MEAN": [0.15, 0.15, 0.15],
+    "DATA.STD": [0.1, 0.1, 0.1],
     "DATA.TRAIN_JITTER_SCALES": [32, 36],
     "DATA.TRAIN_CROP_SIZE": 32,
     "DATA.TEST_CROP_SIZE": 32,
@@ -50,7 +52,7 @@ CONFIG: dict[str, Any] = {
     "ASSIGNER.BATCH_SIZE": 4,
     "ASSIGNER.MAX_EPOCH": 1,
     "SOLVER.OPTIMIZING_METHOD": "adamw",
-    "SOLVER.BASE_LR": 0.003,
+    "SOLVER.BASE_LR": 0.01,
     "SOLVER.LR_POLICY": "cosine",
     "SOLVER.MAX_EPOCH": 1,
 }

@@ -107,7 +107,7 @@ class Policy(ABC):
 
     def _finish(self, group: Group) -> Prediction:
         count = len(group.rows)
-        cost = torch.full((count,), self.gmacs[group.i] + self.overhead)
+        cost = torch.full((count,), self.gmacs[group.i] + self.overhead, dtype=torch.float64)
         return Prediction(group.rows, group.logits, torch.full((count,), group.i), cost)
 
 
@@ -197,7 +197,7 @@ class Cascade(Policy):
 
     def _finish(self, group: Group) -> Prediction:
         count = len(group.rows)
-        cost = torch.full((count,), sum(self.gmacs[group.i :]))
+        cost = torch.full((count,), sum(self.gmacs[group.i :]), dtype=torch.float64)
         return Prediction(group.rows, group.logits, torch.full((count,), group.i), cost)
 
 

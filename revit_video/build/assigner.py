@@ -1,21 +1,124 @@
-"""The assigner's training data: mined clips with their token-length labels."""
+"""The third stage: training the Token-Length Assigner on mined clips, and choosing its operating point."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from itertools import islice
+from typing import Any
 
 import torch
 from fvcore.common.config import CfgNode
 from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 from torch import Tensor
 
-from revit_video.adaptive.labels import NONE_CORRECT, MinedLabels
-from revit_video.build.data import EvalBatches, video_list
+from revit_video import flops
+from revit_video.adaptive.calibrate import Point, assigned_points, cascade_points, choose_point
+from revit_video.adaptive.labels import NONE_CORRECT, MinedLabels, read_labels
+from revit_video.adaptive.policies import Assigned
+from revit_video.build import files
+from revit_video.build import model as build
+from revit_video.build.data import EvalBatches, class_names, video_list
+from revit_video.build.job import Job, gmacs_of
 from revit_video.data.order import epoch_order
 from revit_video.data.sampling import seeded_generator
+from revit_video.evaluate import Table
 from revit_video.models.assigner import small_frames
-from revit_video.runtime.distributed import Ranks
+from revit_video.runtime import checkpoint
+from revit_video.runtime.distributed import Ranks, broadcast_parameters, gather_objects
+from revit_video.runtime.logging import keep_stats
+from revit_video.train.loop import Training, fit
+from revit_video.train.optim import cosine_schedule, make_optimizer, with_warmup
+from revit_video.train.steps import AssignerStep
+
+logger = logging.getLogger(__name__)
+
+
+def assigner(job: Job) -> None:
+    """Trains the Token-Length Assigner on labels.csv and chooses its operating point on the val list."""
+    cfg, ranks = job.cfg, job.ranks
+    path, model = job.trained()
+    mined = read_labels(job.path(files.LABELS), model.lengths)
+    if mined.checkpoint != checkpoint.digest(path):
+        logger.warning("%s was mined with other weights than %s", job.path(files.LABELS), path)
+    network = build.build_assigner(cfg).to(ranks.device)
+    costs = flops.cost_table(model, job.views, network)
+    broadcast_parameters(network, ranks)
+    batches = MinedBatches(cfg, mined, ranks)
+    weights = class_weights(mined).to(ranks.device) if cfg.ASSIGNER.CLASS_WEIGHTS else None
+    schedule = cosine_schedule(cfg.ASSIGNER.BASE_LR, 0.0, cfg.ASSIGNER.MAX_EPOCH)
+    training = Training(
+        network,
+        AssignerStep(network, weights, cfg.ASSIGNER.LABEL_SMOOTHING),
+        make_optimizer(network, "adamw", cfg.ASSIGNER.BASE_LR, cfg.ASSIGNER.WEIGHT_DECAY),
+        batches,
+        len(batches),
+        with_warmup(schedule, cfg.ASSIGNER.WARMUP_EPOCHS, 0.0),
+        cfg.ASSIGNER.MAX_EPOCH,
+        ranks,
+        stage="assigner",
+        log_period=cfg.LOG_PERIOD,
+        seed=cfg.RNG_SEED,
+    )
+    if ranks.is_main:
+        keep_stats(cfg.OUTPUT_DIR, lambda line: line["stage"] != "assigner")
+    with job.stats() as stats:
+        for _ in fit(training, stats):
+            pass
+    _average_buffers(network, ranks)
+    policy = Assigned(
+        model, gmacs_of(costs), network, costs["assigner_gmacs"], None, cfg.ADAPTIVE.DECISION == "view"
+    )
+    table = job.tabulate(model, "val", job.test_batches("val"), policy)
+    settings = _calibrated(job, table, costs)
+    if ranks.is_main:
+        files.write_json(job.path(files.FLOPS), costs)
+        payload = build.assigner_payload(cfg, network, settings)
+        checkpoint.save(job.path(files.ASSIGNER), payload)
+        backbone = build.backbone_payload(cfg, model, class_names(cfg), costs)
+        checkpoint.save(job.path(files.MODEL), backbone | payload)
+
+
+def _average_buffers(network: torch.nn.Module, ranks: Ranks) -> None:
+    """Batch norms have seen other clips on each rank: keep the mean of their statistics."""
+    for buffer in network.buffers():
+        if buffer.is_floating_point():
+            shares = gather_objects(buffer.cpu(), ranks)
+            buffer.copy_(torch.stack(shares).mean(dim=0))
+
+
+def _calibrated(job: Job, table: Table, costs: dict[str, Any]) -> dict[str, Any]:
+    """The policies' settings: fixed by the config, or chosen on `table`, the validation list."""
+    adaptive = job.cfg.ADAPTIVE
+    gmacs = gmacs_of(costs)
+    points = assigned_points(table.assigned, table.correct, gmacs, costs["assigner_gmacs"])
+    confidence = table.scores.amax(dim=2)
+    settings: dict[str, Any] = {"per_view": adaptive.DECISION == "view", "threshold": None}
+    mix = table.assigned.argmax(dim=1).bincount(minlength=len(gmacs)).double() / len(table.rows)
+    if adaptive.POLICY == "cumulative":
+        chosen = _point(points, adaptive.THRESHOLD, adaptive.MAX_DROP, adaptive.SAFETY)
+        settings["threshold"], mix = chosen.threshold, torch.tensor(chosen.mix)
+        logger.info(
+            "assigner on val: threshold %.3f gives %+.2f points at %.0f %% of the longest length's cost",
+            chosen.threshold,
+            0 - chosen.drop,  # no minus before a zero
+            100 * chosen.gmacs / gmacs[0],
+        )
+    cascade = _point(
+        cascade_points(confidence, table.correct, gmacs),
+        adaptive.CASCADE_THRESHOLD,
+        adaptive.MAX_DROP,
+        adaptive.SAFETY,
+    )
+    return settings | {"mix": mix.tolist(), "cascade_threshold": cascade.threshold}
+
+
+def _point(points: list[Point], threshold: float, max_drop: float, safety: float) -> Point:
+    """The point at a threshold that the config gives, or the chosen one."""
+    if threshold > 0:
+        same = max((p for p in points if p.threshold <= threshold), key=lambda point: point.threshold)
+        return same._replace(threshold=threshold)
+    return choose_point(points, max_drop, safety)
 
 
 class MinedBatches:
@@ -110,7 +213,7 @@ class MinedBatches:
 
 
 def class_weights(mined: MinedLabels) -> Tensor:
-    """Weight of each length `(lengths,)`, inverse to how often it is the label; 1 on average over the clips."""
+    """Weight of each length `(lengths,)`, inverse to how often it is the label; 1 on average over clips."""
     labels = mined.labels[mined.labels != NONE_CORRECT]
     counts = labels.bincount(minlength=len(mined.lengths)).clamp(min=1).float()
     return len(labels) / (len(counts) * counts)

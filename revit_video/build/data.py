@@ -92,7 +92,7 @@ class TrainBatches:
         self.loader = _loader(cfg, clips, per_rank, ranks, sampler=self.order)
         self.normalize = Normalize(data.MEAN, data.STD).to(ranks.device)
         self.device = ranks.device
-        self.allowed = data.MAX_SKIPPED_FRACTION * len(videos)
+        self.allowed = data.MAX_SKIPPED_FRACTION * len(videos) / ranks.world_size
         self.skipped: set[Skipped] = set()
 
     def __len__(self) -> int:
@@ -133,7 +133,7 @@ class EvalBatches:
         self.loader = _loader(cfg, clips, per_rank, ranks, sampler=rows)
         self.normalize = Normalize(cfg.DATA.MEAN, cfg.DATA.STD).to(ranks.device)
         self.device = ranks.device
-        self.allowed = cfg.DATA.MAX_SKIPPED_FRACTION * len(videos)
+        self.allowed = cfg.DATA.MAX_SKIPPED_FRACTION * len(rows)
 
     def __len__(self) -> int:
         return len(self.loader)

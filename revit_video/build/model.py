@@ -94,6 +94,18 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     )
 
 
+def check_resumable(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """ValueError when the training `state` is another optimiser's, whose moments this one cannot use."""
+    theirs, ours = (
+        groups[0].keys() for groups in (state["optimizer"]["param_groups"], optimizer.param_groups)
+    )
+    if theirs != ours:
+        raise ValueError(
+            "SOLVER.OPTIMIZING_METHOD: the run in OUTPUT_DIR was trained with another one; to go on with its "
+            "weights alone, name its checkpoint with TRAIN.CHECKPOINT_FILE_PATH and take another OUTPUT_DIR"
+        )
+
+
 def learning_rate(cfg: CfgNode) -> LearningRate:
     """The backbone's learning rate at each fractional epoch."""
     solver = cfg.SOLVER
@@ -114,6 +126,7 @@ def data_spec(cfg: CfgNode, class_names: list[str] | None) -> dict[str, Any]:
         "num_frames": data.NUM_FRAMES,
         "sampling_rate": data.SAMPLING_RATE,
         "target_fps": data.TARGET_FPS,
+        "frame_order": data.FRAME_ORDER,
         "crop_size": data.TEST_CROP_SIZE,
         "num_clips": cfg.TEST.NUM_ENSEMBLE_VIEWS,
         "num_crops": cfg.TEST.NUM_SPATIAL_CROPS,
@@ -161,17 +174,27 @@ def read_payload(path: str, part: str = "model") -> dict[str, Any]:
     return payload
 
 
-def load_assigner(path: str, cfg: CfgNode, ranks: Ranks) -> tuple[TokenLengthAssigner, dict[str, Any]]:
-    """The assigner saved at `path`, and the settings of the policies.
+def assigner_payload(cfg: CfgNode, network: TokenLengthAssigner, settings: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint of the assigner holds: its weights and the settings of the policies."""
+    assigner = {"spec": assigner_spec(cfg), "weights": network.state_dict()}
+    return {"format": FORMAT, "assigner": assigner, "policy": settings}
+
+
+def read_assigner(path: str, cfg: CfgNode) -> dict[str, Any]:
+    """A checkpoint of `assigner_payload`.
 
     Raises:
         CheckpointError: it cannot be read, or chooses among another number of lengths.
     """
     payload = read_payload(path, "assigner")
-    spec = payload["assigner"]["spec"]
-    theirs, ours = spec["num_lengths"], len(cfg.REVIT.TOKEN_LENGTHS)
+    theirs, ours = payload["assigner"]["spec"]["num_lengths"], len(cfg.REVIT.TOKEN_LENGTHS)
     if theirs != ours:
         raise CheckpointError(f"{path} chooses among {theirs} token lengths, the config has {ours}")
-    network = TokenLengthAssigner(**spec)
+    return payload
+
+
+def assigner_from(payload: dict[str, Any]) -> TokenLengthAssigner:
+    """The assigner of a checkpoint, ready to use."""
+    network = TokenLengthAssigner(**payload["assigner"]["spec"])
     network.load_state_dict(payload["assigner"]["weights"])
-    return network.to(ranks.device).eval(), payload["policy"]
+    return network.eval()

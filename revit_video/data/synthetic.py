@@ -35,16 +35,16 @@ CLASS_NAMES = ("left", "right", "up", "down", "grow", "shrink")
 DEFAULT_COUNTS: Mapping[str, int] = {"train": 2400, "mine": 1200, "val": 1200, "test": 1200}
 
 # What is drawn. Lengths are fractions of the frame's side.
-RADIUS_RANGE = (0.03, 0.30)  # log-uniform ...
-SMALL_RADIUS_RANGE = (0.03, 0.05)  # ... but this share of the clips is log-uniform in here:
-SMALL_SHARE = 0.2  # (movements only: after growing or shrinking, the extra mass would tell the class)
-DISTANCE_RANGE = (0.24, 0.34)  # of a small object; a large one moves DISTANCE_PER_RADIUS radii further
-DISTANCE_PER_RADIUS = 0.4
-GROWTH_RANGE = (1.5, 2.1)  # last radius / first radius of `grow`
+RADIUS_RANGE = (0.022, 0.30)  # log-uniform ...
+SMALL_RADIUS_RANGE = (0.022, 0.045)  # ... but this share of the clips is log-uniform in here:
+SMALL_SHARE = 0.35  # (movements only: after growing or shrinking, the extra mass would tell the class)
+DISTANCE_RANGE = (0.08, 0.14)  # of a small object; a large one moves DISTANCE_PER_RADIUS radii further
+DISTANCE_PER_RADIUS = 0.8
+GROWTH_RANGE = (1.5, 2.0)  # last radius / first radius of `grow`
 GAP_PER_RADIUS = 1.0  # the ring is this many radii longer than the frame
 JITTER_SHIFT = 0.04  # every class: largest shift that is not the class's own motion
 JITTER_GROWTH = 1.12  # likewise, change of radius
-NOISE = 4.5  # standard deviation of the noise, grey levels
+NOISE = 8.0  # standard deviation of the noise, grey levels
 TEXTURE = 8.0  # of the background's texture
 
 Clip = tuple[str, "ClipSpec"]  # path inside the data directory, and what it shows

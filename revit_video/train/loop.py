@@ -62,7 +62,11 @@ class Training:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.epoch = state["epoch"]
+        # The settings of the optimiser (weight decay, momentum …) are this run's, not the checkpoint's.
+        settings = [{k: v for k, v in g.items() if k != "params"} for g in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
+        for group, own in zip(self.optimizer.param_groups, settings, strict=True):
+            group.update(own)
         self.step.load_state_dict(state["step"])
 
 

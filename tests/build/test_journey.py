@@ -64,7 +64,6 @@ def test_labels_are_the_shortest_correct_length(toy_run: Path, videos: Path) -> 
     assert [row["video"] for row in rows] == [
         str(videos / line.split()[0]) for line in (videos / "mine.csv").read_text().splitlines()
     ]
-    assert {row["token_length"] for row in rows} == set(LENGTHS), "the toy run should have labels of both kinds"
     for row in rows:
         right = [length for length in LENGTHS if row[f"correct_{length}"] == "1"]
         assert row["token_length"] == (right[-1] if right else LENGTHS[0])
@@ -123,7 +122,7 @@ def test_statistics_cover_every_stage(toy_run: Path) -> None:
     assert all(by_stage.values())
     train = by_stage["train"][-1]
     assert {"loss_4x4", "loss_2x2", "top1_4x4", "lr", "clips_per_sec", "data_time", "eta"} <= set(train)
-    assert train["step"] == COUNTS["train"] // 8
+    assert train["step"] == COUNTS["train"] // 4
     assert set(by_stage["val"][0]) == {"stage", "epoch", "step", "top1_4x4", "top1_2x2"}
     assert {"loss", "accuracy", "step"} <= set(by_stage["assigner"][-1])
     assert sum(by_stage["mine"][0]["labels"].values()) == COUNTS["mine"]
@@ -185,7 +184,7 @@ def test_three_lengths_with_everything_shared(videos: Path, tmp_path: Path) -> N
 def test_reversed_classes_fill_half_of_each_batch(videos: Path, tmp_path: Path) -> None:
     changes = ("DATA.REVERSED_CLASSES", [[0, 1], [2, 3], [4, 5]], "TRAIN.EVAL_PERIOD", 0)
     run_toy(videos, tmp_path, *changes, stages=["train"])
-    assert stats_of(tmp_path)[-1]["step"] == COUNTS["train"] // 4
+    assert stats_of(tmp_path)[-1]["step"] == COUNTS["train"] // 2
 
 
 def test_mining_the_training_list(own_run: Path, videos: Path) -> None:
@@ -236,7 +235,9 @@ def test_fixed_thresholds(own_run: Path, videos: Path) -> None:
         (["oracle"], [*LENGTHS, "oracle"]),  # the static lengths tell the oracle the truth
     ],
 )
-def test_only_the_policies_asked_for(asked: list[str], tested: list[str], own_run: Path, videos: Path) -> None:
+def test_only_the_policies_asked_for(
+    asked: list[str], tested: list[str], own_run: Path, videos: Path
+) -> None:
     before = accuracies(own_run)
     run_toy(videos, own_run, "TEST.POLICIES", asked, stages=["test"])
     results, now = results_of(own_run), accuracies(own_run)

@@ -1,0 +1,151 @@
+"""`revit_video.load(...).predict(file)` says what the evaluation said of that file."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import revit_video
+from revit_video.adaptive.policies import Prediction, Views
+from revit_video.build.data import EvalBatches, video_list
+from revit_video.build.job import Job
+from revit_video.build.test import build_policies
+from revit_video.data.video import DecodeError
+from revit_video.predict import VideoPrediction, find_videos
+from revit_video.runtime import checkpoint
+from revit_video.runtime.distributed import Ranks
+from tests.toy import COUNTS, LENGTHS, results_of, run_toy, table_of, toy_cfg
+
+ALONE = Ranks(rank=0, world_size=1, device=torch.device("cpu"))
+CLASSES = ["left", "right", "up", "down", "grow", "shrink"]
+
+
+@pytest.fixture(scope="module")
+def mixed_run(toy_run: Path, videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose assigner sends about half of the videos each way, tested with 2 clips x 3 crops."""
+    run = Path(shutil.copytree(toy_run, tmp_path_factory.mktemp("mixed") / "run"))
+    views = ("TEST.NUM_SPATIAL_CROPS", 3, "TEST.NUM_ENSEMBLE_VIEWS", 2, "DATA.SAMPLING_RATE", 2)
+    run_toy(videos, run, *views, stages=["assigner"])
+    policy = revit_video.load(str(run), "cpu").policy
+    batches = list(evaluation_batches(run, videos, *views))
+    asked = [policy.probabilities(Views(b.clips, torch.arange(len(b)), b.rows)) for b in batches]
+    threshold = torch.cat(asked)[:, 1].median().item()
+    for name in ("assigner.pyth", "model.pyth"):
+        payload = checkpoint.load(str(run / name))
+        payload["policy"]["threshold"] = threshold
+        checkpoint.save(str(run / name), payload)
+    run_toy(videos, run, *views, stages=["test"])
+    return run
+
+
+def evaluation_batches(run: Path, videos: Path, *changes: object) -> EvalBatches:
+    cfg = toy_cfg(videos, run, *changes)
+    clips, crops = cfg.TEST.NUM_ENSEMBLE_VIEWS, cfg.TEST.NUM_SPATIAL_CROPS
+    return EvalBatches(cfg, video_list(cfg, "test"), ALONE, clips, crops, cfg.TEST.BATCH_SIZE)
+
+
+def evaluated(run: Path, videos: Path, name: str, *changes: object) -> torch.Tensor:
+    """The evaluation's logits of each test video `(videos, classes)`, streamed through the buckets."""
+    job = Job(toy_cfg(videos, run, *changes), ALONE, "")
+    policy = build_policies(job, job.trained()[1])[0][name]
+    parts: list[Prediction] = []
+    count = 0
+    for batch in evaluation_batches(run, videos, *changes):
+        parts += policy.submit(Views(batch.clips, torch.arange(count, count + len(batch)), batch.rows))
+        count += len(batch)
+    logits = Prediction.joined([*parts, *policy.flush()]).logits
+    return logits.unflatten(0, (COUNTS["test"], -1)).mean(dim=1)
+
+
+def predictions(run: Path, videos: Path) -> list[VideoPrediction]:
+    predictor = revit_video.load(str(run), "cpu")
+    return [predictor.predict(path) for path in find_videos([str(videos / "test")])]
+
+
+def test_assigned_logits_are_the_evaluators(toy_run: Path, videos: Path) -> None:
+    logits = torch.stack([answer.logits for answer in predictions(toy_run, videos)])
+    torch.testing.assert_close(logits, evaluated(toy_run, videos, "assigned"))
+
+
+def test_assigned_logits_over_views_are_the_evaluators(mixed_run: Path, videos: Path) -> None:
+    views = ("TEST.NUM_SPATIAL_CROPS", 3, "TEST.NUM_ENSEMBLE_VIEWS", 2, "DATA.SAMPLING_RATE", 2)
+    answers, rows = predictions(mixed_run, videos), table_of(mixed_run / "predictions.csv")
+    logits = torch.stack([answer.logits for answer in answers])
+    torch.testing.assert_close(logits, evaluated(mixed_run, videos, "assigned", *views))
+
+    assert {row["adaptive_length"] for row in rows} == set(LENGTHS)
+    results = results_of(mixed_run)
+    for answer, row in zip(answers, rows, strict=True):
+        assert answer.path == row["video"]
+        assert str(answer.length) == row["adaptive_length"]
+        assert CLASSES.index(answer.classes[0][0]) == int(row["adaptive_prediction"])
+        cost = results["static"][str(answer.length)]["gmacs"] + results["adaptive"]["assigner_gmacs"]
+        assert answer.gmacs == pytest.approx(6 * cost)
+        assert answer.longest_gmacs == pytest.approx(6 * results["static"][LENGTHS[0]]["gmacs"])
+
+
+def test_a_backbone_alone_reads_the_longest_length(toy_run: Path, videos: Path) -> None:
+    answers = predictions(toy_run / "checkpoints" / "epoch_00001.pyth", videos)
+    logits = torch.stack([answer.logits for answer in answers])
+    torch.testing.assert_close(logits, evaluated(toy_run, videos, LENGTHS[0]))
+    assert all(str(answer.length) == LENGTHS[0] and answer.saved == 0 for answer in answers)
+
+
+def test_a_prediction_names_and_orders_its_classes(toy_run: Path, videos: Path) -> None:
+    answer = predictions(toy_run, videos)[0]
+    names, probabilities = zip(*answer.classes, strict=True)
+    assert sorted(names) == sorted(CLASSES)
+    assert list(probabilities) == sorted(probabilities, reverse=True)
+    assert sum(probabilities) == pytest.approx(1)
+
+
+def test_a_model_is_found_wherever_it_is(toy_run: Path, tmp_path: Path) -> None:
+    alone = shutil.copy(toy_run / "model.pyth", tmp_path / "moved.pyth")
+    folder = toy_run / "checkpoints"
+    for path in (toy_run, alone, folder, folder / "epoch_00001.pyth"):
+        predictor = revit_video.load(str(path), "cpu")
+        assert [str(length) for length in predictor.model.lengths] == LENGTHS
+        assert predictor.class_names == CLASSES
+        assert not predictor.model.training
+
+
+def test_classes_without_names_are_numbered(toy_run: Path, own_videos: Path, tmp_path: Path) -> None:
+    (own_videos / "classes.txt").unlink()
+    run_toy(own_videos, tmp_path / "run", "TRAIN.EVAL_PERIOD", 0, stages=["train"])
+    assert revit_video.load(str(tmp_path / "run"), "cpu").class_names == [f"class {n}" for n in range(6)]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("nowhere", "no such checkpoint"), ("empty", "holds neither model.pyth nor")]
+)
+def test_no_model(name: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=message):
+        revit_video.load(str(tmp_path / name), "cpu")
+
+
+def test_a_broken_file_does_not_stop_the_others(toy_run: Path, own_videos: Path) -> None:
+    paths = find_videos([str(own_videos / "test")])
+    Path(paths[1]).write_bytes(b"no video")
+    answers = list(revit_video.load(str(toy_run), "cpu").predict_many([*paths[:3], "nowhere.mp4"]))
+    assert [type(answer) for answer in answers] == [
+        VideoPrediction,
+        DecodeError,
+        VideoPrediction,
+        DecodeError,
+    ]
+    assert str(answers[1]) == f"{paths[1]}: damaged, truncated, or not a video"
+    assert str(answers[3]) == "nowhere.mp4: no such file"
+
+
+def test_folders_are_searched_for_videos(tmp_path: Path) -> None:
+    for name in ("b.MP4", "a.webm", "notes.txt"):
+        (tmp_path / name).touch()
+    folder = str(tmp_path)
+    assert find_videos([folder, "c.avi"]) == [f"{folder}/a.webm", f"{folder}/b.MP4", "c.avi"]
+    (tmp_path / "none").mkdir()
+    with pytest.raises(ValueError, match="no video in this folder"):
+        find_videos([str(tmp_path / "none")])

@@ -177,7 +177,7 @@ def evaluate(batches: Iterable[Batch], policies: Mapping[str, Policy], ranks: Ra
     """Runs all policies over one pass of `batches`, in turn on each batch, so that timings compare.
 
     Timings are of the policy and the model; decoding is left out, and so is a first, untimed call of
-    each policy. The static policies come first: between them they tell the oracle the true lengths.
+    each policy. Static policies come before the others, since they tell the oracle the true lengths.
 
     Args:
         batches: this rank's share, normalised and on the device; a video's views in one batch.
@@ -196,11 +196,12 @@ def evaluate(batches: Iterable[Batch], policies: Mapping[str, Policy], ranks: Ra
         if count == 0:
             _warm_up(policies, views)
         count += len(batch)
-        answers = [runs[name].timed(_at_once, policy, views)[0] for name, policy in statics.items()]
-        scores = [answer.logits.softmax(dim=1).cpu() for answer in answers]
+        turn = len(parts)
+        answers = {name: runs[name].timed(_at_once, p, views)[0] for name, p in _rotated(statics, turn)}
+        scores = [answers[name].logits.softmax(dim=1).cpu() for name in statics]
         if len(scores) == len(_model(policies).lengths):
             views = views._replace(truth=_true_lengths(scores, batch))
-        for name, policy in others.items():
+        for name, policy in _rotated(others, turn):
             runs[name].timed(policy.submit, views)
         asked = [p.probabilities(views) for p in others.values() if isinstance(p, Assigned)]
         nothing = torch.empty(len(batch), 0)
@@ -236,6 +237,13 @@ class _Run:
 
 def _at_once(policy: Policy, views: Views) -> list[Prediction]:
     return [policy(views)]
+
+
+def _rotated(policies: Mapping[str, Policy], turn: int) -> list[tuple[str, Policy]]:
+    """The policies, each batch beginning with another: whoever follows the decoder finds cold caches."""
+    items = list(policies.items())
+    first = turn % max(len(items), 1)
+    return items[first:] + items[:first]
 
 
 def _wait_for_device() -> None:

@@ -12,8 +12,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="an OUTPUT_DIR, or a .pyth file in it")
     parser.add_argument("videos", metavar="VIDEO", nargs="+", help="video files, or folders of them")
-    parser.add_argument("--top", type=int, default=3, help="classes to show (default: %(default)s)")
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument(
+        "--top", type=int, default=3, metavar="N", help="classes to show (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--device", default="auto", choices=("auto", "cpu", "cuda"), help="default: a GPU if there is one"
+    )
     arguments = parser.parse_args()
     unreadable = 0
     with clear_errors():
@@ -31,7 +35,8 @@ def describe(answer: VideoPrediction, top: int) -> str:
     """One line: the most probable classes, the length that was read and what that cost."""
     classes = ", ".join(f"{name} {100 * probability:.1f} %" for name, probability in answer.classes[:top])
     scale, unit = (1, "GMACs") if answer.longest_gmacs >= 1 else (1000, "MMACs")
-    cost = f"{scale * answer.gmacs:.1f} {unit}, {answer.saved:+.0f} % saved"
+    change = f"{abs(answer.saved):.0f} % {'less' if answer.saved >= 0 else 'more'} than at the longest"
+    cost = f"{scale * answer.gmacs:.1f} {unit}, {change}"
     return f"{answer.path}: {classes} | read at {answer.length}, {cost}"
 
 

@@ -1,23 +1,18 @@
-"""Draw the report of a finished run again, from its files: `python tools/report.py OUTPUT_DIR`."""
-
-from __future__ import annotations
+"""Draws the report of a run again, from the files in its OUTPUT_DIR."""
 
 import argparse
-import sys
 
+from revit_video.build.command import clear_errors
 from revit_video.report import write_report
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("output_dir", help="OUTPUT_DIR of the run")
-    try:
-        print(write_report(parser.parse_args().output_dir))
-    except OSError as mistake:
-        print(f"report: {mistake}", file=sys.stderr)
-        return 2
-    return 0
+    parser.add_argument("output_dir", metavar="OUTPUT_DIR")
+    arguments = parser.parse_args()
+    with clear_errors():
+        print(write_report(arguments.output_dir))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -12,7 +12,10 @@ from revit_video.length import TokenLength
 
 
 class Group(NamedTuple):
-    """Clips `(B, C, T, H, W)` of one length with their row numbers `(B,)` and logits `(B, classes)`."""
+    """Clips `(B, C, T, H, W)` of one length with their row numbers `(B,)` and logits `(B, classes)`.
+
+    The clips are only lent: they are overwritten once the next group is asked for.
+    """
 
     i: int
     rows: Tensor
@@ -21,11 +24,11 @@ class Group(NamedTuple):
 
 
 class Buckets:
-    """A queue of waiting clips per length, run when `batch_size` of them have gathered.
+    """A buffer of waiting clips per length, run when `batch_size` of them have gathered.
 
     Filling across incoming batches keeps every pass full: a batch whose clips go three ways would
     otherwise run as three small ones. `add` and `flush` yield each finished `Group`; at most
-    `batch_size - 1` clips a length wait.
+    `batch_size - 1` clips a length wait. A clip is copied once, into its place in the buffer.
 
     Args:
         run: `(clips, length) -> logits`.
@@ -36,38 +39,49 @@ class Buckets:
         self, run: Callable[[Tensor, TokenLength], Tensor], lengths: Sequence[TokenLength], batch_size: int
     ) -> None:
         self.run, self.lengths, self.batch_size = run, tuple(lengths), batch_size
-        self.waiting: list[list[tuple[Tensor, Tensor]]] = [[] for _ in lengths]
+        self.buffers: list[Tensor | None] = [None] * len(lengths)
+        self.rows: list[list[Tensor]] = [[] for _ in lengths]
+
+    def waiting(self, i: int) -> int:
+        """Clips that wait for length `i`."""
+        return sum(len(rows) for rows in self.rows[i])
+
+    def __len__(self) -> int:
+        """Clips that wait for any length."""
+        return sum(map(self.waiting, range(len(self.lengths))))
 
     def add(self, clips: Tensor, rows: Tensor, choice: Tensor) -> Iterator[Group]:
         """Queues each clip under its chosen length `(B,)` and runs the buckets that are full."""
         choice = choice.cpu()
         for i in range(len(self.lengths)):
             chosen = (choice == i).nonzero().flatten()
-            if len(chosen):
-                here = chosen.to(clips.device)
-                # The usual case of a batch that goes one way needs no copy.
-                part = clips if len(chosen) == len(clips) else clips[here]
-                self.waiting[i].append((part, rows[chosen.to(rows.device)]))
-                yield from self._run_full(i)
+            if len(chosen) == len(clips) == self.batch_size and not self.waiting(i):
+                yield Group(i, rows, clips, self.run(clips, self.lengths[i]))  # no need to copy
+                continue
+            while len(chosen):
+                room = self.batch_size - self.waiting(i)
+                self._put(i, clips, rows, chosen[:room])
+                chosen = chosen[room:]
+                if self.waiting(i) == self.batch_size:
+                    yield self._run(i)
 
     def flush(self) -> Iterator[Group]:
         """Runs whatever still waits, shortest length first."""
         for i in reversed(range(len(self.lengths))):
-            if self.waiting[i]:
-                yield self._run(i, *self._take(i))
+            if self.waiting(i):
+                yield self._run(i)
 
-    def _run_full(self, i: int) -> Iterator[Group]:
-        while sum(len(rows) for _, rows in self.waiting[i]) >= self.batch_size:
-            clips, rows = self._take(i)
-            if len(rows) > self.batch_size:
-                self.waiting[i].append((clips[self.batch_size :], rows[self.batch_size :]))
-            yield self._run(i, clips[: self.batch_size], rows[: self.batch_size])
+    def _put(self, i: int, clips: Tensor, rows: Tensor, chosen: Tensor) -> None:
+        buffer = self.buffers[i]
+        if buffer is None:
+            buffer = self.buffers[i] = clips.new_empty(self.batch_size, *clips.shape[1:])
+        start = self.waiting(i)
+        torch.index_select(clips, 0, chosen.to(clips.device), out=buffer[start : start + len(chosen)])
+        self.rows[i].append(rows[chosen.to(rows.device)])
 
-    def _take(self, i: int) -> tuple[Tensor, Tensor]:
-        parts, self.waiting[i] = self.waiting[i], []
-        if len(parts) == 1:
-            return parts[0]
-        return torch.cat([clips for clips, _ in parts]), torch.cat([rows for _, rows in parts])
-
-    def _run(self, i: int, clips: Tensor, rows: Tensor) -> Group:
+    def _run(self, i: int) -> Group:
+        buffer, rows = self.buffers[i], torch.cat(self.rows[i])
+        assert buffer is not None
+        self.rows[i] = []
+        clips = buffer[: len(rows)]
         return Group(i, rows, clips, self.run(clips, self.lengths[i]))

@@ -179,7 +179,7 @@ class Cascade(Policy):
     @torch.inference_mode()
     def flush(self) -> list[Prediction]:
         done: list[Prediction] = []
-        while any(self.buckets.waiting):  # an unsure clip joins the queue of the next longer length
+        while len(self.buckets):  # an unsure clip joins the queue of the next longer length
             done += self._settle(self.buckets.flush())
         return done
 

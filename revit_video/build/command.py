@@ -19,7 +19,12 @@ def config_parser(description: str | None) -> argparse.ArgumentParser:
     """A parser of `--cfg FILE [KEY VALUE ...]`."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--cfg", metavar="FILE", help="a YAML file of configs/; without it, the defaults")
-    parser.add_argument("opts", metavar="KEY VALUE", nargs="*", help="keys that override it")
+    parser.add_argument(
+        "opts",
+        metavar="KEY VALUE",
+        nargs="*",
+        help="keys that override it; revit_video/config/defaults.py has all",
+    )
     return parser
 
 

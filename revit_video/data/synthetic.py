@@ -32,19 +32,19 @@ import av
 import numpy as np
 
 CLASS_NAMES = ("left", "right", "up", "down", "grow", "shrink")
-DEFAULT_COUNTS: Mapping[str, int] = {"train": 2400, "mine": 1200, "val": 1200, "test": 1200}
+DEFAULT_COUNTS: Mapping[str, int] = {"train": 3600, "mine": 2400, "val": 2400, "test": 1200}
 
 # What is drawn. Lengths are fractions of the frame's side.
-RADIUS_RANGE = (0.022, 0.30)  # log-uniform ...
-SMALL_RADIUS_RANGE = (0.022, 0.045)  # ... but this share of the clips is log-uniform in here:
-SMALL_SHARE = 0.35  # (movements only: after growing or shrinking, the extra mass would tell the class)
+RADIUS_RANGE = (0.02, 0.30)  # log-uniform ...
+SMALL_RADIUS_RANGE = (0.02, 0.032)  # ... but this share of the clips is log-uniform in here:
+SMALL_SHARE = 0.3  # (movements only: after growing or shrinking, the extra mass would tell the class)
 DISTANCE_RANGE = (0.08, 0.14)  # of a small object; a large one moves DISTANCE_PER_RADIUS radii further
 DISTANCE_PER_RADIUS = 0.8
 GROWTH_RANGE = (1.5, 2.0)  # last radius / first radius of `grow`
 GAP_PER_RADIUS = 1.0  # the ring is this many radii longer than the frame
 JITTER_SHIFT = 0.04  # every class: largest shift that is not the class's own motion
 JITTER_GROWTH = 1.12  # likewise, change of radius
-NOISE = 8.0  # standard deviation of the noise, grey levels
+NOISE = 7.0  # standard deviation of the noise, grey levels
 TEXTURE = 8.0  # of the background's texture
 
 Clip = tuple[str, "ClipSpec"]  # path inside the data directory, and what it shows
@@ -207,8 +207,8 @@ def encode(frames: np.ndarray, fps: int) -> bytes:
         stream = container.add_stream("libx264", rate=fps)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
-        # x264's look-ahead over B-frames reads memory it has not set: the same frames give other bytes.
-        stream.options = {"preset": "veryfast", "crf": "23", "threads": "1", "bf": "0"}
+        # x264's look-ahead reads memory it has not set: the same frames give other bytes. This tune has none.
+        stream.options = {"preset": "veryfast", "crf": "23", "threads": "1", "tune": "zerolatency"}
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())

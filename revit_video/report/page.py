@@ -26,10 +26,12 @@ def write_report(output_dir: str) -> str:
     A section whose files are missing is left out, with a line that says why.
 
     Raises:
-        FileNotFoundError: there is no such folder.
+        FileNotFoundError: there is no such folder, or no run has written to it.
     """
     if not g_pathmgr.isdir(output_dir):
         raise FileNotFoundError(f"{output_dir}: no such folder")
+    if not any(g_pathmgr.isfile(os.path.join(output_dir, name)) for name in ("results.json", "stats.jsonl")):
+        raise FileNotFoundError(f"{output_dir}: no run's folder, it has neither results.json nor stats.jsonl")
     run = Run(output_dir)
     with matplotlib.rc_context(RC):
         body = "".join(_section(run, title, content) for title, content in SECTIONS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -29,6 +30,13 @@ def clips_of(rows: Tensor) -> Tensor:
     return rows.view(-1, 1, 1, 1, 1).float()
 
 
+def taken(groups: Iterator[Group]) -> Iterator[Group]:
+    """The groups, their clips looked at while they are lent."""
+    for group in groups:
+        torch.testing.assert_close(group.clips, clips_of(group.rows))
+        yield group
+
+
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
 @pytest.mark.parametrize("seed", range(3))
 def test_every_clip_comes_out_once_at_its_length(batch_size: int, seed: int) -> None:
@@ -41,20 +49,19 @@ def test_every_clip_comes_out_once_at_its_length(batch_size: int, seed: int) -> 
         rows = torch.arange(len(chosen), len(chosen) + draw.randint(1, 7))
         choice = torch.tensor([draw.choice([0, 0, 1, 2]) for _ in rows])
         chosen |= dict(zip(rows.tolist(), choice.tolist(), strict=True))
-        groups += buckets.add(clips_of(rows), rows, choice)
-        waiting = [sum(len(rows) for _, rows in queue) for queue in buckets.waiting]
+        groups += taken(buckets.add(clips_of(rows), rows, choice))
+        waiting = [buckets.waiting(i) for i in range(len(buckets.lengths))]
         assert max(waiting) < batch_size
         assert all(len(group.rows) == batch_size for group in groups)  # full, until the end
-    groups += buckets.flush()
+    groups += taken(buckets.flush())
 
     assert sorted(row for group in groups for row in group.rows.tolist()) == sorted(chosen)
     for group in groups:
         assert [chosen[row] for row in group.rows.tolist()] == [group.i] * len(group.rows)
-        torch.testing.assert_close(group.clips, clips_of(group.rows))
         torch.testing.assert_close(group.logits[:, 0], group.rows.float())
         assert (group.logits[:, 1] == LENGTHS[group.i].h).all()
     assert sum(model.sizes) == len(chosen) and max(model.sizes) <= batch_size
-    assert not list(buckets.flush()) and not any(buckets.waiting)
+    assert not list(buckets.flush()) and not len(buckets)
 
 
 def test_clips_of_one_length_stay_in_order() -> None:

@@ -211,7 +211,7 @@ def evaluate(batches: Iterable[Batch], policies: Mapping[str, Policy], ranks: Ra
     finished = {
         name: (Prediction.joined(run.predictions), run.seconds) for name, run in runs.items() if parts
     }
-    shares = [share for share in gather_objects((parts, skipped, finished), ranks)]
+    shares = gather_objects((parts, skipped, finished), ranks)
     table = _table(
         [part for own, _, _ in shares for part in own], [skip for _, own, _ in shares for skip in own]
     )

@@ -110,7 +110,7 @@ _C.MINE.BATCH_SIZE = 0  # videos a step, over all ranks; 0 = TEST.BATCH_SIZE
 _C.ASSIGNER = CfgNode()
 _C.ASSIGNER.ENABLE = True  # run this stage
 _C.ASSIGNER.MODEL = "tinynet_e"  # a network of timm's EfficientNet family
-_C.ASSIGNER.PRETRAINED = False  # start from timm's ImageNet weights
+_C.ASSIGNER.PRETRAINED = False  # start from timm's ImageNet weights where they can be had, else at random
 _C.ASSIGNER.STAGES = 0  # keep the first n stages of the network; 0 = all
 _C.ASSIGNER.NUM_FRAMES = 8  # frames it looks at, taken from the clip; >= 1
 _C.ASSIGNER.INPUT_SIZE = 112  # px; >= 1

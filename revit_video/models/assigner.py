@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+logger = logging.getLogger(__name__)
 
 
 class TokenLengthAssigner(nn.Module):
@@ -23,7 +26,7 @@ class TokenLengthAssigner(nn.Module):
             late, low-resolution ones.
         num_frames: evenly spaced frames that are read.
         input_size: side to which these frames are shrunk, in pixels.
-        pretrained: start from timm's ImageNet weights.
+        pretrained: start from timm's ImageNet weights where they can be had, else from random ones.
     """
 
     def __init__(
@@ -52,10 +55,15 @@ class TokenLengthAssigner(nn.Module):
 
 def _trunk(model: str, stages: int, pretrained: bool) -> tuple[nn.Module, int]:
     """The convolutional part of a timm network, cut after `stages`, and its output channels."""
-    try:
-        network: Any = timm.create_model(model, pretrained=pretrained, num_classes=0, global_pool="")
-    except RuntimeError as error:
-        raise ValueError(f"assigner model {model!r}: {error}") from None
+    if not timm.is_model(model):
+        raise ValueError(f"assigner model {model!r}: timm has no such model")
+    network: Any = timm.create_model(model, num_classes=0, global_pool="")
+    if pretrained:
+        try:
+            network = timm.create_model(model, pretrained=True, num_classes=0, global_pool="")
+        except Exception as error:  # no weights, no network, no cache: each library has its own
+            reason = str(error).splitlines()[0]
+            logger.warning("no ImageNet weights for %s, starting from random ones: %s", model, reason)
     trunk = network
     if stages:
         if not hasattr(network, "conv_stem") or stages > len(network.blocks):

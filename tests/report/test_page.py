@@ -90,8 +90,15 @@ def test_a_missing_or_empty_file_costs_only_its_sections(
     assert left_out(page(run_dir)) == sections
 
 
-def test_no_files_at_all(tmp_path: Path) -> None:
+def test_an_empty_run_leaves_out_every_section(tmp_path: Path) -> None:
+    (tmp_path / "stats.jsonl").touch()
     assert left_out(page(tmp_path)) == TITLES
+
+
+def test_a_folder_of_no_run(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no run's folder"):
+        write_report(str(tmp_path))
+    assert not list(tmp_path.iterdir())
 
 
 def test_no_folder(tmp_path: Path) -> None:
@@ -153,8 +160,9 @@ def test_repeated_steps_count_once(run_dir: Path) -> None:
 def test_tool(run_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     main = runpy.run_path(str(Path(__file__).parents[2] / "tools" / "report.py"))["main"]
     monkeypatch.setattr("sys.argv", ["report.py", str(run_dir)])
-    assert main() == 0
+    main()
     assert capsys.readouterr().out.strip() == str(run_dir / "report.html")
     monkeypatch.setattr("sys.argv", ["report.py", "nowhere"])
-    assert main() == 2
-    assert capsys.readouterr().err == "report: nowhere: no such folder\n"
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert capsys.readouterr().err == "error: nowhere: no such folder\n"

@@ -62,7 +62,10 @@ def test_output_dir_that_cannot_be_written(tmp_path: Path) -> None:
             prepare_output_dir(str(path))
 
 
-def test_progress_yields_everything_and_says_how_far_it_is(caplog: pytest.LogCaptureFixture) -> None:
+def test_progress_yields_everything_and_says_how_far_it_is(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("revit_video.runtime.logging.LINE_PERIOD", 1e-9)
     with caplog.at_level(logging.INFO):
         bar = progress([5, 6, 7], description="epoch 1")
         seen = []
@@ -70,12 +73,21 @@ def test_progress_yields_everything_and_says_how_far_it_is(caplog: pytest.LogCap
             seen.append(value)
             bar.postfix(loss=0.5)
     assert seen == [5, 6, 7]
-    assert caplog.messages[0].startswith("epoch 1: 0/3")
+    assert caplog.messages[0].startswith("epoch 1: 1/3")
     assert caplog.messages[-1].startswith("epoch 1: 3/3")
     assert caplog.messages[-1].endswith("loss=0.5")
 
 
-def test_progress_ends_its_line_when_the_loop_is_left(caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_done_at_once_needs_no_progress(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        assert list(progress(range(5))) == list(range(5))
+    assert caplog.messages == []
+
+
+def test_progress_ends_when_the_loop_is_left(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("revit_video.runtime.logging.LINE_PERIOD", 1e-9)
     with caplog.at_level(logging.INFO), progress(range(5)) as bar:
         for value in bar:
             if value == 2:

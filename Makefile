@@ -27,7 +27,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3
 
 demo: .venv
 	@$(BIN)/python tools/make_synthetic.py $(DEMO)/videos
-	@$(BIN)/python tools/run_net.py --cfg configs/Synthetic/ReViT_tiny_4x4_48.yaml \
+	@$(BIN)/python tools/run_net.py --cfg configs/Synthetic/ReViT_TimeSformer-tiny_divST_4x4_48.yaml \
 		OUTPUT_DIR $(DEMO) DATA.PATH_TO_DATA_DIR $(DEMO)/videos RNG_SEED $(SEED)
 
 test: lint

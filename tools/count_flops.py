@@ -5,8 +5,9 @@ import os
 from revit_video import flops
 from revit_video.build import files
 from revit_video.build.command import clear_errors, config_parser
-from revit_video.build.model import build_assigner, build_model
+from revit_video.build.model import assigner_spec, build_model
 from revit_video.config import load_cfg
+from revit_video.models.assigner import TokenLengthAssigner
 from revit_video.runtime.logging import prepare_output_dir
 
 
@@ -16,7 +17,7 @@ def main() -> None:
         cfg = load_cfg(arguments.cfg, arguments.opts)
         prepare_output_dir(cfg.OUTPUT_DIR)
         views = cfg.TEST.NUM_ENSEMBLE_VIEWS * cfg.TEST.NUM_SPATIAL_CROPS
-        costs = flops.cost_table(build_model(cfg), views, build_assigner(cfg))
+        costs = flops.cost_table(build_model(cfg), views, TokenLengthAssigner(**assigner_spec(cfg)))
         path = os.path.join(cfg.OUTPUT_DIR, files.FLOPS)
         files.write_json(path, costs)
         print(flops.format_table(costs))

@@ -121,7 +121,8 @@ def load(path: str, device: str = "auto") -> Predictor:
     model.to(place)
     costs = payload["costs"]
     gmacs = [length["gmacs"] for length in costs["lengths"].values()]
-    policy: Policy = Static(model, gmacs, model.lengths[0])
+    batch_size = payload["data"]["num_clips"] * payload["data"]["num_crops"]  # the views of one video
+    policy: Policy = Static(model, gmacs, model.lengths[0], batch_size=batch_size)
     if "assigner" in payload:
         assigner = assigner_from(payload)
         settings = payload["policy"]
@@ -132,6 +133,7 @@ def load(path: str, device: str = "auto") -> Predictor:
             costs["assigner_gmacs"],
             settings["threshold"],
             settings["per_view"],
+            batch_size=batch_size,
         )
     return Predictor(model, policy, payload["data"], place)
 

@@ -94,8 +94,13 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     )
 
 
-def check_resumable(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """ValueError when the training `state` is another optimiser's, whose moments this one cannot use."""
+def check_resumable(optimizer: torch.optim.Optimizer, seed: int, state: dict[str, Any]) -> None:
+    """ValueError when the training `state` is another run's: of another seed, or of another optimiser."""
+    if state["seed"] != seed:
+        raise ValueError(
+            f"RNG_SEED: the run in OUTPUT_DIR has seed {state['seed']}, not {seed}; take another OUTPUT_DIR, "
+            "or train anew with TRAIN.AUTO_RESUME False"
+        )
     theirs, ours = (
         groups[0].keys() for groups in (state["optimizer"]["param_groups"], optimizer.param_groups)
     )

@@ -31,7 +31,7 @@ def train(job: Job) -> None:
     broadcast_parameters(model, ranks)
     training = _training(job, model, batches)
     if state is not None:
-        build.check_resumable(training.optimizer, state)
+        build.check_resumable(training.optimizer, cfg.RNG_SEED, state)
         training.load_state_dict(state)
     if ranks.is_main:
         keep_stats(cfg.OUTPUT_DIR, lambda line: not _is_training(line) or line["epoch"] < training.epoch)

@@ -58,7 +58,12 @@ class Training:
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs beside the weights, taken between epochs."""
-        return {"epoch": self.epoch, "optimizer": self.optimizer.state_dict(), "step": self.step.state_dict()}
+        return {
+            "seed": self.seed,
+            "epoch": self.epoch,
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step.state_dict(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.epoch = state["epoch"]

@@ -165,6 +165,11 @@ def test_a_run_that_is_resumed_with_another_model(own_run: Path, videos: Path) -
     assert message.endswith("is of another model: depth 1 (config: 2)")
 
 
+def test_a_run_that_is_resumed_with_another_seed(own_run: Path, videos: Path) -> None:
+    message = refused(tool("train_net", *options(videos, own_run, "RNG_SEED", 5)))
+    assert message.startswith("error: RNG_SEED: the run in OUTPUT_DIR has seed 0, not 5")
+
+
 def test_a_run_that_is_resumed_with_another_optimizer(own_run: Path, videos: Path) -> None:
     changes = ("SOLVER.MAX_EPOCH", 2, "SOLVER.OPTIMIZING_METHOD", "sgd")
     message = refused(tool("train_net", *options(videos, own_run, *changes)))

@@ -1,4 +1,4 @@
-"""One toy run, shared by all tests that need a trained model."""
+"""One thread for all tests, and one toy run, shared by those that need a trained model."""
 
 from __future__ import annotations
 
@@ -6,9 +6,16 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from revit_video.data.synthetic import write_dataset
 from tests.toy import COUNTS, run_toy
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Bit-identical results need sums in one order."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

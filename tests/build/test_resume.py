@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import revit_video
-from revit_video.build import stages
+from revit_video.build import train as train_stage
 from revit_video.runtime import checkpoint
 from revit_video.train import loop
 from tests.toy import LENGTHS, last_checkpoint, options, run_toy, start_tool, stats_of
@@ -25,7 +25,6 @@ RECIPE = ("SOLVER.MAX_EPOCH", EPOCHS, "TRAIN.EVAL_PERIOD", 2, "MODEL.DROP_RATE",
 
 @pytest.fixture(scope="module")
 def straight(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.set_num_threads(1)
     return run_toy(videos, tmp_path_factory.mktemp("straight"), *RECIPE, stages=["train"])
 
 
@@ -72,7 +71,7 @@ def interrupting(function: Callable[..., Any], call: int) -> Callable[..., Any]:
     ("place", "name", "call"),
     [
         (checkpoint, "save_epoch", 1),  # just after an epoch
-        (stages, "static_top1", 1),  # in a validation
+        (train_stage, "static_top1", 1),  # in a validation
         (loop, "reduce_gradients", 15),  # in the middle of the third epoch
     ],
 )

@@ -6,6 +6,7 @@ from revit_video import flops
 from revit_video.build import files
 from revit_video.build.command import clear_errors, config_parser
 from revit_video.build.model import assigner_spec, build_model
+from revit_video.build.resolve import resolved
 from revit_video.config import load_cfg
 from revit_video.models.assigner import TokenLengthAssigner
 from revit_video.runtime.logging import prepare_output_dir
@@ -14,7 +15,7 @@ from revit_video.runtime.logging import prepare_output_dir
 def main() -> None:
     arguments = config_parser(__doc__).parse_args()
     with clear_errors():
-        cfg = load_cfg(arguments.cfg, arguments.opts)
+        cfg = resolved(load_cfg(arguments.cfg, arguments.opts))
         prepare_output_dir(cfg.OUTPUT_DIR)
         views = cfg.TEST.NUM_ENSEMBLE_VIEWS * cfg.TEST.NUM_SPATIAL_CROPS
         costs = flops.cost_table(build_model(cfg), views, TokenLengthAssigner(**assigner_spec(cfg)))

@@ -18,7 +18,7 @@ from revit_video.adaptive.labels import NONE_CORRECT, MinedLabels, read_labels
 from revit_video.adaptive.policies import Assigned
 from revit_video.build import files
 from revit_video.build import model as build
-from revit_video.build.data import EvalBatches, class_names, video_list
+from revit_video.build.data import EvalBatches, class_names, mine_split, video_list
 from revit_video.build.job import Job, gmacs_of
 from revit_video.data.order import epoch_order
 from revit_video.data.sampling import seeded_generator
@@ -143,7 +143,7 @@ class MinedBatches:
                 "labels.csv labels no clip: no token length is right on any; "
                 "train longer, or mine with MINE.NONE_CORRECT longest"
             )
-        self.videos = video_list(cfg, cfg.MINE.SPLIT)
+        self.videos = video_list(cfg, mine_split(cfg))
         if not _mined_from(mined, self.videos):
             raise ValueError(
                 "labels.csv was mined from another list; mine the labels again (MINE.ENABLE True)"

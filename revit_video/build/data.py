@@ -24,7 +24,24 @@ from revit_video.runtime.distributed import Ranks
 
 def class_names(cfg: CfgNode) -> list[str] | None:
     """From `classes.txt` beside the lists; None without it."""
-    return read_class_names(cfg.DATA.PATH_TO_DATA_DIR, cfg.MODEL.NUM_CLASSES)
+    return read_class_names(cfg.DATA.PATH_TO_DATA_DIR, cfg.MODEL.NUM_CLASSES or None)
+
+
+def num_classes(cfg: CfgNode) -> int:
+    """How many classes the data folder names.
+
+    Raises:
+        ValueError: it names none.
+    """
+    names = class_names(cfg)
+    if not names:
+        raise ValueError("MODEL.NUM_CLASSES 0: the data folder has no classes.txt to count them in")
+    return len(names)
+
+
+def mine_split(cfg: CfgNode) -> str:
+    """The list whose token-length labels are mined."""
+    return cfg.MINE.HOLDOUT or "train"
 
 
 def video_list(cfg: CfgNode, split: str) -> LabeledVideoPaths:
@@ -37,10 +54,10 @@ def video_list(cfg: CfgNode, split: str) -> LabeledVideoPaths:
     if not folder or not g_pathmgr.isdir(folder):
         raise ValueError(f"DATA.PATH_TO_DATA_DIR: no such folder: {folder!r}")
     path = os.path.join(folder, f"{split}.csv")
-    if split == cfg.MINE.SPLIT and split not in ("train", "val", "test") and not g_pathmgr.isfile(path):
+    if split == cfg.MINE.HOLDOUT and split not in ("train", "val", "test") and not g_pathmgr.isfile(path):
         raise ValueError(
             f"{path}: no such list; put clips there that the backbone is not trained on, "
-            "name another list with MINE.SPLIT, or mine the training list with MINE.SPLIT train"
+            "name another list with MINE.HOLDOUT, or mine the training list itself (MINE.HOLDOUT '')"
         )
     return read_list(path, cfg.DATA.PATH_PREFIX, cfg.DATA.PATH_LABEL_SEPARATOR, cfg.MODEL.NUM_CLASSES)
 
@@ -53,8 +70,8 @@ def check_lists(cfg: CfgNode, stages: Iterable[str]) -> None:
     """
     needed = {
         "train": ["train", "val"] if cfg.TRAIN.EVAL_PERIOD else ["train"],
-        "mine": [cfg.MINE.SPLIT],
-        "assigner": [cfg.MINE.SPLIT, "val"],
+        "mine": [mine_split(cfg)],
+        "assigner": [mine_split(cfg), "val"],
         "test": ["test"],
     }
     for split in dict.fromkeys(split for stage in stages for split in needed[stage]):

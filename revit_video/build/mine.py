@@ -6,7 +6,7 @@ import logging
 
 from revit_video.adaptive.labels import write_labels
 from revit_video.build import files
-from revit_video.build.data import EvalBatches, video_list
+from revit_video.build.data import EvalBatches, mine_split, video_list
 from revit_video.build.job import Job, percents
 from revit_video.evaluate import mined_labels
 from revit_video.runtime import checkpoint
@@ -19,7 +19,7 @@ def mine(job: Job) -> None:
     """Writes the token-length label of every clip of the mining list to labels.csv."""
     cfg = job.cfg
     path, model = job.trained()
-    videos = video_list(cfg, cfg.MINE.SPLIT)
+    videos = video_list(cfg, mine_split(cfg))
     videos_per_batch = cfg.MINE.BATCH_SIZE or cfg.TEST.BATCH_SIZE
     batches = EvalBatches(cfg, videos, job.ranks, cfg.MINE.NUM_CLIPS, 1, videos_per_batch)
     table = job.tabulate(model, "mine", batches)

@@ -9,6 +9,7 @@ from revit_video.build.assigner import assigner
 from revit_video.build.data import check_lists
 from revit_video.build.job import Job
 from revit_video.build.mine import mine
+from revit_video.build.resolve import resolved
 from revit_video.build.test import test
 from revit_video.build.train import train
 from revit_video.config import dump_cfg
@@ -23,6 +24,7 @@ def run(cfg: CfgNode, stages: list[str], command: str) -> None:
     """Runs the named stages on this rank: `train`, `mine`, `assigner`, `test`."""
     ranks = init(cfg.DEVICE)
     try:
+        cfg = resolved(cfg)
         setup(ranks.is_main)
         job = Job(cfg, ranks, command)
         if ranks.is_main:

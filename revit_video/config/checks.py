@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -70,6 +71,10 @@ def numbers(count: int, each: Rule) -> Rule:
     )
 
 
+def none_or(rule: Rule) -> Rule:
+    return Rule(lambda values: not values or rule.holds(values), f"empty, or {rule.words}")
+
+
 POSITIVE = Rule(lambda value: value > 0, "above 0")
 FRACTION = Rule(lambda value: 0 <= value <= 1, "between 0 and 1")
 BELOW_ONE = Rule(lambda value: 0 <= value < 1, "at least 0 and below 1")
@@ -84,7 +89,11 @@ RULES = {
     "OUTPUT_DIR": NOT_EMPTY,
     "LOG_PERIOD": at_least(1),
     "TRAIN.BATCH_SIZE": at_least(1),
+    "TRAIN.METHOD": one_of("revit_b", "revit_e"),
+    "TRAIN.ACCUMULATE": at_least(1),
     "TRAIN.CHECKPOINT_PERIOD": at_least(1),
+    "TRAIN.CHECKPOINT_MINUTES": at_least(0),
+    "TRAIN.EMA_DECAY": BELOW_ONE,
     "TRAIN.EVAL_PERIOD": at_least(0),
     "TEST.BATCH_SIZE": at_least(1),
     "TEST.NUM_ENSEMBLE_VIEWS": at_least(1),
@@ -94,8 +103,12 @@ RULES = {
     "DATA.NUM_FRAMES": at_least(1),
     "DATA.SAMPLING_RATE": at_least(1),
     "DATA.TARGET_FPS": POSITIVE,
-    "DATA.MEAN": numbers(3, FRACTION),
-    "DATA.STD": numbers(3, POSITIVE),
+    "DATA.SPLIT": Rule(
+        lambda shares: len(shares) == 4 and min(shares) >= 0 and math.isclose(sum(shares), 1, abs_tol=1e-6),
+        "4 shares that add up to 1",
+    ),
+    "DATA.MEAN": none_or(numbers(3, FRACTION)),
+    "DATA.STD": none_or(numbers(3, POSITIVE)),
     "DATA.TRAIN_JITTER_SCALES": numbers(2, at_least(1)),
     "DATA.TRAIN_CROP_SIZE": at_least(1),
     "DATA.TEST_CROP_SIZE": at_least(1),
@@ -106,9 +119,10 @@ RULES = {
     "DATA.FRAME_ORDER": one_of("time", "shuffled", "first", "last"),
     "DATA.MAX_SKIPPED_FRACTION": FRACTION,
     "DATA_LOADER.NUM_WORKERS": at_least(0),
+    "DATA_LOADER.TIMEOUT": at_least(0),
     "DATA_LOADER.PREFETCH_FACTOR": at_least(1),
     "MODEL.ARCH": one_of("timesformer_base", "timesformer_base_hr", "timesformer_tiny"),
-    "MODEL.NUM_CLASSES": at_least(1),
+    "MODEL.NUM_CLASSES": at_least(0),
     "MODEL.EMBED_DIM": at_least(0),
     "MODEL.DEPTH": at_least(0),
     "MODEL.NUM_HEADS": at_least(0),
@@ -124,7 +138,7 @@ RULES = {
     "REVIT.DISTILL.TAU": POSITIVE,
     "REVIT.DISTILL.LAMBDA": FRACTION,
     "REVIT.DISTILL.MIN_TEACHER_TOP1": PERCENT,
-    "MINE.SPLIT": NOT_EMPTY,
+    "MINE.FOLDS": Rule(lambda k: k == 0 or k >= 2, "0 or at least 2"),
     "MINE.NUM_CLIPS": at_least(1),
     "MINE.NONE_CORRECT": one_of("longest", "drop"),
     "MINE.BATCH_SIZE": at_least(0),
@@ -147,6 +161,7 @@ RULES = {
     "ADAPTIVE.DECISION": one_of("video", "view"),
     "SOLVER.OPTIMIZING_METHOD": one_of("sgd", "adamw"),
     "SOLVER.BASE_LR": POSITIVE,
+    "SOLVER.BASE_LR_BATCH_SIZE": at_least(0),
     "SOLVER.LR_POLICY": one_of("steps_with_relative_lrs", "cosine"),
     "SOLVER.MAX_EPOCH": at_least(1),
     "SOLVER.MOMENTUM": BELOW_ONE,
@@ -210,15 +225,24 @@ def check_heads(cfg: CfgNode) -> Iterator[Mistake]:
 
 def check_batches(cfg: CfgNode) -> Iterator[Mistake]:
     ranks = max(1, cfg.NUM_GPUS)
-    for key in ("TRAIN.BATCH_SIZE", "ASSIGNER.BATCH_SIZE"):
-        if get(cfg, key) % ranks:
-            yield Mistake((key, "NUM_GPUS"), f"must be a multiple of NUM_GPUS {ranks}, got {get(cfg, key)}")
-    if cfg.DATA.REVERSED_CLASSES and cfg.TRAIN.BATCH_SIZE % ranks == 0 and cfg.TRAIN.BATCH_SIZE // ranks % 2:
+    if cfg.ASSIGNER.BATCH_SIZE % ranks:
         yield Mistake(
-            ("TRAIN.BATCH_SIZE", "NUM_GPUS", "DATA.REVERSED_CLASSES"),
-            "must be even on every rank: with DATA.REVERSED_CLASSES each clip is there twice; "
-            f"got {cfg.TRAIN.BATCH_SIZE} on {ranks}",
+            ("ASSIGNER.BATCH_SIZE", "NUM_GPUS"),
+            f"must be a multiple of NUM_GPUS {ranks}, got {cfg.ASSIGNER.BATCH_SIZE}",
         )
+    if cfg.TRAIN.METHOD == "revit_e" and ranks > 1:
+        lengths = len(cfg.REVIT.TOKEN_LENGTHS)
+        if ranks % lengths:
+            words = f"revit_e needs a rank for each token length, a multiple of {lengths}; got"
+            yield Mistake(("NUM_GPUS", "TRAIN.METHOD", "REVIT.TOKEN_LENGTHS"), f"{words} {ranks}")
+            return
+        ranks //= lengths
+    parts = ranks * max(1, cfg.TRAIN.ACCUMULATE) * (2 if cfg.DATA.REVERSED_CLASSES else 1)
+    if cfg.TRAIN.BATCH_SIZE % parts:
+        keys = ("TRAIN.BATCH_SIZE", "NUM_GPUS", "TRAIN.METHOD", "TRAIN.ACCUMULATE", "DATA.REVERSED_CLASSES")
+        twice = ", each clip being there twice (DATA.REVERSED_CLASSES)" if cfg.DATA.REVERSED_CLASSES else ""
+        shared = f"{ranks} shares (NUM_GPUS) of {cfg.TRAIN.ACCUMULATE} parts (TRAIN.ACCUMULATE){twice}"
+        yield Mistake(keys, f"must be a multiple of {parts}: {shared}; got {cfg.TRAIN.BATCH_SIZE}")
 
 
 def check_reversed_classes(cfg: CfgNode) -> Iterator[Mistake]:

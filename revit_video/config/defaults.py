@@ -21,12 +21,17 @@ _C.TENSORBOARD.ENABLE = True  # write the scalars of stats.jsonl for TensorBoard
 # ---- Training the backbone -------------------------------------------------------------------------------
 _C.TRAIN = CfgNode()
 _C.TRAIN.ENABLE = True  # run this stage
-_C.TRAIN.BATCH_SIZE = 64  # clips a step, over all ranks; a multiple of NUM_GPUS
+_C.TRAIN.BATCH_SIZE = 64  # clips a step, over all ranks; a multiple of NUM_GPUS and of ACCUMULATE
+_C.TRAIN.METHOD = "revit_b"  # revit_b (each rank reads all lengths in turn) | revit_e (a rank a length)
+_C.TRAIN.ACCUMULATE = 1  # parts that a step's clips are read in, one after the other, to save memory; >= 1
 _C.TRAIN.AUTO_RESUME = True  # go on from the last checkpoint in OUTPUT_DIR
 _C.TRAIN.CHECKPOINT_PERIOD = 1  # epochs between two checkpoints; >= 1
+_C.TRAIN.CHECKPOINT_MINUTES = 30.0  # minutes between two checkpoints within an epoch; 0 = none
 _C.TRAIN.EVAL_PERIOD = 1  # epochs between two validations; 0 = never
-_C.TRAIN.CHECKPOINT_FILE_PATH = ""  # a checkpoint of revit_video to start from; empty = from scratch
+_C.TRAIN.CHECKPOINT_FILE_PATH = ""  # weights to start from: a checkpoint of revit_video or TimeSformer, a
+#   transformers folder, a ViT's .pth or .safetensors, or timm:<name>; empty = from scratch
 _C.TRAIN.MIXED_PRECISION = True  # bfloat16 autocast, on a GPU only
+_C.TRAIN.EMA_DECAY = 0.0  # of the moving average of the weights, which is then what is tested; 0 = none, < 1
 
 # ---- Testing: every policy on the test list --------------------------------------------------------------
 _C.TEST = CfgNode()
@@ -39,14 +44,16 @@ _C.TEST.POLICIES = ["static", "assigned", "random", "cascade", "oracle"]  # any 
 
 # ---- From a video file to a clip -------------------------------------------------------------------------
 _C.DATA = CfgNode()
-_C.DATA.PATH_TO_DATA_DIR = ""  # folder of train.csv, val.csv, test.csv and, if mined apart, mine.csv
+_C.DATA.PATH_TO_DATA_DIR = ""  # folder of the lists train.csv, mine.csv, val.csv and test.csv, or of such
+#   folders with a folder a class in each, or of the classes' folders themselves, to be split by SPLIT
+_C.DATA.SPLIT = [0.6, 0.15, 0.1, 0.15]  # shares of train, mine, val and test in a folder that has no lists
 _C.DATA.PATH_PREFIX = ""  # put before every path in the lists
 _C.DATA.PATH_LABEL_SEPARATOR = " "  # between path and label in the lists
 _C.DATA.NUM_FRAMES = 8  # frames a clip; >= 1
 _C.DATA.SAMPLING_RATE = 32  # frames at TARGET_FPS from one frame of the clip to the next; >= 1
 _C.DATA.TARGET_FPS = 30.0  # frames a second in which SAMPLING_RATE counts; > 0
-_C.DATA.MEAN = [0.45, 0.45, 0.45]  # subtracted from R, G, B, in 0..1
-_C.DATA.STD = [0.225, 0.225, 0.225]  # then divided by; > 0
+_C.DATA.MEAN = []  # subtracted from R, G, B, in 0..1; empty = the checkpoint's, without one 0.45 each
+_C.DATA.STD = []  # then divided by; > 0; empty = likewise, 0.225 each
 _C.DATA.TRAIN_JITTER_SCALES = [256, 320]  # px, range of the short side; ascending, >= the crop
 _C.DATA.TRAIN_CROP_SIZE = 224  # px, the model's input
 _C.DATA.TEST_CROP_SIZE = 224  # px, equal to TRAIN_CROP_SIZE: a model has one input size
@@ -64,22 +71,23 @@ _C.DATA.MAX_SKIPPED_FRACTION = 0.1  # unreadable videos, as a fraction, above wh
 _C.DATA_LOADER = CfgNode()
 _C.DATA_LOADER.NUM_WORKERS = 4  # decoding processes a rank; 0 = decode in the rank itself
 _C.DATA_LOADER.PIN_MEMORY = True  # page-locked batches, for faster copies to a GPU
+_C.DATA_LOADER.TIMEOUT = 60.0  # seconds that decoding a video may take; then it counts as unreadable; 0 = any
 _C.DATA_LOADER.PREFETCH_FACTOR = 2  # batches ahead, per worker; >= 1
 
 # ---- The model -------------------------------------------------------------------------------------------
 _C.MODEL = CfgNode()
 _C.MODEL.ARCH = "timesformer_base"  # preset: timesformer_base | timesformer_base_hr | timesformer_tiny
-_C.MODEL.NUM_CLASSES = 400  # >= 1
+_C.MODEL.NUM_CLASSES = 400  # 0 = as many as the data folder names
 _C.MODEL.EMBED_DIM = 0  # width; 0 = the preset's
 _C.MODEL.DEPTH = 0  # blocks; 0 = the preset's
 _C.MODEL.NUM_HEADS = 0  # attention heads, a divisor of the width; 0 = the preset's
 _C.MODEL.MLP_RATIO = 0.0  # hidden width of the MLPs over the width; 0 = the preset's
 _C.MODEL.DROP_RATE = 0.0  # dropout; 0..1, 1 excluded
 _C.MODEL.DROP_PATH = 0.1  # stochastic depth of the last block, rising linearly to it; 0..1, 1 excluded
-_C.MODEL.POS_INIT = (
-    "normal"  # position embeddings start as noise, as TimeSformer's, or as waves: normal | sincos
-)
+_C.MODEL.POS_INIT = "normal"  # how position embeddings start: normal (noise) | sincos (waves)
 _C.MODEL.QK_INIT_GAIN = 1.0  # factor on the initial query and key weights; > 0
+_C.MODEL.ACT_CHECKPOINT = False  # training: compute blocks twice rather than keep all they computed
+_C.MODEL.COMPILE = False  # torch.compile, once for each token length
 
 _C.TIMESFORMER = CfgNode()
 _C.TIMESFORMER.ATTENTION_TYPE = "divided_space_time"  # divided_space_time | joint_space_time | space_only
@@ -101,7 +109,8 @@ _C.REVIT.DISTILL.MIN_TEACHER_TOP1 = 0.0  # percent; distil once the longest leng
 # ---- Mining token-length labels --------------------------------------------------------------------------
 _C.MINE = CfgNode()
 _C.MINE.ENABLE = True  # run this stage
-_C.MINE.SPLIT = "mine"  # the list <split>.csv; "train" mines what the backbone was trained on
+_C.MINE.HOLDOUT = "mine"  # list to mine, of clips not trained on; empty = the training list
+_C.MINE.FOLDS = 0  # with no HOLDOUT: mine each of k parts with a model trained on the rest; 0 = as the paper
 _C.MINE.NUM_CLIPS = 1  # clips a video, evenly spread; >= 1
 _C.MINE.NONE_CORRECT = "longest"  # label where no length is right: longest | drop (leave the clip out)
 _C.MINE.BATCH_SIZE = 0  # videos a step, over all ranks; 0 = TEST.BATCH_SIZE
@@ -135,7 +144,8 @@ _C.ADAPTIVE.DECISION = "video"  # one length for all views of a video | one for 
 # ---- Optimisation ----------------------------------------------------------------------------------------
 _C.SOLVER = CfgNode()
 _C.SOLVER.OPTIMIZING_METHOD = "sgd"  # sgd | adamw
-_C.SOLVER.BASE_LR = 0.005  # learning rate at TRAIN.BATCH_SIZE; > 0
+_C.SOLVER.BASE_LR = 0.005  # learning rate; > 0
+_C.SOLVER.BASE_LR_BATCH_SIZE = 0  # TRAIN.BATCH_SIZE that the rates are for; at others they scale; 0 = never
 _C.SOLVER.LR_POLICY = "steps_with_relative_lrs"  # steps_with_relative_lrs | cosine
 _C.SOLVER.STEPS = [0, 11, 14]  # epochs at which the steps begin; from 0, ascending
 _C.SOLVER.LRS = [1.0, 0.1, 0.01]  # the steps' learning rates, as factors of BASE_LR; one for each of STEPS

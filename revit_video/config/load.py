@@ -175,7 +175,7 @@ def _coerce(value: Any, default: Any) -> Any:
     """`value` as the type of `default`: an int serves for a float, a tuple for a list; else ValueError."""
     wanted = type(default)
     if wanted is list and isinstance(value, list | tuple):
-        return [_coerce(element, default[0]) for element in value]
+        return [_coerce(element, default[0] if default else 0.0) for element in value]  # empty: of numbers
     if wanted is float and isinstance(value, int | str) and not isinstance(value, bool):
         with suppress(ValueError):  # text as well: YAML 1.1 reads 1e-4 as text
             value = float(value)

@@ -78,18 +78,18 @@ def read_folder(path: str) -> LabeledVideoPaths:
     return LabeledVideoPaths.from_directory(path)
 
 
-def read_class_names(data_dir: str, num_classes: int) -> list[str] | None:
+def read_class_names(data_dir: str, num_classes: int | None = None) -> list[str] | None:
     """Class names from `classes.txt` in `data_dir`, one a line in the order of the labels; None without it.
 
     Raises:
-        ValueError: it does not hold `num_classes` names.
+        ValueError: it does not hold `num_classes` names, if that is given.
     """
     path = os.path.join(data_dir, "classes.txt")
     if not g_pathmgr.isfile(path):
         return None
     with g_pathmgr.open(path, "r") as file:
         names = [line.strip() for line in file if line.strip()]
-    if len(names) != num_classes:
+    if num_classes is not None and len(names) != num_classes:
         raise ValueError(f"{path} names {len(names)} classes, the model has {num_classes}")
     return names
 

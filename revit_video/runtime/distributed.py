@@ -103,11 +103,32 @@ def _as_one_error(error: ChildFailedError) -> Exception:
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those that work on one run."""
+    """This process among those that work on one run.
+
+    Attributes:
+        length_size: how many ranks train on the same clips, each at a token length of its own (ReViT-E);
+            1 where every rank reads all lengths.
+    """
 
     rank: int
     world_size: int
     device: torch.device
+    length_size: int = 1
+
+    @property
+    def data_size(self) -> int:
+        """Into how many shares a training batch is split."""
+        return self.world_size // self.length_size
+
+    @property
+    def data_rank(self) -> int:
+        """Which share this rank trains on."""
+        return self.rank // self.length_size
+
+    @property
+    def length_rank(self) -> int:
+        """Which token length this rank trains, 0 the longest, if each has one of its own."""
+        return self.rank % self.length_size
 
     @property
     def is_main(self) -> bool:
@@ -158,19 +179,32 @@ def shutdown() -> None:
 # ---- What ranks tell each other --------------------------------------------------------------------------
 
 
-def reduce_gradients(parameters: Iterable[nn.Parameter], ranks: Ranks) -> None:
-    """Replace every gradient by its mean over the ranks.
+def reduce_gradients(
+    parameters: Iterable[nn.Parameter], ranks: Ranks, parts: int = 1, stop: bool = False
+) -> bool:
+    """Replace every gradient by its sum over the ranks, divided by `ranks.data_size * parts`.
 
-    A rank that has no gradient for a parameter counts as zeros, and gets the mean if any other rank has one;
-    so afterwards all ranks have gradients for the same parameters, with the same values.
+    That is the mean over the shares of the batch and its `parts` (gradient accumulation), and the sum over
+    the token lengths where each has a rank of its own. A rank that has no gradient for a parameter counts as
+    zeros, and gets the sum if any other rank has one; so afterwards all ranks have gradients for the same
+    parameters, with the same values.
+
+    Returns:
+        Whether any rank gave `stop`: all ranks learn in the same step that one of them was told to end.
     """
-    if ranks.world_size == 1:
-        return
     parameters = [parameter for parameter in parameters if parameter.requires_grad]
-    used = torch.tensor([p.grad is not None for p in parameters], dtype=torch.int32, device=ranks.device)
+    if ranks.world_size == 1:
+        if parts > 1:
+            for parameter in parameters:
+                if parameter.grad is not None:
+                    parameter.grad /= parts
+        return stop
+    flags = [*(p.grad is not None for p in parameters), stop]
+    used = torch.tensor(flags, dtype=torch.int32, device=ranks.device)
     dist.all_reduce(used, dist.ReduceOp.MAX)
+    *used_by_any, stop_all = used.tolist()
     gradients = []
-    for parameter, used_somewhere in zip(parameters, used.tolist(), strict=True):
+    for parameter, used_somewhere in zip(parameters, used_by_any, strict=True):
         if used_somewhere:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
@@ -178,9 +212,10 @@ def reduce_gradients(parameters: Iterable[nn.Parameter], ranks: Ranks) -> None:
     for bucket in _buckets(gradients):
         flat = torch.cat([gradient.flatten() for gradient in bucket])
         dist.all_reduce(flat)
-        flat /= ranks.world_size
+        flat /= ranks.data_size * parts
         for gradient, mean in zip(bucket, flat.split([g.numel() for g in bucket]), strict=True):
             gradient.copy_(mean.view_as(gradient))
+    return bool(stop_all)
 
 
 def _buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:

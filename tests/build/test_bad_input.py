@@ -83,7 +83,7 @@ def append(name: str, text: str) -> Damage:
         (append("train.csv", "train/x.mp4\n"), r"train.csv:25: no label in 'train/x.mp4'"),
         (append("val.csv", "val/x.mp4 left\n"), r"val.csv:13: label 'left' is not a whole number"),
         (append("test.csv", "test/x.mp4 6\n"), r"test.csv:13: label 6 is out of range, allowed is 0 to 5"),
-        (lambda folder: (folder / "mine.csv").unlink(), "mine.csv: no such list; .*MINE.SPLIT"),
+        (lambda folder: (folder / "mine.csv").unlink(), "mine.csv: no such list; .*MINE.HOLDOUT"),
         (lambda folder: (folder / "test.csv").unlink(), "video list not found: .*test.csv"),
         (append("classes.txt", "seventh\n"), "classes.txt names 7 classes, the model has 6"),
     ],
@@ -105,7 +105,7 @@ def test_a_missing_data_folder(folder: str, tmp_path: Path) -> None:
 
 def test_a_missing_training_list_is_not_called_a_mining_list(own_videos: Path, tmp_path: Path) -> None:
     (own_videos / "train.csv").unlink()
-    message = refused(tool("train_net", *options(own_videos, tmp_path / "run", "MINE.SPLIT", "train")))
+    message = refused(tool("train_net", *options(own_videos, tmp_path / "run", "MINE.HOLDOUT", "train")))
     assert message == f"error: video list not found: {own_videos}/train.csv"
 
 
@@ -132,7 +132,7 @@ def test_no_labels_yet(toy_run: Path, videos: Path, tmp_path: Path) -> None:
 
 
 def test_labels_of_another_list(own_run: Path, videos: Path) -> None:
-    message = refused(tool("train_assigner", *options(videos, own_run, "MINE.SPLIT", "test")))
+    message = refused(tool("train_assigner", *options(videos, own_run, "MINE.HOLDOUT", "test")))
     assert "mined from another list" in message
 
 

@@ -188,7 +188,7 @@ def test_reversed_classes_fill_half_of_each_batch(videos: Path, tmp_path: Path) 
 
 
 def test_mining_the_training_list(own_run: Path, videos: Path) -> None:
-    run_toy(videos, own_run, "MINE.SPLIT", "train", stages=["mine", "assigner"])
+    run_toy(videos, own_run, "MINE.HOLDOUT", "", stages=["mine", "assigner"])
     assert len(table_of(own_run / "labels.csv")) == COUNTS["train"]
     assert "/train/" in table_of(own_run / "labels.csv")[0]["video"]
 

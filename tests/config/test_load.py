@@ -140,7 +140,12 @@ def test_wrong_types(key: str, value: object, words: str) -> None:
         ("DATA.TRAIN_JITTER_SCALES [200,256]", "must ascend from at least DATA.TRAIN_CROP_SIZE 224"),
         ("DATA.TRAIN_JITTER_SCALES [256]", "must be 2 numbers, each at least 1, got [256]"),
         ("MODEL.EMBED_DIM 96 MODEL.NUM_HEADS 5", "MODEL.NUM_HEADS: 5 does not divide EMBED_DIM 96"),
-        ("TRAIN.BATCH_SIZE 6 NUM_GPUS 4", "TRAIN.BATCH_SIZE: must be a multiple of NUM_GPUS 4, got 6"),
+        ("TRAIN.BATCH_SIZE 6 NUM_GPUS 4", "TRAIN.BATCH_SIZE: must be a multiple of 4: 4 shares"),
+        ("TRAIN.BATCH_SIZE 4 TRAIN.ACCUMULATE 3", "must be a multiple of 3: 1 shares (NUM_GPUS) of 3 parts"),
+        ("TRAIN.METHOD revit_e NUM_GPUS 3", "NUM_GPUS: revit_e needs a rank for each token length"),
+        ("ASSIGNER.BATCH_SIZE 6 NUM_GPUS 4", "ASSIGNER.BATCH_SIZE: must be a multiple of NUM_GPUS 4, got 6"),
+        ("DATA.SPLIT [0.5,0.5,0.5,0.5]", "DATA.SPLIT: must be 4 shares that add up to 1"),
+        ("DATA.MEAN [0.5]", "DATA.MEAN: must be empty, or 3 numbers"),
         ("SOLVER.LRS [1]", "one for each of SOLVER.STEPS [0, 11, 14] is needed"),
         ("SOLVER.STEPS [1,2,3]", "must start at 0 and ascend"),
         ("SOLVER.STEPS [0,3,3]", "must start at 0 and ascend"),
@@ -150,7 +155,10 @@ def test_wrong_types(key: str, value: object, words: str) -> None:
         ("DATA.REVERSED_CLASSES [[0,1],[1,2]]", "a class may be in one pair only"),
         ("DATA.REVERSED_CLASSES [[0,400]]", "classes are 0 to 399 (MODEL.NUM_CLASSES), got [400]"),
         ("DATA.REVERSED_CLASSES [0,1]", "must be pairs of classes"),
-        ("DATA.REVERSED_CLASSES [[0,1]] TRAIN.BATCH_SIZE 6 NUM_GPUS 2", "must be even on every rank"),
+        (
+            "DATA.REVERSED_CLASSES [[0,1]] TRAIN.BATCH_SIZE 6 NUM_GPUS 2",
+            "must be a multiple of 4: 2 shares (NUM_GPUS) of 1 parts",
+        ),
     ],
 )
 def test_illegal_values_and_combinations(opts: str, mistake: str) -> None:

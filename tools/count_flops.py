@@ -18,7 +18,9 @@ def main() -> None:
         cfg = resolved(load_cfg(arguments.cfg, arguments.opts))
         prepare_output_dir(cfg.OUTPUT_DIR)
         views = cfg.TEST.NUM_ENSEMBLE_VIEWS * cfg.TEST.NUM_SPATIAL_CROPS
-        costs = flops.cost_table(build_model(cfg), views, TokenLengthAssigner(**assigner_spec(cfg)))
+        # With one length there is nothing to assign.
+        assigner = TokenLengthAssigner(**assigner_spec(cfg)) if len(cfg.REVIT.TOKEN_LENGTHS) > 1 else None
+        costs = flops.cost_table(build_model(cfg), views, assigner)
         path = os.path.join(cfg.OUTPUT_DIR, files.FLOPS)
         files.write_json(path, costs)
         print(flops.format_table(costs))

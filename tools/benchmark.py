@@ -1,0 +1,45 @@
+"""Measures speed against its floor and its target: `python tools/benchmark.py SUITE`."""
+
+import argparse
+import platform
+
+import simplejson
+import torch
+
+from revit_video.benchmark.suites import SUITES
+from revit_video.benchmark.timing import as_json, format_rows
+from revit_video.build.command import clear_errors
+from revit_video.runtime.checkpoint import atomic_write_text
+from revit_video.runtime.distributed import init
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("suite", choices=list(SUITES), metavar="SUITE", help=", ".join(SUITES))
+    parser.add_argument(
+        "--device", default="auto", choices=("auto", "cpu", "cuda"), help="default: a GPU if there is one"
+    )
+    parser.add_argument("--rounds", type=int, default=7, metavar="N", help="default: %(default)s")
+    parser.add_argument("--json", metavar="FILE", help="write the figures there as well")
+    arguments = parser.parse_args()
+    with clear_errors():
+        if arguments.rounds < 1:
+            raise ValueError(f"--rounds: must be at least 1, got {arguments.rounds}")
+        device = init(arguments.device).device
+        print(f"{arguments.suite} on {describe(device)}, {arguments.rounds} rounds\n")
+        rows = SUITES[arguments.suite](device, arguments.rounds)
+        print(format_rows(rows))
+        if arguments.json:
+            content = {"suite": arguments.suite, "device": describe(device), "rows": as_json(rows)}
+            atomic_write_text(arguments.json, simplejson.dumps(content, indent=2) + "\n")
+
+
+def describe(device: torch.device) -> str:
+    """The device, how many threads of it are used and the version of torch."""
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
+    return f"CPU ({platform.machine()}, {torch.get_num_threads()} threads), torch {torch.__version__}"
+
+
+if __name__ == "__main__":
+    main()

@@ -9,7 +9,7 @@ DECORD_WHEELS = (
     "(sys_platform == 'linux' and platform_machine == 'x86_64')"
     " or (sys_platform == 'win32' and platform_machine == 'AMD64')"
 )
-TEST = ["pytest>=8", "ruff>=0.6", "mypy>=1.11", "import-linter>=2.1"]
+TEST = ["pytest>=8", "ruff>=0.6", "mypy>=1.11", "import-linter>=2.1", "transformers>=4.40"]
 
 setup(
     name="revit_video",
@@ -27,6 +27,8 @@ setup(
         "av>=14.2",
         f"decord>=0.6; {DECORD_WHEELS}",
         "timm>=1.0.9",
+        "pillow>=10",
+        "safetensors>=0.4",
         "fvcore>=0.1.5.post20221221",
         "iopath>=0.1.10",
         "simplejson>=3.17",

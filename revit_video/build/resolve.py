@@ -2,23 +2,60 @@
 
 from __future__ import annotations
 
+import logging
+import os
+from collections.abc import Sequence
+from typing import Any
+
 from fvcore.common.config import CfgNode
 
+from revit_video.build import files
 from revit_video.build.data import num_classes
+from revit_video.build.pretrained import clip_data
+from revit_video.runtime import checkpoint
 
 MEAN, STD = [0.45] * 3, [0.225] * 3  # TimeSformer's
 
+logger = logging.getLogger(__name__)
 
-def resolved(cfg: CfgNode) -> CfgNode:
+
+def resolved(cfg: CfgNode, stages: Sequence[str] = ()) -> CfgNode:
     """`cfg` with `MODEL.NUM_CLASSES`, `DATA.MEAN` and `DATA.STD` given, frozen.
 
+    Args:
+        stages: what is going to run. The clips are normalised as for the checkpoint that this starts from;
+            with no stage, no checkpoint is looked at.
+
     Raises:
-        ValueError: NUM_CLASSES is 0 and the data folder names no classes.
+        ValueError: NUM_CLASSES is 0 and the data folder names no classes, or the checkpoint cannot be read.
     """
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.NUM_CLASSES = cfg.MODEL.NUM_CLASSES or num_classes(cfg)
-    cfg.DATA.MEAN = cfg.DATA.MEAN or MEAN
-    cfg.DATA.STD = cfg.DATA.STD or STD
+    path = _starting_from(cfg, stages)
+    fill_normalisation(cfg, path, clip_data(path) if path else {})
     cfg.freeze()
     return cfg
+
+
+def fill_normalisation(cfg: CfgNode, path: str, data: dict[str, Any]) -> None:
+    """Sets `DATA.MEAN` and `DATA.STD` where they are empty: the checkpoint's at `path`, else TimeSformer's.
+
+    Says so where the checkpoint does not tell them, or where those that are given are others.
+    """
+    for key, default in (("MEAN", MEAN), ("STD", STD)):
+        theirs, ours = data.get(key.lower()), cfg.DATA[key]
+        if not ours:
+            cfg.DATA[key] = [float(value) for value in theirs or default]
+            if path and not theirs:
+                logger.info("%s does not tell DATA.%s; %s is taken, TimeSformer's", path, key, default)
+        elif theirs and any(abs(one - other) > 1e-3 for one, other in zip(ours, theirs, strict=True)):
+            logger.info("warning: DATA.%s is %s, but %s was trained with %s", key, ours, path, list(theirs))
+
+
+def _starting_from(cfg: CfgNode, stages: Sequence[str]) -> str:
+    """The checkpoint whose model reads the clips of this run first; empty if there is none."""
+    own = checkpoint.latest(os.path.join(cfg.OUTPUT_DIR, files.CHECKPOINTS)) or ""
+    if "train" in stages:
+        return (own if cfg.TRAIN.AUTO_RESUME else "") or cfg.TRAIN.CHECKPOINT_FILE_PATH
+    return (cfg.TEST.CHECKPOINT_FILE_PATH or own) if stages else ""

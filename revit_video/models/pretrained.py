@@ -1,0 +1,372 @@
+"""Weights of other models in ours, every one accounted for.
+
+The names of TimeSformer are the common ones: `blocks.0.temporal_attn.qkv.weight`, `pos_embed`, `head.weight`.
+A ViT of timm has the same, without the temporal ones; transformers' are renamed; a ReViT, read at one of its
+token lengths, is a TimeSformer (`at_length`).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from timm.layers import resample_abs_pos_embed, resample_patch_embed
+from torch import Tensor
+
+from revit_video.length import TokenLength
+from revit_video.models.revit import ReViT
+
+State = Mapping[str, Tensor]
+
+OWN_TO_LENGTH = re.compile(r"((?:^|\.)(?:norm[12]?|temporal_norm1|patch_embed|pos_embed))\.(\d+)")
+# What has no counterpart starts as a copy of something else. Temporal parts: TimeSformer's way to start
+# from an image model. The distillation token and its head: as a twin of the class token, it lets the mean of
+# both heads be a pretrained answer from the first step; the two losses then pull the twins apart.
+TEMPORAL_TWINS = {".temporal_norm1.": ".norm1.", ".temporal_attn.": ".attn."}
+DISTILLATION_TWINS = {"dist_token": "cls_token", "head_dist.": "head."}
+ZERO_IN_IMAGE_MODELS = (".temporal_fc.", "time_embed")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Weights to start from.
+
+    Attributes:
+        name: what messages call it, such as its path.
+        lengths: its token lengths, longest first; a single one, unless it is a ReViT.
+        states: for each of them, the weights under TimeSformer's names.
+        attention: its kind of blocks; None for an image model, which serves for every kind.
+        num_heads: None where it does not tell.
+        data: what it tells of its clips, under the names of a checkpoint: `mean`, `std`, `class_names` ...
+        spec: a ReViT's arguments; None for other models.
+        notes: what else is to be said of it.
+    """
+
+    name: str
+    lengths: tuple[TokenLength, ...]
+    states: tuple[State, ...]
+    attention: str | None = None
+    num_heads: int | None = None
+    data: dict[str, Any] = field(default_factory=dict)
+    spec: dict[str, Any] | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def num_classes(self) -> int:
+        """0 without a head."""
+        head = self.states[0].get("head.weight")
+        return 0 if head is None else len(head)
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """The arguments of `ReViT` that must be the same; None for what it leaves open."""
+        state = self.states[0]
+        width, hidden = state["cls_token"].shape[-1], state.get("blocks.0.mlp.fc1.weight")
+        blocks = {name.split(".")[1] for name in state if name.startswith("blocks.")}
+        return {
+            "embed_dim": width,
+            "depth": len(blocks),
+            "num_heads": self.num_heads,
+            "mlp_ratio": None if hidden is None else len(hidden) / width,
+            "attention": self.attention,
+        }
+
+
+def single_length(name: str, state: State, **known: Any) -> Source:
+    """The source of an image model or a TimeSformer, `state` being under TimeSformer's names.
+
+    Raises:
+        ValueError: it is neither, or its grid is not square.
+    """
+    absent = [key for key in ("cls_token", "pos_embed", "patch_embed.proj.weight") if key not in state]
+    if absent:
+        raise ValueError(
+            f"{name} holds no ViT or TimeSformer: it lacks {', '.join(absent)}; it has {patterns(state)}"
+        )
+    if "dist_token" in state:
+        raise ValueError(
+            f"{name} is a distilled DeiT: a distillation token takes part in its attention, but here the "
+            "longest length has none; start from the plain one, such as timm's deit_small_patch16_224"
+        )
+    places = state["pos_embed"].numel() // state["cls_token"].shape[-1] - 1
+    side = math.isqrt(max(places, 0))
+    if side == 0 or side**2 != places:
+        raise ValueError(
+            f"{name}: pos_embed has {places + 1} places, which are not a class token's and a square grid's"
+        )
+    return Source(name, (TokenLength(side, side),), (state,), **known)
+
+
+def revit_source(name: str, model: ReViT, **known: Any) -> Source:
+    """The source of a ReViT, with all its lengths."""
+    states = tuple(at_length(model, i) for i in range(len(model.lengths)))
+    return Source(name, model.lengths, states, model.attention, sizes_of(model)["num_heads"], **known)
+
+
+@torch.no_grad()
+def at_length(model: ReViT, i: int) -> dict[str, Tensor]:
+    """What length `i` reads, under TimeSformer's names, and `dist_token` and `head_dist` if it has them."""
+    state = {}
+    norm = min(i, len(model.norm) - 1)  # a single one where the lengths share it
+    for name, value in model.state_dict().items():
+        common, own = _common_name(name)
+        if not common.startswith(("patch_embed", "pos_embed")) and own in (None, norm):
+            state[common] = value
+    if i == 0:
+        state = {name: value for name, value in state.items() if "dist" not in name}
+    kernel, bias = model.patch_embed.projection(i)
+    assert bias is not None
+    return state | {
+        "patch_embed.proj.weight": kernel,
+        "patch_embed.proj.bias": bias,
+        "pos_embed": model.pos_embed[i].detach(),
+    }
+
+
+# ---- What became of every weight -------------------------------------------------------------------------
+
+
+@dataclass
+class Report:
+    """What became of every weight; `str()` is a few lines."""
+
+    source: str
+    notes: tuple[str, ...] = ()
+    counts: dict[str, Counter[str]] = field(
+        default_factory=lambda: {
+            verb: Counter() for verb in ("copied", "resampled", "initialised", "ignored")
+        }
+    )
+
+    def add(self, verb: str, name: str, remark: str = "") -> None:
+        """`verb` is `copied`, `resampled`, `initialised` or `ignored`; `remark` says from what, or why."""
+        parts = name.split(".")
+        group = parts[0]
+        if group == "blocks":
+            group = f"blocks.*.{parts[2]}"
+        elif group in ("patch_embed", "pos_embed") and len(parts) > 1:
+            group = ".".join(parts[:2])
+        self.counts[verb][f"{group} ({remark})" if remark else group] += 1
+
+    def __str__(self) -> str:
+        lines = [f"weights of {self.source}"]
+        for verb, groups in self.counts.items():
+            if groups:
+                lines.append(f"  {verb} {groups.total()}: {', '.join(groups)}")
+        return "\n".join(lines + [f"  note: {note}" for note in self.notes])
+
+
+def patterns(names: Iterable[str], most: int = 8) -> str:
+    """`blocks.*.ls1.gamma (12), norm_pre.bias`: names, those of all blocks in one."""
+    counts = Counter(re.sub(r"\.\d+(?=\.)", ".*", name) for name in names)
+    shown = [f"{name} ({count})" if count > 1 else name for name, count in counts.items()]
+    more = [f"{len(shown) - most} more"] if len(shown) > most else []
+    return ", ".join(shown[:most] + more) or "nothing"
+
+
+# ---- Loading ---------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def initialise(model: ReViT, source: Source) -> Report:
+    """Starts every parameter of `model` from `source`; the model's own initial head stays for other classes.
+
+    Embeddings are resampled to the model's grids, kernels (as in FlexiViT) and frames (linearly). Each token
+    length starts from the source's shortest one that is no shorter, or from the longest.
+
+    Raises:
+        ValueError: the source is of another model, lacks weights, or has some that mean nothing here.
+    """
+    _check_sizes(model, source)
+    report = Report(source.name, source.notes)
+    same_classes = source.num_classes == model.num_classes
+    read: set[str] = set()
+    lacking: list[str] = []
+    for name, parameter in model.named_parameters():
+        common, own = _common_name(name)
+        if common.startswith("head") and not same_classes:
+            theirs = source.num_classes or "none"
+            report.add("initialised", name, f"new: {model.num_classes} classes, the source has {theirs}")
+            continue
+        state, grid = _state_for(model, source, common, own)
+        key, remark = _origin(common, source, state)
+        if key is None and remark:
+            parameter.zero_()
+            report.add("initialised", name, remark)
+            continue
+        if key is None:
+            lacking.append(common)
+            continue
+        read.add(key)
+        target = model.lengths[-1 if own is None else own]
+        value = _fitted(common, state[key], parameter, grid, target)
+        if value.shape != parameter.shape:
+            shapes = [" x ".join(map(str, tensor.shape)) for tensor in (state[key], parameter)]
+            raise ValueError(f"{source.name}: {key} is {shapes[0]}, which does not fit {name}, {shapes[1]}")
+        parameter.copy_(value)
+        if common.startswith("pos_embed"):
+            resampled = grid != target and common != "pos_embed.special"
+        else:
+            resampled = value.shape != state[key].shape
+        report.add("initialised" if remark else "resampled" if resampled else "copied", name, remark)
+    _check_accounted(model, source, read, lacking, report)
+    return report
+
+
+def _check_sizes(model: ReViT, source: Source) -> None:
+    ours = sizes_of(model)
+    differing = [
+        f"{name} {theirs} (here: {ours[name]})"
+        for name, theirs in source.sizes.items()
+        if theirs is not None and theirs != ours[name]
+    ]
+    if differing:
+        raise ValueError(f"{source.name} is of another model: {', '.join(differing)}")
+
+
+def sizes_of(model: ReViT) -> dict[str, Any]:
+    """The arguments that a source must share: width, depth, heads, MLP ratio, attention."""
+    block: Any = model.blocks[0]
+    width = model.cls_token.shape[-1]
+    return {
+        "embed_dim": width,
+        "depth": len(model.blocks),
+        "num_heads": block.attn.num_heads,
+        "mlp_ratio": block.mlp.fc1.out_features / width,
+        "attention": model.attention,
+    }
+
+
+def _check_accounted(
+    model: ReViT, source: Source, read: set[str], lacking: Sequence[str], report: Report
+) -> None:
+    """Whatever of the source was not read is in the report, or in an error."""
+    left = [name for name in dict.fromkeys(k for state in source.states for k in state) if name not in read]
+    heads = [name for name in left if name.startswith("head")]
+    if source.num_classes != model.num_classes:
+        for name in heads:
+            report.add("ignored", name)
+        left = [name for name in left if name not in heads]
+    if source.spec is not None:  # ours: all its parts are known, this model may do without some
+        for name in left:
+            report.add("ignored", name)
+        for length in set(source.lengths) - {nearest(source.lengths, length) for length in model.lengths}:
+            report.add("ignored", f"token length {length}")
+        left = []
+    if lacking or left:
+        faults = [f"lacks {patterns(dict.fromkeys(lacking))}"] if lacking else []
+        faults += [f"has {patterns(left)}, which mean nothing in this model"] if left else []
+        raise ValueError(f"{source.name} {' and '.join(faults)}")
+
+
+def _common_name(name: str) -> tuple[str, int | None]:
+    """`blocks.0.norm1.1.bias` -> `("blocks.0.norm1.bias", 1)`; None where all lengths share it."""
+    match = OWN_TO_LENGTH.search(name)
+    if match is None:
+        return name, None
+    return name[: match.end(1)] + name[match.end() :], int(match[2])
+
+
+def nearest(lengths: Sequence[TokenLength], wanted: TokenLength) -> TokenLength:
+    """The shortest of `lengths` (longest first) that is no shorter than `wanted`, or the longest."""
+    longer = [length for length in lengths if length.count >= wanted.count]
+    return longer[-1] if longer else lengths[0]
+
+
+def _state_for(model: ReViT, source: Source, common: str, own: int | None) -> tuple[State, TokenLength]:
+    """Where a parameter comes from. What all lengths share is in the shortest length's embeddings' shape."""
+    if own is None and not common.startswith(("patch_embed", "pos_embed")):
+        return source.states[-1], source.lengths[-1]
+    grid = nearest(source.lengths, model.lengths[-1 if own is None else own])
+    return source.states[source.lengths.index(grid)], grid
+
+
+def _origin(common: str, source: Source, state: State) -> tuple[str | None, str]:
+    """The name of the weights to start from and, where it is another's, the remark; `(None, "")`: nothing."""
+    image = source.attention is None
+    key = "pos_embed" if common.startswith("pos_embed") else common
+    if key in state:
+        return key, ""
+    if image and any(part in common for part in ZERO_IN_IMAGE_MODELS):
+        return None, "zero"
+    for part, twin in {**DISTILLATION_TWINS, **(TEMPORAL_TWINS if image else {})}.items():
+        if part in common and (key := common.replace(part, twin)) in state:
+            return key, f"as {twin.strip('.')}"
+    return None, ""
+
+
+def _fitted(common: str, value: Tensor, like: Tensor, grid: TokenLength, target: TokenLength) -> Tensor:
+    """`value` in the shape of the parameter `like`; `grid` and `target` are the lengths of both."""
+    value = value.to(like.dtype)
+    if common.startswith("pos_embed"):
+        return _positions(common, value, like, grid, target)
+    if common == "patch_embed.proj.weight" and value.shape[:2] == like.shape[:2]:
+        return resample_patch_embed(value, list(like.shape[2:]))
+    if common == "time_embed" and value.shape[1] != like.shape[1]:
+        return F.interpolate(value.transpose(1, 2), size=like.shape[1], mode="linear").transpose(1, 2)
+    return value
+
+
+def _positions(common: str, value: Tensor, like: Tensor, grid: TokenLength, target: TokenLength) -> Tensor:
+    """A position embedding of `target` from one `(1, special + N, C)` of `grid`."""
+    count = value.shape[1] - grid.count
+    # The last special token is the distillation token, or the class token where it is to be its twin.
+    special = torch.cat([value[:, :1], value[:, count - 1 : count]], dim=1)
+    if common == "pos_embed.special":
+        return special[:, : like.shape[1]]
+    places = resample_abs_pos_embed(value[:, count:], [target.h, target.w], [grid.h, grid.w], 0)
+    if common == "pos_embed.grid":
+        return places.transpose(1, 2).unflatten(2, (target.h, target.w))
+    return torch.cat([special[:, : like.shape[1] - target.count], places], dim=1)
+
+
+# ---- transformers' names ---------------------------------------------------------------------------------
+
+TRANSFORMERS_NAMES = {
+    "cls_token": "timesformer.embeddings.cls_token",
+    "pos_embed": "timesformer.embeddings.position_embeddings",
+    "time_embed": "timesformer.embeddings.time_embeddings",
+    "patch_embed.proj": "timesformer.embeddings.patch_embeddings.projection",
+    "norm": "timesformer.layernorm",
+    "head": "classifier",
+    # within a block
+    "norm1": "layernorm_before",
+    "attn.qkv": "attention.attention.qkv",
+    "attn.proj": "attention.output.dense",
+    "norm2": "layernorm_after",
+    "mlp.fc1": "intermediate.dense",
+    "mlp.fc2": "output.dense",
+    "temporal_norm1": "temporal_layernorm",
+    "temporal_attn.qkv": "temporal_attention.attention.qkv",
+    "temporal_attn.proj": "temporal_attention.output.dense",
+    "temporal_fc": "temporal_dense",
+}
+
+
+def to_transformers(state: State) -> dict[str, Tensor]:
+    """From TimeSformer's names to those of transformers' `TimesformerForVideoClassification`."""
+    return _renamed(state, "blocks.", "timesformer.encoder.layer.", TRANSFORMERS_NAMES)
+
+
+def from_transformers(state: State) -> dict[str, Tensor]:
+    """Back; names that are not transformers' stay as they are."""
+    if not any(name.startswith("timesformer.") for name in state):  # the model without its head
+        state = {f"timesformer.{name}": value for name, value in state.items()}
+    names = {theirs: ours for ours, theirs in TRANSFORMERS_NAMES.items()}
+    return _renamed(state, "timesformer.encoder.layer.", "blocks.", names)
+
+
+def _renamed(state: State, blocks: str, new_blocks: str, names: Mapping[str, str]) -> dict[str, Tensor]:
+    renamed = {}
+    for name, value in state.items():
+        match = re.fullmatch(rf"({re.escape(blocks)}\d+\.)?(.+?)(\.weight|\.bias)?", name)
+        assert match is not None
+        block, stem, part = (group or "" for group in match.groups())
+        renamed[block.replace(blocks, new_blocks) + names.get(stem, stem) + part] = value
+    return renamed

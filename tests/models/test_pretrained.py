@@ -1,0 +1,315 @@
+"""Other models' weights in ours: their logits, every weight accounted for, and what does not fit refused."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from revit_video.length import TokenLength
+from revit_video.models.presets import preset
+from revit_video.models.pretrained import (
+    Report,
+    Source,
+    at_length,
+    from_transformers,
+    initialise,
+    nearest,
+    patterns,
+    revit_source,
+    single_length,
+    to_transformers,
+)
+from revit_video.models.revit import ReViT
+from tests.peers import random_timesformer, random_vit, randomised
+from tests.tiny import CLASSES, SIZE, random_clips, tiny_revit
+
+SMALL = dict(embed_dim=24, depth=2, num_heads=3, mlp_ratio=2.0, num_classes=CLASSES)
+BASE = dict(hidden_size=768, num_hidden_layers=1, num_attention_heads=12, intermediate_size=3072)
+
+
+def loaded(source: Source, **changes: Any) -> tuple[ReViT, Report]:
+    """A model in float32 that fits tiny sources, started from `source`."""
+    model = tiny_revit(seed=1, **changes).float().eval()
+    return model, initialise(model, source)
+
+
+def vit_source(**changes: Any) -> Source:
+    return single_length("vit", random_vit(**changes).state_dict())
+
+
+def peer_source(peer: Any) -> Source:
+    config = peer.config
+    state = from_transformers(peer.state_dict())
+    return single_length("peer", state, attention=config.attention_type, num_heads=config.num_attention_heads)
+
+
+def close(ours: Tensor, theirs: Tensor) -> None:
+    assert theirs.abs().max() > 0.1
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
+
+
+# ---- Logits ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"num_frames": 8, "image_size": 64, "patch_size": 16},
+        {"attention_type": "joint_space_time"},
+        {**BASE, "image_size": 224, "patch_size": 16, "num_frames": 8},
+        {**BASE, "image_size": 448, "patch_size": 32, "num_frames": 16},
+    ],
+    ids=["small", "8 frames", "joint", "base 8x224", "base 16x448"],
+)
+@torch.no_grad()
+def test_a_timesformer_of_transformers_gives_its_logits(changes: dict[str, Any]) -> None:
+    peer = random_timesformer(**changes)
+    config, grid = peer.config, peer.config.image_size // peer.config.patch_size
+    model = ReViT(
+        num_classes=CLASSES,
+        lengths=[grid],
+        img_size=config.image_size,
+        num_frames=config.num_frames,
+        embed_dim=config.hidden_size,
+        depth=config.num_hidden_layers,
+        num_heads=config.num_attention_heads,
+        mlp_ratio=config.intermediate_size / config.hidden_size,
+        attention=config.attention_type,
+    ).eval()
+    initialise(model, peer_source(peer))
+    clips = torch.randn(1, 3, config.num_frames, config.image_size, config.image_size)
+    close(model(clips, grid).cls, peer(clips.transpose(1, 2)).logits)
+    back = random_timesformer(**changes)
+    back.load_state_dict(to_transformers(at_length(model, 0)))
+    assert all(
+        torch.equal(one, other) for one, other in zip(back.parameters(), peer.parameters(), strict=True)
+    )
+
+
+@torch.no_grad()
+def test_a_space_only_model_of_transformers() -> None:
+    """It has logits for every frame; with equal frames, ours are the same."""
+    peer = random_timesformer(attention_type="space_only")
+    model, _ = loaded(peer_source(peer), attention="space_only")
+    clips = random_clips(1, frames=1).float().expand(-1, -1, 3, -1, -1)
+    close(model(clips, 8).cls.expand(3, -1), peer(clips.transpose(1, 2)).logits)
+
+
+@pytest.mark.parametrize("attention", ["divided_space_time", "space_only"])
+@pytest.mark.parametrize("size", ["small", "base"])
+@torch.no_grad()
+def test_a_still_clip_gives_an_image_models_logits(size: str, attention: str) -> None:
+    large = dict(img_size=224, embed_dim=768, depth=2, num_heads=12, mlp_ratio=4)
+    vit = random_vit(**large, patch_size=16) if size == "base" else random_vit()
+    side, grid = (224, 14) if size == "base" else (SIZE, 8)
+    changes = {**large, "lengths": [14, 7]} if size == "base" else {}
+    model, _ = loaded(single_length("vit", vit.state_dict()), attention=attention, **changes)
+    frame = torch.randn(1, 3, side, side)
+    close(model(frame.unsqueeze(2).expand(-1, -1, 3, -1, -1), grid).cls, vit(frame))
+
+
+@torch.no_grad()
+def test_deit_small_gives_timms_logits() -> None:
+    """An image is a clip of one frame, also for a model of one length and for one of three."""
+    peer = randomised(timm.create_model("deit_small_patch16_224", num_classes=10))
+    image = torch.randn(1, 3, 224, 224)
+    for lengths in ([14], [14, 10, 7]):
+        model = ReViT(num_classes=10, lengths=lengths, attention="space_only", **preset("deit_small")).eval()
+        initialise(model, single_length("deit", peer.state_dict()))
+        close(model(image.unsqueeze(2), 14).logits, peer(image))
+
+
+def test_a_distilled_deit_is_refused() -> None:
+    with torch.device("meta"):
+        peer = timm.create_model("deit_small_distilled_patch16_224")
+    with pytest.raises(ValueError, match="deit is a distilled DeiT: .* start from the plain one"):
+        single_length("deit", peer.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("img_size", "patch"), [(64, 4), (32, 8), (64, 8)], ids=["finer grid", "larger patch", "larger image"]
+)
+@torch.no_grad()
+def test_another_grid_or_kernel_is_resampled_as_timm_does(img_size: int, patch: int) -> None:
+    vit = random_vit()
+    source = single_length("vit", {name: value.clone() for name, value in vit.state_dict().items()})
+    model, report = loaded(source, img_size=img_size, lengths=[img_size // patch])
+    vit.set_input_size(img_size=img_size, patch_size=patch)
+    frame = torch.randn(1, 3, img_size, img_size)
+    close(model(frame.unsqueeze(2).expand(-1, -1, 3, -1, -1), img_size // patch).cls, vit(frame))
+    assert report.counts["resampled"].total() == (patch != 4) + (img_size // patch != 8)
+
+
+@torch.no_grad()
+def test_a_resampled_kernel_on_a_resized_patch_gives_the_same_embedding() -> None:
+    vit = random_vit(img_size=64, patch_size=16)
+    model, _ = loaded(single_length("vit", vit.state_dict()), img_size=64, lengths=[4, 2])
+    (first, bias), (second, _) = (model.patch_embed.projection(i) for i in (0, 1))
+    assert first.shape[2:] == (16, 16) and second.shape[2:] == (32, 32)
+    patch = torch.randn(5, 3, 16, 16)
+    resized = F.interpolate(patch, (32, 32), mode="bicubic", antialias=True)
+    close(F.conv2d(resized, second, bias), F.conv2d(patch, first, bias))
+
+
+@torch.no_grad()
+def test_shorter_lengths_start_as_the_longest() -> None:
+    model, _ = loaded(vit_source(), lengths=[8, 4, 2])
+    for module in model.modules():
+        if isinstance(module, nn.ModuleList) and all(isinstance(norm, nn.LayerNorm) for norm in module):
+            assert all(torch.equal(norm.weight, module[0].weight) for norm in module)
+            assert all(torch.equal(norm.bias, module[0].bias) for norm in module)
+    for i in (1, 2):
+        assert torch.equal(model.pos_embed[i][:, 0], model.pos_embed[0][:, 0])
+        assert torch.equal(model.patch_embed[i].proj.bias, model.patch_embed[0].proj.bias)
+        # The distillation token starts as the class token's twin: the mean of the heads is its answer.
+        output = model(random_clips(2).float(), model.lengths[i])
+        torch.testing.assert_close(output.cls, output.dist)
+
+
+def test_time_embeddings_are_interpolated_linearly() -> None:
+    state = peer_source(random_timesformer(num_frames=4)).states[0]
+    ramp = torch.arange(4.0).view(1, 4, 1).expand(1, 4, 24)
+    source = single_length("peer", {**state, "time_embed": ramp}, attention="divided_space_time")
+    model, report = loaded(source, num_frames=8)
+    assert model.time_embed is not None
+    expected = torch.tensor([0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3])
+    torch.testing.assert_close(model.time_embed[0, :, 0].detach(), expected)
+    assert report.counts["resampled"]["time_embed"] == 1
+    same, report = loaded(source, num_frames=4)
+    assert same.time_embed is not None and torch.equal(same.time_embed, ramp)
+    assert report.counts["copied"]["time_embed"] == 1
+
+
+# ---- Accounting ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shared", [{}, dict(norm="shared", patch_embed="shared", pos_embed="shared")])
+@pytest.mark.parametrize("attention", ["divided_space_time", "joint_space_time", "space_only"])
+def test_every_parameter_is_in_the_report(attention: str, shared: dict[str, Any]) -> None:
+    model, report = loaded(vit_source(), attention=attention, **shared)
+    verbs = ("copied", "resampled", "initialised")
+    assert sum(report.counts[verb].total() for verb in verbs) == len(list(model.parameters()))
+
+
+def test_a_report_is_a_few_lines() -> None:
+    _, report = loaded(vit_source(num_classes=7))
+    lines = str(report).splitlines()
+    assert lines[0] == "weights of vit"
+    assert lines[1].startswith("  copied 41: ") and "blocks.*.attn, " in lines[1]
+    assert lines[2] == "  resampled 2: patch_embed.1, pos_embed.1"
+    assert "blocks.*.temporal_attn (as attn)" in lines[3] and "blocks.*.temporal_fc (zero)" in lines[3]
+    assert "head (new: 5 classes, the source has 7)" in lines[3] and "time_embed (zero)" in lines[3]
+    assert lines[4:] == ["  ignored 2: head"]
+
+
+@pytest.mark.parametrize("theirs", [7, 0])
+def test_a_head_for_other_classes_stays_as_the_model_had_it(theirs: int) -> None:
+    before = tiny_revit(seed=1).float().state_dict()
+    model, report = loaded(vit_source(num_classes=theirs))
+    after = model.state_dict()
+    kept = {name for name in after if torch.equal(after[name], before[name])}
+    assert kept == {f"{head}.{part}" for head in ("head", "head_dist") for part in ("weight", "bias")}
+    assert f"head (new: 5 classes, the source has {theirs or 'none'})" in str(report)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        (dict(init_values=0.1), "has blocks.*.ls1.gamma (2), blocks.*.ls2.gamma (2), which mean nothing"),
+        (dict(qk_norm=True), "blocks.*.attn.q_norm.weight (2)"),
+        (dict(reg_tokens=1), "has reg_token, which mean nothing"),
+        (dict(pre_norm=True), "vit lacks patch_embed.proj.bias"),
+        (dict(pre_norm=True), "has norm_pre.weight, norm_pre.bias"),
+        (dict(global_pool="avg"), "vit lacks norm.weight, norm.bias and has fc_norm.weight, fc_norm.bias"),
+        (dict(qkv_bias=False), "lacks blocks.*.attn.qkv.bias (2), blocks.*.temporal_attn.qkv.bias (2)"),
+        (dict(class_token=False, global_pool="avg"), "vit holds no ViT or TimeSformer: it lacks cls_token"),
+        (dict(no_embed_class=True), "pos_embed has 64 places, which are not a class token's and a square"),
+        (dict(depth=3, embed_dim=48), "another model: embed_dim 48 (here: 24), depth 3 (here: 2)"),
+        (dict(mlp_ratio=4), "vit is of another model: mlp_ratio 4.0 (here: 2.0)"),
+        (dict(in_chans=1), "patch_embed.proj.weight is 24 x 1 x 4 x 4, which does not fit patch_embed.0"),
+    ],
+)
+def test_what_does_not_fit_is_named(changes: dict[str, Any], named: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(named)) as refused:
+        if changes == dict(reg_tokens=1):  # with as many places as a ViT without registers
+            state = vit_source().states[0]
+            loaded(single_length("vit", {**state, "reg_token": state["cls_token"]}))
+        else:
+            loaded(vit_source(**changes))
+    assert "\n" not in str(refused.value)
+
+
+def test_a_timesformer_must_be_whole_and_of_the_same_kind() -> None:
+    source = peer_source(random_timesformer())
+    state = {name: value for name, value in source.states[0].items() if "1.temporal_attn.qkv" not in name}
+    with pytest.raises(ValueError, match=r"peer lacks blocks\.\*\.temporal_attn\.qkv\.weight, "):
+        loaded(single_length("peer", state, attention="divided_space_time"))
+    with pytest.raises(ValueError, match=r"attention divided_space_time \(here: joint_space_time\)"):
+        loaded(source, attention="joint_space_time")
+    with pytest.raises(ValueError, match=r"num_heads 3 \(here: 4\)"):
+        loaded(source, num_heads=4)
+
+
+def test_patterns_are_short() -> None:
+    assert patterns(["blocks.0.a", "blocks.11.a", "b"]) == "blocks.*.a (2), b"
+    assert patterns("abcdefghijk", most=2) == "a, b, 9 more"
+    assert patterns([]) == "nothing"
+
+
+# ---- Our own ---------------------------------------------------------------------------------------------
+
+
+def test_the_same_model_is_copied_whole() -> None:
+    theirs = tiny_revit(seed=2)
+    model, report = loaded(revit_source("own", theirs, spec={}))
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, theirs.state_dict()[name].float()), name
+    assert [verb for verb, groups in report.counts.items() if groups] == ["copied"]
+
+
+@torch.no_grad()
+def test_lengths_in_common_keep_their_own_weights() -> None:
+    theirs = tiny_revit(seed=2, lengths=[8, 4, 2]).float().eval()
+    source = revit_source("own", theirs, spec={})
+    model, report = loaded(source, lengths=[8, 6, 2])
+    clips = random_clips(2).float()
+    for length in (8, 2):
+        torch.testing.assert_close(model(clips, length).logits, theirs(clips, length).logits)
+    assert "pos_embed.1" in report.counts["resampled"] and "token length 4x4" in report.counts["ignored"]
+    without, report = loaded(source, distill_token=False)
+    torch.testing.assert_close(without(clips, 4).cls, logits_alone(theirs, 1, clips))
+    assert report.counts["ignored"]["dist_token"] == 1
+
+
+def logits_alone(model: ReViT, i: int, clips: Tensor) -> Tensor:
+    """The class logits of length `i` by a model of its own, which has no distillation token."""
+    length = model.lengths[i]
+    state = {name: value for name, value in at_length(model, i).items() if "dist" not in name}
+    position = state["pos_embed"]
+    state["pos_embed"] = torch.cat([position[:, :1], position[:, -length.count :]], dim=1)
+    alone = tiny_revit(lengths=[length]).float().eval()
+    initialise(alone, single_length("alone", state, attention=model.attention))
+    return alone(clips, length).cls
+
+
+@pytest.mark.parametrize("kind", ["norm", "patch_embed", "pos_embed"])
+@torch.no_grad()
+def test_at_any_length_it_is_a_timesformer(kind: str) -> None:
+    model = tiny_revit(distill_token=False, **{kind: "shared"}).float().eval()
+    clips = random_clips(2).float()
+    for i, length in enumerate(model.lengths):
+        torch.testing.assert_close(logits_alone(model, i, clips), model(clips, length).cls)
+
+
+def test_nearest_length() -> None:
+    lengths = [TokenLength(n, n) for n in (14, 10, 7)]
+    assert [str(nearest(lengths, TokenLength(n, n))) for n in (28, 14, 12, 10, 8, 7, 4)] == [
+        *("14x14", "14x14", "14x14", "10x10", "10x10", "7x7", "7x7")
+    ]

@@ -1,8 +1,11 @@
-"""Kinetics-style lists and folders as map-style datasets of clips."""
+"""Kinetics-style lists, and map-style datasets of clips."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
 import torch
 from iopath.common.file_io import g_pathmgr
@@ -10,6 +13,7 @@ from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 from torch.utils.data import Dataset
 
 from revit_video.data.batch import Sample, Skipped, Views
+from revit_video.data.isolate import Isolated
 from revit_video.data.sampling import seeded_generator
 from revit_video.data.transforms import TrainTransform
 from revit_video.data.video import DecodeError
@@ -67,17 +71,6 @@ def _parse_line(line: str, separator: str, num_classes: int | None) -> tuple[str
     return video, label
 
 
-def read_folder(path: str) -> LabeledVideoPaths:
-    """Videos (.mp4, .avi) of a folder that has one folder a class; classes are numbered alphabetically.
-
-    Raises:
-        FileNotFoundError: there is no such folder, or a class has no videos.
-    """
-    if not g_pathmgr.isdir(path):
-        raise FileNotFoundError(f"video folder not found: {path}")
-    return LabeledVideoPaths.from_directory(path)
-
-
 def read_class_names(data_dir: str, num_classes: int | None = None) -> list[str] | None:
     """Class names from `classes.txt` in `data_dir`, one a line in the order of the labels; None without it.
 
@@ -99,6 +92,10 @@ class TrainClips(Dataset[Sample]):
 
     Neither the number of workers nor the order of the calls changes its pixels. An unreadable video is
     replaced by another one and named in the sample's `skipped`; after ten in a row the sample is empty.
+
+    Args:
+        timeout: seconds that decoding a video may take, in a process apart (0: any); None decodes right here,
+            where a decoder that crashes or hangs takes the caller with it.
     """
 
     def __init__(
@@ -108,36 +105,50 @@ class TrainClips(Dataset[Sample]):
         transform: TrainTransform,
         frame_jitter: bool = False,
         seed: int = 0,
+        timeout: float | None = None,
     ) -> None:
         self.videos = videos
         self._spec = spec
         self._transform = transform
         self._frame_jitter = frame_jitter
         self._seed = seed
+        self._decode = _decoder(self._view, len(videos), 1, spec, transform.crop_size, timeout)
 
     def __len__(self) -> int:
         return len(self.videos)
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
-        epoch, row = key
-        generator = seeded_generator(self._seed, epoch, row)
         skipped: list[Skipped] = []
-        while len(skipped) < _MAX_TRIES:
+        for attempt, row in enumerate(self._candidates(*key)):
             path, annotation = self.videos[row]
             try:
-                views = random_view(path, self._spec, self._transform, self._frame_jitter, generator)
+                views = self._decode(row, path, *key, attempt)
                 return Sample(views, annotation["label"], row, path, skipped)
             except DecodeError as error:
                 skipped.append((error.path, error.reason))
-                row = int(torch.randint(len(self.videos), (), generator=generator))
         nothing = Views.none(self._spec.num_frames, self._transform.crop_size)
         return Sample(nothing, annotation["label"], row, path, skipped)
+
+    def _candidates(self, epoch: int, row: int) -> Iterator[int]:
+        """The video itself, then those that take its place if they must."""
+        yield row
+        generator = seeded_generator(self._seed, epoch, row, _MAX_TRIES)
+        for _ in range(_MAX_TRIES - 1):
+            yield int(torch.randint(len(self.videos), (), generator=generator))
+
+    def _view(self, path: str, epoch: int, row: int, attempt: int) -> Views:
+        # A generator for each attempt: how far the one before it came must not change this one's pixels.
+        generator = seeded_generator(self._seed, epoch, row, attempt)
+        return random_view(path, self._spec, self._transform, self._frame_jitter, generator)
 
 
 class EvalClips(Dataset[Sample]):
     """`clips[row]` is all views of video `row`, the same pixels always.
 
     An unreadable video gives a sample without views and is named in its `skipped`.
+
+    Args:
+        timeout: as of `TrainClips`.
     """
 
     def __init__(
@@ -147,25 +158,48 @@ class EvalClips(Dataset[Sample]):
         crop_size: int,
         num_clips: int = 1,
         num_crops: int = 1,
+        timeout: float | None = None,
     ) -> None:
         self.videos = videos
         self._spec = spec
         self._crop_size = crop_size
         self._num_clips = num_clips
         self._num_crops = num_crops
+        self._decode = _decoder(self._views, len(videos), num_clips * num_crops, spec, crop_size, timeout)
 
     def __len__(self) -> int:
         return len(self.videos)
 
     def __getitem__(self, row: int) -> Sample:
         path, annotation = self.videos[row]
-        generator = seeded_generator(row)
         skipped: list[Skipped] = []
         try:
-            views = uniform_views(
-                path, self._spec, self._crop_size, self._num_clips, self._num_crops, generator
-            )
+            views = self._decode(row, path, row)
         except DecodeError as error:
             views = Views.none(self._spec.num_frames, self._crop_size)
             skipped.append((error.path, error.reason))
         return Sample(views, annotation["label"], row, path, skipped)
+
+    def _views(self, path: str, row: int) -> Views:
+        return uniform_views(
+            path, self._spec, self._crop_size, self._num_clips, self._num_crops, seeded_generator(row)
+        )
+
+
+def _decoder(
+    decode: Callable[..., Views],
+    num_videos: int,
+    num_views: int,
+    spec: ClipSpec,
+    crop_size: int,
+    timeout: float | None,
+) -> Callable[..., Views]:
+    """`decode(path, ...)` as a function of `(row, path, ...)`, in a process apart if there is a time-out."""
+    if timeout is None or not Isolated.is_possible():
+        return partial(_here, decode)
+    bytes_per_view = 3 * spec.num_frames * crop_size**2
+    return Isolated(decode, num_videos, num_views * bytes_per_view, timeout)
+
+
+def _here(decode: Callable[..., Views], row: int, *arguments: Any) -> Views:
+    return decode(*arguments)

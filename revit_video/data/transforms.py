@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
-from torchvision.transforms.v2 import functional
+from torchvision.transforms.v2 import InterpolationMode, functional
+
+Augmentation = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
+"""uint8 clip (C, T, H, W), generator -> clip of the same shape."""
+
+CROP_STRETCH = 4 / 3  # most that a crop of random area is stretched, either way
 
 
 class TrainTransform:
-    """Random crop, flip and photometric jitter, the same for all frames of a clip.
+    """Random crop, flip, photometric jitter and what else is asked for, the same for all frames of a clip.
 
     The short side is drawn first, with `draw_short_side`, and given to the decoder, which scales the frames
-    while it converts them; the clip that comes back is then cut and coloured here.
+    while it converts them; the clip that comes back is then cut and coloured here. With `areas`, frames come
+    in their own size, and a box of random area and shape is cut out and scaled to the crop (Inception's crop,
+    as torchvision's RandomResizedCrop).
 
     Args:
         jitter_scales: smallest and largest short side in pixels, both included.
         crop_size: side of the square crop in pixels, at most the smallest short side.
         flip: mirror every second clip; not for classes that tell left from right.
         brightness, contrast, saturation: 0.4 means a factor between 0.6 and 1.4; 0 leaves it alone.
+        areas: smallest and largest part of the frame's area in a crop; empty to scale by `jitter_scales`.
+        augmentations: what comes after all that, in this order.
     """
 
     def __init__(
@@ -30,10 +40,14 @@ class TrainTransform:
         brightness: float = 0.0,
         contrast: float = 0.0,
         saturation: float = 0.0,
+        areas: Sequence[float] = (),
+        augmentations: Sequence[Augmentation] = (),
     ) -> None:
         self.jitter_scales = tuple(jitter_scales)
         self.crop_size = crop_size
         self.flip = flip
+        self.areas = tuple(areas)
+        self.augmentations = tuple(augmentations)
         self._adjustments = [
             (adjust, strength)
             for adjust, strength in (
@@ -44,24 +58,63 @@ class TrainTransform:
             if strength > 0
         ]
 
-    def draw_short_side(self, generator: torch.Generator) -> int:
-        """A short side in pixels, uniform over the jitter scales."""
+    def draw_short_side(self, generator: torch.Generator) -> int | None:
+        """A short side in pixels, uniform over the jitter scales; None for the file's own."""
+        if self.areas:
+            return None
         smallest, largest = self.jitter_scales
         return _draw_integer(smallest, largest, generator)
 
     def __call__(self, clip: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """uint8 (C, T, H, W), scaled to the drawn short side -> uint8 (C, T, crop, crop)."""
-        height, width = clip.shape[-2:]
-        top = _draw_integer(0, height - self.crop_size, generator)
-        left = _draw_integer(0, width - self.crop_size, generator)
-        clip = clip[..., top : top + self.crop_size, left : left + self.crop_size]
+        clip = self._resized_crop(clip, generator) if self.areas else self._crop(clip, generator)
         if self.flip and torch.rand((), generator=generator) < 0.5:
             clip = clip.flip(-1)
         frames = clip.transpose(0, 1)  # torchvision wants (…, C, H, W)
         for adjust, strength in self._adjustments:
             factor = 1 + strength * (2 * torch.rand((), generator=generator).item() - 1)
             frames = adjust(frames, max(factor, 0.0))
-        return frames.transpose(0, 1).contiguous()
+        clip = frames.transpose(0, 1)
+        for augment in self.augmentations:
+            clip = augment(clip, generator)
+        return clip.contiguous()
+
+    def _crop(self, clip: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        height, width = clip.shape[-2:]
+        top = _draw_integer(0, height - self.crop_size, generator)
+        left = _draw_integer(0, width - self.crop_size, generator)
+        return clip[..., top : top + self.crop_size, left : left + self.crop_size]
+
+    def _resized_crop(self, clip: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        height, width = clip.shape[-2:]
+        box = draw_box(height, width, self.areas, CROP_STRETCH, generator)
+        if box is None:  # a frame longer than any crop: its middle
+            high, wide = min(height, round(width * CROP_STRETCH)), min(width, round(height * CROP_STRETCH))
+            box = (height - high) // 2, (width - wide) // 2, high, wide
+        size = [self.crop_size, self.crop_size]
+        frames = functional.resized_crop(clip.transpose(0, 1), *box, size, InterpolationMode.BICUBIC)
+        return frames.transpose(0, 1)
+
+
+def draw_box(
+    height: int, width: int, areas: Sequence[float], stretch: float, generator: torch.Generator
+) -> tuple[int, int, int, int] | None:
+    """A box anywhere in a frame: top, left, height and width; None if ten draws gave none that fits.
+
+    Args:
+        areas: smallest and largest part of the frame's area.
+        stretch: most that width over height, or height over width, may be.
+    """
+    for _ in range(10):
+        area, place = torch.rand(2, generator=generator).tolist()
+        pixels = height * width * (areas[0] + area * (areas[1] - areas[0]))
+        ratio = stretch ** (2 * place - 1)  # as likely high as wide
+        high, wide = round(math.sqrt(pixels / ratio)), round(math.sqrt(pixels * ratio))
+        if 0 < high <= height and 0 < wide <= width:
+            top = _draw_integer(0, height - high, generator)
+            left = _draw_integer(0, width - wide, generator)
+            return top, left, high, wide
+    return None
 
 
 def spatial_crops(clip: torch.Tensor, size: int, num_crops: int) -> torch.Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -21,6 +21,12 @@ DECODING_BACKENDS = ("pyav", "decord")
 
 # Containers that store no presentation times: FFmpeg guesses them, wrongly for packed B-frames.
 _UNTIMED_CONTAINERS = {"avi"}
+
+# Codecs in which nothing at all depends on a frame that is marked so. (In HEVC a higher layer may.)
+_DROPPABLE_CODECS = {"h264", "mpeg4"}
+
+# What PyAV raises of a damaged file; IndexError, because it looks streams up by damaged numbers.
+_ERRORS = (av.FFmpegError, OSError, IndexError, MemoryError)
 
 # Only for the length of the last frame of a file that tells no rate at all.
 _FALLBACK_FPS = 30
@@ -74,9 +80,9 @@ class PyAVVideo(Video):
         try:
             # "file:" keeps FFmpeg from reading a protocol into a name such as "a:b.mp4"; titles in metadata
             # need not be UTF-8.
-            self._container = av.open("file:" + _local_file(path), metadata_errors="replace")
+            self._container = av.open("file:" + local_file(path), metadata_errors="replace")
             self._read_packets()
-        except (av.FFmpegError, OSError, IndexError) as error:  # PyAV indexes streams by damaged numbers
+        except _ERRORS as error:
             raise DecodeError(path, _reason(error)) from error
 
     def _read_packets(self) -> None:
@@ -134,10 +140,10 @@ class PyAVVideo(Video):
         end = self._times[0] + Fraction(end_sec) / self._time_base
         wanted = [self._times[i] for i in _choose_frames(self._times, start, end, choose)]
         # One size for all frames, even where the stream changes its own half-way.
-        size = self._size if short_side is None else _scaled(*self._size, short_side)
+        size = self._size if short_side is None else scaled(*self._size, short_side)
         try:
             pictures = self._decode(set(wanted), size)
-        except (av.FFmpegError, OSError) as error:
+        except _ERRORS as error:
             raise DecodeError(self._path, _reason(error)) from error
         clip = np.stack([pictures[time] for time in wanted])
         return {"video": torch.from_numpy(clip).permute(3, 0, 1, 2)}
@@ -151,7 +157,7 @@ class PyAVVideo(Video):
         """Time -> RGB picture (H, W, C) for every wanted time."""
         pictures: dict[int, np.ndarray] = {}
         if self._is_timed:
-            for frame in self._frames(self._keyframe_before(min(wanted))):
+            for frame in self._frames(self._keyframe_before(min(wanted)), wanted):
                 if frame.pts in wanted and not frame.is_corrupt:
                     pictures[frame.pts] = self._to_rgb(frame, size)
                     if len(pictures) == len(wanted):
@@ -185,10 +191,19 @@ class PyAVVideo(Video):
         picture = self._reformatter.reformat(frame, width, height, "rgb24", **_ONE_THREAD).to_ndarray()
         return np.rot90(picture, round(frame.rotation / 90)) if frame.rotation else picture
 
-    def _frames(self, first_packet: int) -> Iterator[av.VideoFrame]:
+    def _frames(self, first_packet: int, wanted: Container[int] | None = None) -> Iterator[av.VideoFrame]:
+        """Decodes in order; may leave out frames that are neither wanted nor needed for those that are."""
         self._decoder.flush_buffers()
+        droppable = wanted is not None and self._decoder.name in _DROPPABLE_CODECS
+        was_wanted = True
         for packet in self._packets[first_packet:]:
+            is_wanted = wanted is None or packet.pts is None or packet.pts in wanted
+            # A packet may hold one field, and the one after it the frame's other field.
+            may_drop = droppable and not is_wanted and not was_wanted
+            self._decoder.skip_frame = "NONREF" if may_drop else "DEFAULT"
             yield from self._decoder.decode(packet)
+            was_wanted = is_wanted
+        self._decoder.skip_frame = "DEFAULT"
         yield from self._decoder.decode(None)
 
     def _keyframe_before(self, time: int) -> int:
@@ -212,7 +227,7 @@ class DecordVideo(Video):
         decord.logging.set_level(decord.logging.QUIET)
         try:
             # By path: given a file object, decord can crash the process on a truncated file.
-            self._reader = decord.VideoReader(_local_file(path), num_threads=1)
+            self._reader = decord.VideoReader(local_file(path), num_threads=1)
             self._spans = self._reader.get_frame_timestamp(range(len(self._reader)))
         except (decord.DECORDError, RuntimeError, OSError) as error:
             raise DecodeError(path, _reason(error)) from error
@@ -239,15 +254,16 @@ class DecordVideo(Video):
         clip = torch.from_numpy(frames).permute(0, 3, 1, 2)
         if short_side is not None:
             height, width = clip.shape[-2:]
-            clip = functional.resize(clip, list(_scaled(height, width, short_side)))
+            clip = functional.resize(clip, list(scaled(height, width, short_side)))
         return {"video": clip.transpose(0, 1)}
 
 
-def _local_file(path: str) -> str:
+def local_file(path: str) -> str:
+    """The file at `path` on this machine; DecodeError if there is none."""
     if g_pathmgr.isdir(path):
         raise DecodeError(path, "it is a directory")
-    if not g_pathmgr.isfile(path):
-        raise DecodeError(path, "no such file")
+    if not g_pathmgr.isfile(path):  # a pipe might never end
+        raise DecodeError(path, "it is no regular file" if g_pathmgr.exists(path) else "no such file")
     return g_pathmgr.get_local_path(path)
 
 
@@ -255,6 +271,8 @@ def _reason(error: Exception) -> str:
     """An error of the decoder in one line, without the file name that `DecodeError` adds."""
     if isinstance(error, (av.InvalidDataError, av.EOFError, IndexError)):
         return "damaged, truncated, or not a video"
+    if isinstance(error, MemoryError):
+        return "it takes more memory than there is"
     text = str(getattr(error, "strerror", None) or error).strip()
     # decord starts with the time of day and a path on the machine it was built on.
     return re.sub(r"^\[[\d:]+\] \S+: ", "", text.splitlines()[0]) if text else type(error).__name__
@@ -275,6 +293,7 @@ def _choose_frames(
     return (first + indices).tolist()
 
 
-def _scaled(height: int, width: int, short_side: int) -> tuple[int, int]:
+def scaled(height: int, width: int, short_side: int) -> tuple[int, int]:
+    """Height and width once the shorter of them is `short_side`."""
     short = min(height, width)
     return round(height * short_side / short), round(width * short_side / short)

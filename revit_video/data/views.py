@@ -1,4 +1,4 @@
-"""From a video file to views: sampled, decoded, augmented or cropped clips."""
+"""From a video or image file to views: sampled, decoded, augmented or cropped clips."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from fractions import Fraction
 import torch
 
 from revit_video.data.batch import Views
+from revit_video.data.images import ImageFile, is_image
 from revit_video.data.sampling import RandomClips, clip_frame_indices, order_frames, uniform_clips
 from revit_video.data.transforms import TrainTransform, spatial_crops
-from revit_video.data.video import open_video
+from revit_video.data.video import DecordVideo, PyAVVideo, open_video
 
 
 @dataclass(frozen=True)
@@ -22,17 +23,27 @@ class ClipSpec:
     duration: Fraction  # seconds, see `sampling.clip_duration`
     frame_order: str = "time"  # one of sampling.FRAME_ORDERS
     backend: str = "pyav"  # one of video.DECODING_BACKENDS
+    test_scale: int = 0  # px, short side that evaluation cuts its crops from; 0: the crop's own
+
+
+def open_file(path: str, backend: str = "pyav") -> PyAVVideo | DecordVideo | ImageFile:
+    """A video, or an image where the file's name ends like one's.
+
+    Raises:
+        DecodeError: the file cannot be read.
+    """
+    return ImageFile(path) if is_image(path) else open_video(path, backend)
 
 
 def random_view(
     path: str, spec: ClipSpec, transform: TrainTransform, frame_jitter: bool, generator: torch.Generator
 ) -> Views:
-    """One augmented clip from a random place of a video; every draw comes from `generator`.
+    """One augmented clip from a random place of a video, or an image; every draw comes from `generator`.
 
     Raises:
         DecodeError: the video cannot be read.
     """
-    with closing(open_video(path, spec.backend)) as video:
+    with closing(open_file(path, spec.backend)) as video:
         window = RandomClips(spec.duration, generator)(0, video.duration, {})
         short_side = transform.draw_short_side(generator)
 
@@ -57,7 +68,9 @@ def uniform_views(
     num_crops: int,
     generator: torch.Generator | None = None,
 ) -> Views:
-    """`num_clips` evenly spread clips x `num_crops` crops of a video, its short side scaled to the crop.
+    """`num_clips` evenly spread clips x `num_crops` crops of a video, or an image.
+
+    Its short side is scaled to `spec.test_scale`, or to the crop.
 
     Nothing is random but the frame order "shuffled", for which alone `generator` is used.
 
@@ -68,10 +81,11 @@ def uniform_views(
     def choose(available: int) -> torch.Tensor:
         return order_frames(clip_frame_indices(available, spec.num_frames), spec.frame_order, generator)
 
-    with closing(open_video(path, spec.backend)) as video:
+    with closing(open_file(path, spec.backend)) as video:
+        short_side = spec.test_scale or crop_size
         windows = uniform_clips(spec.duration, num_clips, video.duration)
         clips = [
-            video.get_clip(window.clip_start_sec, window.clip_end_sec, choose, crop_size)["video"]
+            video.get_clip(window.clip_start_sec, window.clip_end_sec, choose, short_side)["video"]
             for window in windows
         ]
     return Views(

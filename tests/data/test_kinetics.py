@@ -9,7 +9,7 @@ from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 from torch.utils.data import DataLoader
 
 from revit_video.data.batch import Batch, Sample, Views, collate, with_reversed
-from revit_video.data.kinetics import EvalClips, TrainClips, read_class_names, read_folder, read_list
+from revit_video.data.kinetics import EvalClips, TrainClips, read_class_names, read_list
 from revit_video.data.order import TrainOrder, epoch_order, eval_rows
 from revit_video.data.transforms import TrainTransform
 from revit_video.data.views import ClipSpec
@@ -75,22 +75,9 @@ def test_mistakes_in_a_list_are_named(tmp_path, text, message):
     assert str(caught.value).count("no label") <= 5
 
 
-def test_missing_list_and_folder(tmp_path):
+def test_missing_list(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere.csv"):
         read_list(str(tmp_path / "nowhere.csv"))
-    with pytest.raises(FileNotFoundError, match="nowhere"):
-        read_folder(str(tmp_path / "nowhere"))
-
-
-def test_folder_with_one_folder_a_class(tmp_path):
-    for name in ("run/b.mp4", "jump/a.avi"):
-        (tmp_path / name).parent.mkdir()
-        (tmp_path / name).touch()
-    videos = read_folder(str(tmp_path))
-    assert [(Path(videos[i][0]).name, videos[i][1]["label"]) for i in range(2)] == [
-        ("a.avi", 0),
-        ("b.mp4", 1),
-    ]
 
 
 def test_class_names(tmp_path):

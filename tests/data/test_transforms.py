@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from revit_video.data.sampling import seeded_generator
-from revit_video.data.transforms import Normalize, TrainTransform, spatial_crops
+from revit_video.data.transforms import Normalize, TrainTransform, draw_box, spatial_crops
 
 
 def coordinates(height: int, width: int, frames: int = 2) -> torch.Tensor:
@@ -24,6 +24,36 @@ def test_crop_is_a_window_anywhere_and_the_same_in_all_frames():
         assert torch.equal(clip, coordinates(34, 36)[..., top : top + 32, left : left + 32])
         corners.add((top, left))
     assert corners == {(top, left) for top in range(3) for left in range(5)}
+
+
+def test_boxes_are_of_any_area_and_shape_within_the_limits():
+    boxes = [draw_box(100, 160, (0.1, 0.5), 4 / 3, seeded_generator(seed)) for seed in range(1000)]
+    areas = [high * wide / 16000 for _, _, high, wide in boxes]
+    shapes = [wide / high for _, _, high, wide in boxes]
+    assert 0.098 < min(areas) < 0.11 and 0.49 < max(areas) < 0.51
+    assert 0.73 < min(shapes) < 0.77 and 1.3 < max(shapes) < 1.37
+    assert 0.45 < sum(shape < 1 for shape in shapes) / 1000 < 0.6
+    assert all(0 <= top <= 100 - high and 0 <= left <= 160 - wide for top, left, high, wide in boxes)
+    assert draw_box(10, 400, (0.9, 1), 4 / 3, seeded_generator(0)) is None
+
+
+def test_a_crop_of_random_area_is_a_box_scaled():
+    """The picture's channels are its rows and columns: their ranges tell where the box lay."""
+    transform = TrainTransform((), 20, flip=False, areas=(0.1, 0.9))
+    assert transform.draw_short_side(seeded_generator(0)) is None
+    for seed in range(50):
+        top, left, high, wide = draw_box(60, 80, (0.1, 0.9), 4 / 3, seeded_generator(seed))
+        crop = transform(coordinates(60, 80), seeded_generator(seed))
+        assert crop.shape == (3, 2, 20, 20)
+        for channel, start, extent in ((0, top, high), (1, left, wide)):
+            expected = start + (torch.arange(20) + 0.5) * extent / 20 - 0.5
+            values = crop[channel, 0].float().mean(dim=1 - channel)
+            torch.testing.assert_close(values[2:-2], expected[2:-2], rtol=0, atol=1.0)
+
+
+def test_a_frame_longer_than_any_crop_gives_its_middle():
+    crop = TrainTransform((), 20, flip=False, areas=(0.9, 1))(coordinates(15, 200), seeded_generator(0))
+    assert crop[1].min() >= 90 and crop[1].max() < 110 and crop[0].max() - crop[0].min() >= 13
 
 
 def test_half_of_the_clips_are_mirrored_only_if_asked():

@@ -13,6 +13,7 @@ import torch
 from pytorchvideo.data.video import Video
 
 from revit_video.data.video import DecodeError, PyAVVideo, open_video
+from tests.videos import broken_files, truncated
 
 X264 = {"g": "12", "bf": "3", "b-pyramid": "normal"}
 IRREGULAR = np.cumsum([random.Random(0).choice([20, 33, 40, 120]) for _ in range(60)]).tolist()
@@ -23,6 +24,11 @@ FILES = {
     "h264_transport_stream": dict(name="a.ts", options=X264),
     "mpeg4_b_frames": dict(name="a.mp4", codec="mpeg4", options={"g": "12", "bf": "2"}),
     "mpeg4_b_frames_avi": dict(name="a.avi", codec="mpeg4", options={"g": "12", "bf": "2"}),
+    "mpeg2_b_frames": dict(name="a.ts", codec="mpeg2video", options={"g": "12", "bf": "2"}),
+    "h264_interlaced": dict(name="a.mp4", options=X264 | {"x264-params": "interlaced=1"}),
+    "hevc_b_frames": dict(
+        name="a.mp4", codec="libx265", options={"x265-params": "keyint=12:bframes=4:log-level=none"}
+    ),
     "vp9": dict(
         name="a.webm", codec="libvpx-vp9", options={"g": "12", "deadline": "realtime", "cpu-used": "8"}
     ),
@@ -57,6 +63,26 @@ def test_a_clip_is_what_a_sequential_decode_gives(write_video, kind):
         end = times[stop] if stop < len(times) else video.duration
         clip = video.get_clip(times[first], end)["video"]
         np.testing.assert_array_equal(in_time_order(clip), np.stack(pictures[first:stop]))
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_frames_left_out_in_between_change_no_other(write_video, kind):
+    """What nothing depends on is not decoded; what is wanted is as if it had been."""
+    path = write_video(**FILES[kind])
+    times, pictures = decode_sequentially(path)
+    video = open_video(path)
+    for every in (2, 3, 7, 16):
+        chosen = torch.arange(every - 1, len(times), every)
+        clip = video.get_clip(0, video.duration, choose=lambda available, chosen=chosen: chosen)["video"]
+        np.testing.assert_array_equal(in_time_order(clip), np.stack([pictures[i] for i in chosen]))
+
+
+@pytest.mark.parametrize("kind", ["h264_b_frames", "mpeg4_b_frames"])
+def test_frames_that_nothing_depends_on_are_not_decoded(write_video, kind):
+    path = write_video(**FILES[kind])
+    video = PyAVVideo(path)
+    decoded = [frame.pts for frame in video._frames(0, wanted={0})]
+    assert 1 < len(decoded) < 0.8 * len(decode_sequentially(path)[0])
 
 
 def test_chosen_frames_come_in_the_chosen_order_and_scaled(write_video):
@@ -139,48 +165,6 @@ def test_rotation_metadata_is_applied(write_video, degrees):
     assert small.shape[2:] == ((24, 32) if degrees % 180 == 0 else (32, 24))
 
 
-def truncated(path: str, keep: float = 0.6) -> str:
-    data = Path(path).read_bytes()
-    Path(path).write_bytes(data[: int(len(data) * keep)])
-    return path
-
-
-def broken_files(tmp_path: Path, write_video) -> dict[str, str]:
-    for name, data in {
-        "empty.mp4": b"",
-        "garbage.mp4": random.Random(0).randbytes(5000),
-        "text.mp4": b"these are no frames\n" * 50,
-        "header_only.mp4": struct.pack(">I4s4sI", 16, b"ftyp", b"isom", 0),
-    }.items():
-        (tmp_path / name).write_bytes(data)
-    (tmp_path / "folder.mp4").mkdir()
-    with av.open(str(tmp_path / "audio.mp4"), "w") as container:
-        stream = container.add_stream("aac", rate=16000)
-        silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
-        silence.sample_rate = 16000
-        container.mux(stream.encode(silence))
-        container.mux(stream.encode(None))
-    names = [
-        "missing.mp4",
-        "empty.mp4",
-        "garbage.mp4",
-        "text.mp4",
-        "header_only.mp4",
-        "folder.mp4",
-        "audio.mp4",
-    ]
-    return {name: str(tmp_path / name) for name in names} | {
-        "truncated, index at the end": truncated(write_video("cut.mp4")),
-        "truncated, index in front": truncated(
-            write_video("cut_front.mp4", container_options={"movflags": "faststart"})
-        ),
-        "truncated avi": truncated(write_video("cut.avi", codec="mpeg4")),
-        "truncated in its first frame": truncated(
-            write_video("stub.mp4", container_options={"movflags": "faststart"}), 0.1
-        ),
-    }
-
-
 def test_a_stream_format_that_is_cut_short_is_a_shorter_video(write_video):
     """Matroska and transport streams do not say how many frames follow."""
     path = write_video("cut.mkv")
@@ -191,10 +175,10 @@ def test_a_stream_format_that_is_cut_short_is_a_shorter_video(write_video):
 
 
 @pytest.mark.parametrize("backend", ["pyav", "decord"])
-def test_each_broken_file_gives_one_line(tmp_path, write_video, capfd, backend):
+def test_each_broken_file_gives_one_line(tmp_path, capfd, backend):
     if backend == "decord":
         pytest.importorskip("decord")
-    for kind, path in broken_files(tmp_path, write_video).items():
+    for kind, path in broken_files(tmp_path).items():
         if backend == "decord" and "truncated" in kind:
             continue  # decord reads what is left of some of them
         with pytest.raises(DecodeError) as caught:

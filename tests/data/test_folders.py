@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from revit_video.data.folders import VIDEO_SUFFIXES, VideoFolder, split_by_name
+
+SHARES = {"train": 0.6, "mine": 0.15, "val": 0.1, "test": 0.15}
+
+
+def touch(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+def found(folder: VideoFolder, split: str) -> list[tuple[str, int]]:
+    videos = folder.read(split)
+    return [
+        (str(Path(path).relative_to(folder.path)), info["label"])
+        for path, info in map(videos.__getitem__, range(len(videos)))
+    ]
+
+
+# ---- A folder for each split -----------------------------------------------------------------------------
+
+
+def test_classes_are_numbered_over_all_splits(tmp_path: Path) -> None:
+    names = ["train/run/b.mp4", "train/jump/a.MOV", "train/hop/c.webm", "val/run/d.avi", "val/hop/e.mkv"]
+    folder = VideoFolder(str(touch(tmp_path, *names, "train/run/notes.txt", "train/.trash/x.mp4")), SHARES)
+    assert folder.class_names == ["hop", "jump", "run"]
+    assert found(folder, "train") == [
+        ("train/hop/c.webm", 0),
+        ("train/jump/a.MOV", 1),
+        ("train/run/b.mp4", 2),
+    ]
+    assert found(folder, "val") == [("val/hop/e.mkv", 0), ("val/run/d.avi", 2)]
+
+
+def test_a_split_that_is_not_there(tmp_path: Path) -> None:
+    folder = VideoFolder(str(touch(tmp_path, "train/run/b.mp4", "test/run/a.mp4")), SHARES)
+    with pytest.raises(
+        ValueError, match="val: no such folder with a folder for each class; there is train, test"
+    ):
+        folder.read("val")
+
+
+def test_a_class_that_cannot_be_learned(tmp_path: Path) -> None:
+    folder = VideoFolder(str(touch(tmp_path, "train/run/b.mp4", "test/jump/a.mp4")), SHARES)
+    assert found(folder, "test") == [("test/jump/a.mp4", 0)]
+    with pytest.raises(ValueError, match="train/jump: nothing to learn this class from"):
+        folder.read("train")
+
+
+def test_a_split_of_another_name(tmp_path: Path) -> None:
+    touch(tmp_path, "train/run/b.mp4", "extra/run/a.mp4", "outputs/logs/x.txt")
+    folder = VideoFolder(str(tmp_path), SHARES | {"extra": 0.0})
+    assert folder.class_names == ["run"] and found(folder, "extra") == [("extra/run/a.mp4", 0)]
+
+
+def test_images_count_where_there_are_no_videos(tmp_path: Path) -> None:
+    names = ["train/cat/b.JPEG", "train/cat/a.png", "train/dog/c.webp", "val/cat/d.bmp", "val/dog/e.jpg"]
+    folder = VideoFolder(str(touch(tmp_path, *names, "train/cat/notes.txt")), SHARES)
+    assert found(folder, "train") == [
+        ("train/cat/a.png", 0),
+        ("train/cat/b.JPEG", 0),
+        ("train/dog/c.webp", 1),
+    ]
+    touch(tmp_path, "train/cat/clip.mp4")
+    assert found(folder, "train") == [("train/cat/clip.mp4", 0), ("train/dog/c.webp", 1)], "thumbnails"
+
+
+# ---- A folder for each class -----------------------------------------------------------------------------
+
+
+def test_each_video_is_in_one_split(tmp_path: Path) -> None:
+    names = [f"{kind}/{n}{VIDEO_SUFFIXES[n % 10]}" for kind in ("run", "jump") for n in range(20)]
+    folder = VideoFolder(str(touch(tmp_path, *names)), SHARES)
+    parts = {split: found(folder, split) for split in SHARES}
+    assert [len(parts[split]) for split in SHARES] == [24, 6, 4, 6]
+    everything = [video for part in parts.values() for video in part]
+    assert sorted(name for name, _ in everything) == sorted(names)
+    assert {(name.split("/")[0], label) for name, label in everything} == {("jump", 0), ("run", 1)}
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    names = [f"{kind}/{n}.mp4" for kind in ("car", "train") for n in range(4)]
+    folder = VideoFolder(str(touch(tmp_path, *names)), SHARES)
+    assert folder.class_names == ["car", "train"] and len(found(folder, "train")) == 2
+
+
+def test_videos_without_classes_are_no_classes(tmp_path: Path) -> None:
+    folder = VideoFolder(str(touch(tmp_path, "train/a.mp4", "test/b.mp4")), SHARES)
+    assert folder.class_names == []
+    with pytest.raises(ValueError, match="neither lists .* nor a folder for each class"):
+        folder.read("train")
+
+
+def test_a_class_too_small_to_be_split(tmp_path: Path) -> None:
+    names = [*(f"run/{n}.mp4" for n in range(9)), "jump/a.mp4", "jump/b.mp4"]
+    touch(tmp_path, *names)
+    with pytest.raises(ValueError, match="jump: 2 files are too few for 4 splits; add some, or"):
+        VideoFolder(str(tmp_path), SHARES).read("test")
+    two = VideoFolder(str(tmp_path), {"train": 0.8, "mine": 0.0, "val": 0.0, "test": 0.2})
+    assert len(found(two, "train")) == 8 and len(found(two, "test")) == 3
+    with pytest.raises(ValueError, match=r"nothing is split off for val \(DATA.SPLIT: train 0.8, mine 0,"):
+        two.read("val")
+
+
+# ---- Splitting -------------------------------------------------------------------------------------------
+
+
+def test_shares_are_rounded_and_no_part_is_empty() -> None:
+    shares = list(SHARES.values())
+    for count, expected in {
+        4: [1, 1, 1, 1],
+        5: [2, 1, 1, 1],
+        10: [6, 2, 1, 1],
+        100: [60, 15, 10, 15],
+    }.items():
+        sizes = [len(part) for part in split_by_name([f"{n}" for n in range(count)], shares)]
+        assert sum(sizes) == count and all(abs(a - b) <= 1 for a, b in zip(sizes, expected, strict=True))
+        assert min(sizes) >= 1
+    assert [len(part) for part in split_by_name(list("abcdefg"), [0.5, 0, 0, 0.5])][1:3] == [0, 0]
+
+
+def test_a_split_does_not_depend_on_the_order_and_hardly_on_more_names() -> None:
+    names, shares = [f"{n}.mp4" for n in range(100)], list(SHARES.values())
+    parts = split_by_name(names, shares)
+    assert split_by_name(random.Random(0).sample(names, 100), shares) == parts
+    more = split_by_name([*names, "new.mp4"], shares)
+    moved = sum(len(set(part) - set(new)) for part, new in zip(parts, more, strict=True))
+    assert moved <= 3
+    few = split_by_name(names[:10], shares)
+    assert few[1:] == [["2.mp4", "6.mp4"], ["3.mp4"], ["1.mp4"]], (
+        "whoever has split by an earlier release wants the same"
+    )

@@ -2,21 +2,24 @@
 
 Every block maps `(special, patches, i)` to `(special, patches)`: `special` `(B, S, C)` holds the class
 token and perhaps the distillation token, `patches` `(B, T, N, C)` the patch tokens of each frame, and
-`i` says which token length's LayerNorms to use.
+`i` says which token length's LayerNorms to use. `read_out` gives the special tokens alone, without
+computing patch tokens that nobody reads: the last block of a model that classifies.
 """
 
 from __future__ import annotations
 
 import torch
-from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 
-from revit_video.models.layers import Attention
+from revit_video.models.layers import Attention, DropPath, Mlp, TimeAttention
+from revit_video.models.linear import Linear
 from revit_video.models.norm import LengthNorm
 
 
 class JointBlock(nn.Module):
     """Attention over all tokens of the clip at once (`joint_space_time`)."""
+
+    sample_dims = 1  # stochastic depth drops a branch for whole clips
 
     def __init__(
         self,
@@ -33,32 +36,54 @@ class JointBlock(nn.Module):
         self.attn = Attention(dim, num_heads, drop)
         self.norm2 = LengthNorm(dim, num_lengths, shared_norm)
         self.mlp = Mlp(dim, int(dim * mlp_ratio), drop=drop)
-        self.drop_path = DropPath(drop_path)
+        self.drop_path = DropPath(drop_path, self.sample_dims)
 
     def forward(self, special: Tensor, patches: Tensor, i: int) -> tuple[Tensor, Tensor]:
+        x = self.attend(special, patches, i)
         count = special.shape[1]
-        x = torch.cat([special, patches.flatten(1, 2)], dim=1)  # (B, S + T N, C)
-        x = self.drop_path(self.attn(self.norm1(x, i)))
         special = special + x[:, :count]
         patches = patches + x[:, count:].view_as(patches)
-        return self.feed_forward(special, patches, i)
-
-    def feed_forward(self, special: Tensor, patches: Tensor, i: int) -> tuple[Tensor, Tensor]:
-        special = special + self.drop_path(self.mlp(self.norm2(special, i)))
-        patches = patches + self.drop_path(self.mlp(self.norm2(patches, i)))
+        special, patches = self.feed_forward(i, special, patches)
         return special, patches
+
+    def read_out(self, special: Tensor, patches: Tensor, i: int) -> Tensor:
+        """The special tokens that `forward` gives; what becomes of the patch tokens is not computed."""
+        special = special + self.attend(special, patches, i, special.shape[1])
+        (special,) = self.feed_forward(i, special)
+        return special
+
+    def attend(self, special: Tensor, patches: Tensor, i: int, queries: int | None = None) -> Tensor:
+        """The attention branch, `(B, S + T N, C)`, or its first `queries` tokens."""
+        x = torch.cat([special, patches.flatten(1, 2)], dim=1)
+        (x,) = self.drop_path(self.attn(self.norm1(x, i), queries))
+        return x
+
+    def feed_forward(self, i: int, *tokens: Tensor) -> tuple[Tensor, ...]:
+        branch = self.drop_path(*(self.mlp(self.norm2(x, i)) for x in tokens))
+        return tuple(x + added for x, added in zip(tokens, branch, strict=True))
 
 
 class SpaceBlock(JointBlock):
     """Attention within each frame, whose special tokens are its own: `special` is `(B, T, S, C)`."""
 
+    sample_dims = 2  # every frame is a sample, as in TimeSformer, which folds frames into the batch
+
     def forward(self, special: Tensor, patches: Tensor, i: int) -> tuple[Tensor, Tensor]:
+        x = self.attend(special, patches, i)
         count = special.shape[2]
-        x = torch.cat([special, patches], dim=2)  # (B, T, S + N, C)
-        x = self.drop_path(self.attn(self.norm1(x, i)))
-        special = special + x[:, :, :count]
-        patches = patches + x[:, :, count:]
-        return self.feed_forward(special, patches, i)
+        special, patches = self.feed_forward(i, special + x[:, :, :count], patches + x[:, :, count:])
+        return special, patches
+
+    def read_out(self, special: Tensor, patches: Tensor, i: int) -> Tensor:
+        special = special + self.attend(special, patches, i, special.shape[2])
+        (special,) = self.feed_forward(i, special)
+        return special
+
+    def attend(self, special: Tensor, patches: Tensor, i: int, queries: int | None = None) -> Tensor:
+        """The attention branch of every frame, `(B, T, S + N, C)`, or its first `queries` tokens."""
+        x = torch.cat([special, patches], dim=2)
+        (x,) = self.drop_path(self.attn(self.norm1(x, i), queries))
+        return x
 
 
 class DividedBlock(JointBlock):
@@ -81,21 +106,42 @@ class DividedBlock(JointBlock):
     ) -> None:
         super().__init__(dim, num_heads, mlp_ratio, num_lengths, shared_norm, drop, drop_path)
         self.temporal_norm1 = LengthNorm(dim, num_lengths, shared_norm)
-        self.temporal_attn = Attention(dim, num_heads, drop)
-        self.temporal_fc = nn.Linear(dim, dim)
+        self.temporal_attn = TimeAttention(dim, num_heads, drop)
+        self.temporal_fc = Linear(dim, dim)
 
     def forward(self, special: Tensor, patches: Tensor, i: int) -> tuple[Tensor, Tensor]:
-        x = self.temporal_norm1(patches, i).transpose(1, 2)  # (B, N, T, C)
-        x = self.temporal_fc(self.temporal_attn(x)).transpose(1, 2)
-        patches = patches + self.drop_path(x)
-
-        frames, count = patches.shape[1], special.shape[1]
-        repeated = special.unsqueeze(1).expand(-1, frames, -1, -1)
-        x = torch.cat([repeated, patches], dim=2)  # (B, T, S + N, C)
-        x = self.drop_path(self.attn(self.norm1(x, i)))
+        patches = self.over_time(patches, i)
+        x = self.attend(special, patches, i)
+        count = special.shape[1]
         special = special + x[:, :, :count].mean(dim=1)
-        patches = patches + x[:, :, count:]
-        return self.feed_forward(special, patches, i)
+        special, patches = self.feed_forward(i, special, patches + x[:, :, count:])
+        return special, patches
+
+    def read_out(self, special: Tensor, patches: Tensor, i: int) -> Tensor:
+        patches = self.over_time(patches, i)
+        special = special + self.attend(special, patches, i, special.shape[1]).mean(dim=1)
+        (special,) = self.feed_forward(i, special)
+        return special
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Makes one product of two, `temporal_fc` after the attention's own projection: not for training."""
+        proj, fc = self.temporal_attn.proj, self.temporal_fc
+        weight = fc.weight.double()
+        proj.bias.copy_(weight @ proj.bias.double() + fc.bias)
+        proj.weight.copy_(weight @ proj.weight.double())
+        self.temporal_fc = nn.Identity()  # type: ignore[assignment]
+
+    def over_time(self, patches: Tensor, i: int) -> Tensor:
+        (x,) = self.drop_path(self.temporal_fc(self.temporal_attn(self.temporal_norm1(patches, i))))
+        return patches + x
+
+    def attend(self, special: Tensor, patches: Tensor, i: int, queries: int | None = None) -> Tensor:
+        """The spatial attention branch of every frame, `(B, T, S + N, C)`, or its first `queries` tokens."""
+        repeated = special.unsqueeze(1).expand(-1, patches.shape[1], -1, -1)
+        x = torch.cat([repeated, patches], dim=2)
+        (x,) = self.drop_path(self.attn(self.norm1(x, i), queries))
+        return x
 
 
 BLOCKS: dict[str, type[JointBlock]] = {

@@ -42,6 +42,11 @@ class PatchEmbeds(nn.ModuleList):
     def forward(self, frames: Tensor, i: int) -> Tensor:
         return self[i](frames)
 
+    def projection(self, i: int) -> tuple[Tensor, Tensor | None]:
+        """Kernel `(dim, C, rows, columns)` and bias of length `i`."""
+        proj = list(self)[i].proj
+        return proj.weight, proj.bias
+
     @torch.no_grad()
     def spread(self) -> None:
         """Starts every length from the longest one's kernel, resampled as in FlexiViT."""
@@ -69,11 +74,14 @@ class SharedPatchEmbed(nn.Module):
         """Nothing to do: all lengths share it."""
 
     def forward(self, frames: Tensor, i: int) -> Tensor:
+        return _embed(frames, self.paddings[i], *self.projection(i), self.kernels[i])
+
+    def projection(self, i: int) -> tuple[Tensor, Tensor | None]:
+        """Kernel `(dim, C, rows, columns)` and bias of length `i`."""
         rows, columns = self.kernels[i]
         top = (self.proj.weight.shape[-2] - rows) // 2
         left = (self.proj.weight.shape[-1] - columns) // 2
-        weight = self.proj.weight[..., top : top + rows, left : left + columns]
-        return _embed(frames, self.paddings[i], weight, self.proj.bias, (rows, columns))
+        return self.proj.weight[..., top : top + rows, left : left + columns], self.proj.bias
 
 
 class PositionEmbeds(nn.ParameterList):

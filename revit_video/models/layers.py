@@ -1,9 +1,16 @@
-"""Multi-head self-attention; the MLP and stochastic depth are timm's."""
+"""Multi-head self-attention, the MLP and stochastic depth."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from revit_video.models.linear import Linear, linear, linear_gelu
+
+CACHED_SCORES = 1 << 19  # attention scores that are computed at a time: 1 MiB in bfloat16
 
 
 class Attention(nn.Module):
@@ -17,15 +24,86 @@ class Attention(nn.Module):
         if dim % num_heads:
             raise ValueError(f"{num_heads} attention heads do not divide the width {dim}")
         self.num_heads = num_heads
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = Linear(dim, 3 * dim)
+        self.proj = Linear(dim, dim)
+        self.drop = nn.Dropout(drop)
+
+    def forward(self, x: Tensor, queries: int | None = None) -> Tensor:
+        """`(..., L, C)` -> `(..., L, C)`, or with `queries` what the first tokens alone get of all."""
+        *batch, length, dim = x.shape
+        if queries is None:
+            parts = self.qkv(x).reshape(-1, length, 3, self.num_heads, dim // self.num_heads).unbind(2)
+        else:
+            parts = tuple(
+                part.reshape(-1, part.shape[-2], self.num_heads, dim // self.num_heads)
+                for part in self._projected(x[..., :queries, :], x, x)
+            )
+        x = attend(*(part.transpose(1, 2) for part in parts))  # each (batch, heads, L, C / heads)
+        return self.drop(self.proj(x.transpose(1, 2).reshape(*batch, -1, dim)))
+
+    def _projected(self, *inputs: Tensor) -> Iterator[Tensor]:
+        """Queries, keys and values of the tokens that are given for each."""
+        for x, weight, bias in zip(inputs, self.qkv.weight.chunk(3), self.qkv.bias.chunk(3), strict=True):
+            yield linear(x, weight, bias)
+
+
+class TimeAttention(Attention):
+    """Attention over the frames, at each place of the grid on its own.
+
+    Places count as further heads, which all have one layout in memory: nothing is transposed.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        """`(B, T, N, C)` -> `(B, T, N, C)`."""
+        heads = (*x.shape[:2], -1, x.shape[-1] // self.num_heads)
+        parts = (part.view(heads).transpose(1, 2) for part in self._projected(x, x, x))
+        attended = attend(*parts)  # (B, N heads, T, C / heads)
+        return self.drop(self.proj(attended.transpose(1, 2).reshape(x.shape)))
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Scaled dot-product attention; each is `(B, heads, L, C / heads)`, with any number of queries."""
+    if q.device.type != "cpu" or q.dtype != torch.bfloat16 or torch.is_grad_enabled():
+        return F.scaled_dot_product_attention(q, k, v)
+    # PyTorch's kernel makes little of a CPU's bfloat16 products. Plain ones are twice as fast, if the scores
+    # stay in the processor's cache.
+    scores = q.shape[1] * q.shape[2] * k.shape[2]
+    parts = zip(*(x.split(max(1, CACHED_SCORES // scores)) for x in (q, k, v)), strict=True)
+    scale = q.shape[-1] ** -0.5
+    return torch.cat([((q * scale) @ k.transpose(-2, -1)).softmax(dim=-1) @ v for q, k, v in parts])
+
+
+class Mlp(nn.Module):
+    """Two linear layers with a GELU between them; names as in TimeSformer (`fc1`, `fc2`)."""
+
+    def __init__(self, dim: int, hidden_dim: int, drop: float = 0.0) -> None:
+        super().__init__()
+        self.fc1 = Linear(dim, hidden_dim)
+        self.fc2 = Linear(hidden_dim, dim)
         self.drop = nn.Dropout(drop)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(..., L, C)` -> `(..., L, C)`."""
-        *batch, length, dim = x.shape
-        qkv = self.qkv(x).reshape(-1, length, 3, self.num_heads, dim // self.num_heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (batch, heads, L, C / heads)
-        x = F.scaled_dot_product_attention(q, k, v)
-        x = x.transpose(1, 2).reshape(*batch, length, dim)
-        return self.drop(self.proj(x))
+        """`(..., C)` -> `(..., C)`."""
+        return self.drop(self.fc2(self.drop(linear_gelu(x, self.fc1.weight, self.fc1.bias))))
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: training leaves a residual branch out for some samples, drawn at random.
+
+    The tensors of one branch share each sample's draw. What is kept is scaled up, so that the mean stays.
+
+    Args:
+        drop_prob: how likely a sample loses the branch.
+        sample_dims: how many leading axes count samples.
+    """
+
+    def __init__(self, drop_prob: float, sample_dims: int = 1) -> None:
+        super().__init__()
+        self.drop_prob, self.sample_dims = drop_prob, sample_dims
+
+    def forward(self, *branch: Tensor) -> tuple[Tensor, ...]:
+        if not self.training or self.drop_prob == 0:
+            return branch
+        keep_prob = 1 - self.drop_prob
+        kept = branch[0].new_empty(branch[0].shape[: self.sample_dims]).bernoulli_(keep_prob) / keep_prob
+        return tuple(x * kept.view(*kept.shape, *[1] * (x.ndim - kept.ndim)) for x in branch)

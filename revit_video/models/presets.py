@@ -13,6 +13,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "timesformer_base_hr": dict(
         img_size=448, num_frames=16, embed_dim=768, depth=12, num_heads=12, mlp_ratio=4.0
     ),
+    # ViT-S/16 for images, which are clips of one frame; its attention is space_only.
+    "deit_small": dict(img_size=224, num_frames=1, embed_dim=384, depth=12, num_heads=6, mlp_ratio=4.0),
     # The demo's: trains on two CPU cores in minutes.
     "timesformer_tiny": dict(img_size=48, num_frames=4, embed_dim=96, depth=2, num_heads=4, mlp_ratio=4.0),
 }

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from revit_video.length import TokenLength, find, token_lengths
-from revit_video.models.blocks import BLOCKS, DividedBlock
+from revit_video.models.blocks import BLOCKS, DividedBlock, JointBlock
 from revit_video.models.embed import (
     PatchEmbeds,
     PositionEmbeds,
@@ -53,6 +54,8 @@ class ReViT(nn.Module):
             order to tell directions of motion apart.
         qk_init_gain: factor on the initial query and key weights of every attention; above 1 the
             attention starts less uniform, which shortens the plateau of training from scratch.
+        act_checkpoint: in training, keep only what goes into each block and compute the rest again for
+            the gradients: less memory, about a third more time.
 
     Raises:
         ValueError: lengths not descending, a length that the frame cannot be cut into, a head count
@@ -79,6 +82,7 @@ class ReViT(nn.Module):
         drop_path: float = 0.0,
         pos_init: str = "normal",
         qk_init_gain: float = 1.0,
+        act_checkpoint: bool = False,
     ) -> None:
         super().__init__()
         if attention not in BLOCKS:
@@ -92,7 +96,8 @@ class ReViT(nn.Module):
             raise ValueError(f"sincos position embeddings need a width divisible by 4, not {embed_dim}")
         self.lengths = token_lengths(lengths)
         self.num_classes, self.img_size, self.num_frames = num_classes, img_size, num_frames
-        self.attention = attention
+        self.attention, self.act_checkpoint = attention, act_checkpoint
+        self._graphs: Callable[[Tensor, int], Output] | None = None
 
         distils = distill_token and len(self.lengths) > 1
         num_special = [1] + [1 + distils] * (len(self.lengths) - 1)
@@ -125,15 +130,33 @@ class ReViT(nn.Module):
         Raises:
             ValueError: a length the model does not have, or clips of another shape.
         """
-        special, _ = self.features(clips, length)
-        return self.classify(special)
+        i = find(self.lengths, length)
+        self._check(clips)
+        if self._graphs is None:
+            return self._read(clips, i)
+        if not torch.is_grad_enabled():
+            torch._dynamo.maybe_mark_dynamic(clips, 0)
+        return self._graphs(clips, i)
 
     def features(self, clips: Tensor, length: int | str | TokenLength) -> tuple[Tensor, Tensor]:
         """The special tokens, normalised, `(B, S, C)`, and the last block's patch tokens `(B, T, N, C)`."""
         i = find(self.lengths, length)
         self._check(clips)
-        batch, frames = clips.shape[0], clips.shape[2]
+        special, patches = self._embed(clips, i)
+        for block in self.blocks:
+            special, patches = self._run(block, special, patches, i)
+        return self._pooled(special, i), patches
 
+    def _read(self, clips: Tensor, i: int) -> Output:
+        special, patches = self._embed(clips, i)
+        *blocks, last = cast(list[JointBlock], list(self.blocks))
+        for block in blocks:
+            special, patches = self._run(block, special, patches, i)
+        special = self._run(last.read_out, special, patches, i)
+        return self.classify(self._pooled(special, i))
+
+    def _embed(self, clips: Tensor, i: int) -> tuple[Tensor, Tensor]:
+        batch, frames = clips.shape[0], clips.shape[2]
         patches = self.patch_embed(clips.transpose(1, 2).flatten(0, 1), i)  # (B T, N, C)
         patches = patches.unflatten(0, (batch, frames))
         special = self._special_tokens(i)  # (1, S, C)
@@ -145,13 +168,17 @@ class ReViT(nn.Module):
             special = special.unsqueeze(1).expand(-1, frames, -1, -1)
         else:
             patches = patches + self.time_embed.unsqueeze(2)
+        return special, patches
 
-        for block in self.blocks:
-            special, patches = block(special, patches, i)
+    def _run(self, block: Callable[..., Any], *tokens: Any) -> Any:
+        if self.act_checkpoint and self.training and torch.is_grad_enabled():
+            return checkpoint(block, *tokens, use_reentrant=False)
+        return block(*tokens)
 
+    def _pooled(self, special: Tensor, i: int) -> Tensor:
         if self.time_embed is None:
             special = special.mean(dim=1)  # the frames of a space-only model vote
-        return self.norm(special, i), patches
+        return self.norm(special.to(self.head.weight.dtype), i)  # heads may be more precise than the blocks
 
     def classify(self, special: Tensor) -> Output:
         """Logits from the special tokens `(B, S, C)`: the class head, and the other head if S is 2."""
@@ -159,6 +186,25 @@ class ReViT(nn.Module):
         if self.head_dist is None or special.shape[1] == 1:
             return Output(cls)
         return Output(cls, self.head_dist(special[:, 1]))
+
+    def compile(self, **options: Any) -> None:
+        """Have each token length read by a graph of its own; `options` are those of `torch.compile`.
+
+        Modifications:
+            Shapes are fixed, but for the number of clips where no gradients are taken: evaluation meets
+            batches of any size, and each would be compiled anew. A call that cannot be one graph is an
+            error, as is one beyond dynamo's limit of graphs, which otherwise would be read slowly.
+        """
+        limits = torch._dynamo.config  # of the graphs of one function, here those of all lengths
+        limits.cache_size_limit = max(limits.cache_size_limit, 8 * len(self.lengths))
+        self._graphs = torch.compile(self._read, dynamic=False, fullgraph=True, **options)
+
+    @property
+    def compiled(self) -> bool:
+        return self._graphs is not None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_graphs": None}  # graphs read this model's weights, not a copy's
 
     def no_weight_decay(self) -> set[str]:
         """Parameters that optimisers do not decay, beside biases and norms (timm's convention)."""

@@ -264,26 +264,6 @@ def test_stochastic_depth_grows_with_the_layer() -> None:
     assert [block.drop_path.drop_prob for block in model.blocks] == pytest.approx([0.0, 0.2, 0.4])
 
 
-def test_stochastic_depth_drops_the_attention_of_whole_samples() -> None:
-    """All tokens of a clip stay as they were, or else move twice as far as without (1 / 0.5)."""
-    (block,) = tiny_revit(depth=1).blocks
-    block.drop_path.drop_prob = 0.5
-    special, patches = torch.randn(64, 2, 24).double(), torch.randn(64, 3, 4, 24).double()
-    torch.manual_seed(0)
-    nn.init.zeros_(block.temporal_fc.weight)
-    nn.init.zeros_(block.temporal_fc.bias)
-    nn.init.zeros_(block.mlp.fc2.weight)
-    nn.init.zeros_(block.mlp.fc2.bias)
-    new_special, new_patches = block.train()(special, patches, 1)
-    same_special = (new_special == special).flatten(1).all(dim=1)
-    same_patches = (new_patches == patches).flatten(1).all(dim=1)
-    assert torch.equal(same_special, same_patches) and 16 < same_special.sum() < 48
-    full_special, full_patches = block.eval()(special, patches, 1)
-    kept = ~same_special
-    torch.testing.assert_close(new_special[kept] - special[kept], 2 * (full_special - special)[kept])
-    torch.testing.assert_close(new_patches[kept] - patches[kept], 2 * (full_patches - patches)[kept])
-
-
 # ---- Mistakes --------------------------------------------------------------------------------------------
 
 
@@ -324,52 +304,3 @@ def test_unknown_preset_lists_those_that_exist() -> None:
 def test_a_preset_is_a_copy() -> None:
     preset("timesformer_tiny")["depth"] = 0
     assert PRESETS["timesformer_tiny"]["depth"] == 2
-
-
-# ---- A peer ----------------------------------------------------------------------------------------------
-
-
-def test_huggingface_timesformer_gives_the_same_logits() -> None:
-    """Another implementation of TimeSformer with the same weights, where it is installed."""
-    transformers = pytest.importorskip("transformers")
-    model = tiny_revit(lengths=[8])
-    peer = transformers.TimesformerForVideoClassification(
-        transformers.TimesformerConfig(
-            image_size=SIZE,
-            patch_size=SIZE // 8,
-            num_frames=FRAMES,
-            hidden_size=24,
-            num_hidden_layers=2,
-            num_attention_heads=3,
-            intermediate_size=48,
-            num_labels=CLASSES,
-        )
-    )
-    renamed = {}
-    for name, value in model.state_dict().items():
-        for ours, theirs in PEER_NAMES:
-            name = re.sub(ours, theirs, name)
-        renamed[name if name.startswith("classifier") else f"timesformer.{name}"] = value
-    peer.double().eval().load_state_dict(renamed)
-    clips = random_clips(2)
-    torch.testing.assert_close(model.eval()(clips, 8).cls, peer(clips.transpose(1, 2)).logits)
-
-
-PEER_NAMES = [
-    (r"^(cls_token)", r"embeddings.\1"),
-    (r"^pos_embed\.0", "embeddings.position_embeddings"),
-    (r"^time_embed", "embeddings.time_embeddings"),
-    (r"^patch_embed\.0\.proj", "embeddings.patch_embeddings.projection"),
-    (r"^norm\.0", "layernorm"),
-    (r"^head", "classifier"),
-    (r"^blocks", "encoder.layer"),
-    (r"temporal_norm1\.0", "temporal_layernorm"),
-    (r"norm1\.0", "layernorm_before"),
-    (r"norm2\.0", "layernorm_after"),
-    (r"temporal_fc", "temporal_dense"),
-    (r"attn\.qkv", "attention.attention.qkv"),
-    (r"attn\.proj", "attention.output.dense"),
-    (r"temporal_attention\.", "temporal_attention."),
-    (r"mlp\.fc1", "intermediate.dense"),
-    (r"mlp\.fc2", "output.dense"),
-]

@@ -1,0 +1,50 @@
+"""The fast way through a linear layer gives what PyTorch's own gives, gradients as well."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from revit_video.models.linear import linear, linear_gelu
+
+SHAPES = [(5, 24), (2, 3, 7, 24), (24,), (0, 24)]
+
+
+def drawn(*shape: int) -> Tensor:
+    generator = torch.Generator().manual_seed(sum(shape))
+    return torch.randn(shape, generator=generator).requires_grad_()
+
+
+@pytest.mark.parametrize("has_bias", [True, False])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_values_and_gradients(shape: tuple[int, ...], has_bias: bool) -> None:
+    x, weight, bias = drawn(*shape), drawn(40, 24), drawn(40) if has_bias else None
+    inputs = [value for value in (x, weight, bias) if value is not None]
+    precise = [value.detach().double().requires_grad_() for value in inputs]
+    expected, result = F.linear(*precise), linear(x, weight, bias)
+    torch.testing.assert_close(result.double(), expected, rtol=1e-5, atol=1e-5)
+    with torch.no_grad():
+        torch.testing.assert_close(linear(x, weight, bias), result, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(linear_gelu(x, weight, bias), F.gelu(result), rtol=1e-5, atol=1e-5)
+    grad = torch.randn(result.shape, generator=torch.Generator().manual_seed(0))
+    gradients = torch.autograd.grad(result, inputs, grad)
+    for own, other in zip(gradients, torch.autograd.grad(expected, precise, grad.double()), strict=True):
+        torch.testing.assert_close(own.double(), other, rtol=1e-5, atol=1e-5)
+
+
+def test_frozen_weights_get_no_gradients() -> None:
+    x, weight, bias = drawn(5, 24), drawn(40, 24).detach(), drawn(40).detach()
+    linear(x, weight, bias).sum().backward()
+    torch.testing.assert_close(x.grad, weight.sum(dim=0).expand(5, -1), rtol=1e-5, atol=1e-5)
+
+
+def test_inputs_of_any_layout() -> None:
+    x, weight = drawn(4, 6, 24).detach().transpose(0, 1), drawn(24, 40).detach().T
+    torch.testing.assert_close(linear(x, weight, None), F.linear(x, weight), rtol=1e-5, atol=1e-5)
+
+
+def test_double_precision_is_kept() -> None:
+    x, weight, bias = drawn(5, 24).double(), drawn(40, 24).double(), drawn(40).double()
+    assert torch.equal(linear(x, weight, bias), F.linear(x, weight, bias))

@@ -20,14 +20,22 @@ def main() -> None:
         "--device", default="auto", choices=("auto", "cpu", "cuda"), help="default: a GPU if there is one"
     )
     parser.add_argument("--rounds", type=int, default=7, metavar="N", help="default: %(default)s")
+    parser.add_argument("--video", metavar="FILE", help="decode: this file, not a generated one")
+    parser.add_argument("--png", metavar="FILE", help="growth: draw it there")
     parser.add_argument("--json", metavar="FILE", help="write the figures there as well")
     arguments = parser.parse_args()
     with clear_errors():
         if arguments.rounds < 1:
             raise ValueError(f"--rounds: must be at least 1, got {arguments.rounds}")
+        if arguments.video and arguments.suite != "decode":
+            raise ValueError(f"--video: {arguments.suite} generates its own videos")
+        if arguments.png and arguments.suite != "growth":
+            raise ValueError(f"--png: {arguments.suite} draws nothing")
+        options = {"video": arguments.video} if arguments.video else {}
+        options |= {"picture": arguments.png} if arguments.png else {}
         device = init(arguments.device).device
         print(f"{arguments.suite} on {describe(device)}, {arguments.rounds} rounds\n")
-        rows = SUITES[arguments.suite](device, arguments.rounds)
+        rows = SUITES[arguments.suite](device, arguments.rounds, **options)
         print(format_rows(rows))
         if arguments.json:
             content = {"suite": arguments.suite, "device": describe(device), "rows": as_json(rows)}

@@ -1,0 +1,79 @@
+"""The models that are timed: TimeSformer's base at full width, with random weights."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from revit_video.flops import matmul_gmacs
+from revit_video.models.linear import linear
+from revit_video.models.presets import preset
+from revit_video.models.pretrained import at_length, to_transformers
+from revit_video.models.revit import ReViT
+
+CLASSES = 400
+LENGTHS = ("14x14", "10x10", "7x7")
+
+
+def base(device: torch.device, lengths: Sequence[str] = LENGTHS, depth: int = 12) -> ReViT:
+    """TimeSformer-base for some lengths; every weight is random, those too that training starts at zero."""
+    torch.manual_seed(0)
+    model = ReViT(**preset("timesformer_base") | {"depth": depth}, num_classes=CLASSES, lengths=lengths)
+    for block in model.blocks:
+        nn.init.trunc_normal_(block.temporal_fc.weight, std=0.02)  # type: ignore[union-attr, arg-type]
+    return model.to(device)
+
+
+def peer(model: ReViT) -> Any:
+    """transformers' TimeSformer with the weights of `model` at its longest length.
+
+    Raises:
+        ValueError: transformers is not installed.
+    """
+    try:
+        from transformers import TimesformerConfig, TimesformerForVideoClassification
+    except ImportError:
+        raise ValueError("forward: transformers, the peer, is not here; pip install '.[test]'") from None
+    config = TimesformerConfig(num_frames=model.num_frames, num_hidden_layers=len(model.blocks))
+    config.num_labels = CLASSES
+    theirs = TimesformerForVideoClassification(config).eval()
+    theirs.load_state_dict(to_transformers(at_length(model, 0)))
+    return theirs.to(model.cls_token.device)
+
+
+def gmacs(model: ReViT, i: int) -> float:
+    """Matrix products of a clip at length `i`, as the papers count them; inference here takes fewer."""
+    return matmul_gmacs(
+        model.lengths[i],
+        num_frames=model.num_frames,
+        img_size=model.img_size,
+        embed_dim=model.cls_token.shape[-1],
+        depth=len(model.blocks),
+        mlp_ratio=4.0,
+        num_classes=CLASSES,
+        special=1 + (i > 0 and model.dist_token is not None),
+    )
+
+
+def random_clips(model: ReViT, count: int) -> Tensor:
+    size = (count, 3, model.num_frames, model.img_size, model.img_size)
+    return torch.randn(size, generator=torch.Generator().manual_seed(1)).to(model.cls_token.device)
+
+
+def products(device: torch.device, dtype: torch.dtype) -> dict[str, Callable[[], Tensor]]:
+    """A large matrix product, TimeSformer's first MLP layer on a clip, in the ways that there are."""
+    x, weight = (torch.randn(size, 768, device=device, dtype=dtype) for size in (1568, 3072))
+    return {"torch": lambda: x @ weight.T, "ours": lambda: linear(x, weight, None)}
+
+
+PRODUCT_GMACS = 1568 * 768 * 3072 / 1e9
+
+
+def clock(device: torch.device) -> Callable[[], float]:
+    """Processor time where one thread does all the work, so that other programs do not count; else time."""
+    alone = device.type == "cpu" and torch.get_num_threads() == 1
+    return time.process_time if alone else time.perf_counter

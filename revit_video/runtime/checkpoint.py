@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 import pickle
@@ -14,8 +15,9 @@ from typing import IO, Any
 import torch
 from iopath.common.file_io import g_pathmgr
 
+UNFINISHED = ".tmp"  # ends the name of a file that is being written
 POINTER = "last"  # in a folder of checkpoints: a text file with the name of the newest one
-EPOCH_NAME = re.compile(r"epoch_(\d{5,})\.pyth")
+NAME = re.compile(r"epoch_(\d{5,})(?:_batch_(\d{5,}))?\.pyth")
 
 
 class CheckpointError(ValueError):
@@ -61,23 +63,40 @@ def load(path: str, map_location: str | torch.device = "cpu") -> dict[str, Any]:
     return payload
 
 
-def save_epoch(directory: str, epoch: int, payload: dict[str, Any]) -> str:
-    """Write `<directory>/epoch_00010.pyth`, then let `latest` point to it; the path.
+def save_progress(directory: str, payload: dict[str, Any], epoch: int, batch: int = 0) -> str:
+    """Write `<directory>/epoch_00010.pyth`, let `latest` point to it, and return its path.
 
-    `epoch` counts the epochs that are complete.
+    In the middle of an epoch it is `epoch_00010_batch_00200.pyth`, which is removed when the next checkpoint
+    is whole; those of complete epochs stay.
+
+    Args:
+        epoch: epochs that are complete.
+        batch: batches of the next epoch that are.
+
+    Raises:
+        CheckpointError: it could not be written; what `latest` gave before, it gives still.
     """
-    name = f"epoch_{epoch:05d}.pyth"
-    path = os.path.join(directory, name)
+    name = f"epoch_{epoch:05d}_batch_{batch:05d}.pyth" if batch else f"epoch_{epoch:05d}.pyth"
+    path, pointer = os.path.join(directory, name), os.path.join(directory, POINTER)
+    for left_over in glob.glob(os.path.join(glob.escape(directory), f"epoch_*{UNFINISHED}")):
+        os.unlink(left_over)  # of a save that was killed
     save(path, payload)
-    atomic_write_text(os.path.join(directory, POINTER), f"{name}\n")
+    try:
+        atomic_write_text(pointer, f"{name}\n")
+    except OSError as error:
+        raise CheckpointError(f"{pointer}: cannot be written: {_one_line(error)}") from error
+    for other, (_, in_epoch) in _checkpoints(directory).items():
+        if in_epoch and other != name:
+            os.unlink(os.path.join(directory, other))
     return path
 
 
 def latest(directory: str) -> str | None:
-    """Path of the newest whole checkpoint of `save_epoch` in `directory`; None if there is none.
+    """Path of the newest whole checkpoint of `save_progress` in `directory`; None if there is none.
 
     That is the one that the pointer names, or if the pointer is missing or broken, the whole file with the
-    highest epoch. An archive's index is at its end, so a truncated file is told apart without reading it all.
+    highest epoch and batch. An archive's index is at its end, so a truncated file is told apart without
+    reading it all.
     """
     try:
         with g_pathmgr.open(os.path.join(directory, POINTER), "r") as file:
@@ -85,18 +104,18 @@ def latest(directory: str) -> str | None:
     except (OSError, UnicodeDecodeError):
         pointed = ""
     with suppress(OSError):
-        names = [name for name in g_pathmgr.ls(directory) if EPOCH_NAME.fullmatch(name)]
-        newest_first = sorted(names, key=lambda name: (name == pointed, _epoch(name)), reverse=True)
+        found = _checkpoints(directory)
+        newest_first = sorted(found, key=lambda name: (name == pointed, found[name]), reverse=True)
         for path in (os.path.join(directory, name) for name in newest_first):
             if zipfile.is_zipfile(path):
                 return path
     return None
 
 
-def _epoch(name: str) -> int:
-    match = EPOCH_NAME.fullmatch(name)
-    assert match
-    return int(match[1])
+def _checkpoints(directory: str) -> dict[str, tuple[int, int]]:
+    """The files of `save_progress`: how many epochs were complete, and how many batches of the next."""
+    matches = filter(None, map(NAME.fullmatch, g_pathmgr.ls(directory)))
+    return {match[0]: (int(match[1]), int(match[2] or 0)) for match in matches}
 
 
 def digest(path: str) -> str:
@@ -119,7 +138,7 @@ def _replacing(path: str, mode: str) -> Iterator[IO[Any]]:
     """A file that takes the place of `path` once the block has ended well, and is removed if it has not."""
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     # The name is fixed, so what a killed run left behind is overwritten by the next one.
-    temporary = f"{path}.tmp"
+    temporary = path + UNFINISHED
     try:
         with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file

@@ -10,14 +10,18 @@ import logging
 import os
 import signal
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -34,6 +38,10 @@ T = TypeVar("T")
 
 class RankError(RuntimeError):
     """A rank ended with an error that is no mistake of the user's; the message has its traceback."""
+
+
+class FailedLater(Exception):
+    """Another rank failed before this one, and says why."""
 
 
 class _UserMistake(ValueError):
@@ -80,9 +88,53 @@ def launch(function: Callable[..., T], num_ranks: int, *args: Any) -> T:
         raise SystemExit(128 + error.sigval) from None
 
 
+def torchrun_ranks() -> int | None:
+    """How many ranks torchrun has started, on all machines; None if it has not started this process."""
+    return int(os.environ["WORLD_SIZE"]) if dist.is_torchelastic_launched() else None
+
+
+@contextmanager
+def one_speaker() -> Iterator[None]:
+    """All that a rank does, ended by leaving the process group. Of the ranks that fail, one says why.
+
+    A rank that ends takes the others with it, and a mistake may be found by all of them.
+
+    Raises:
+        FailedLater: on every rank but the first that fails, instead of its error.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not _fails_first():
+            raise FailedLater from error
+        raise
+    finally:
+        shutdown()
+
+
+def _fails_first() -> bool:
+    if not dist.is_torchelastic_launched():
+        return True
+    host, port, run, restart = (
+        os.environ[name]
+        for name in ("MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT")
+    )
+    try:
+        store = dist.TCPStore(host, int(port), timeout=timedelta(seconds=10))
+        return store.add(f"revit_video/{run}/{restart}/failed", 1) == 1
+    except RuntimeError:  # the launcher, which keeps the store, has ended already
+        return True
+
+
 def _run_rank(function: Callable[..., T], *args: Any) -> T:
     try:
-        return function(*args)
+        with one_speaker():
+            return function(*args)
+    except FailedLater:
+        # The launcher takes the error of the rank that it sees ended first, and then ends the others.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        time.sleep(5)
+        raise
     except (ValueError, OSError) as error:
         raise _UserMistake(str(error)) from error
     except KeyboardInterrupt:
@@ -108,12 +160,14 @@ class Ranks:
     Attributes:
         length_size: how many ranks train on the same clips, each at a token length of its own (ReViT-E);
             1 where every rank reads all lengths.
+        length_group: those that train on the same clips as this one.
     """
 
     rank: int
     world_size: int
     device: torch.device
     length_size: int = 1
+    length_group: dist.ProcessGroup | None = None
 
     @property
     def data_size(self) -> int:
@@ -164,6 +218,24 @@ def init(device: str = "auto") -> Ranks:
     if world_size > 1:
         dist.init_process_group(backend)
     return Ranks(rank, world_size, own_device)
+
+
+def in_length_groups(ranks: Ranks, lengths: int) -> Ranks:
+    """The same ranks as a mesh of data and length: neighbours, one a token length, train on the same clips.
+
+    Raises:
+        ValueError: the ranks cannot be shared out among so many lengths.
+    """
+    if ranks.world_size % lengths:
+        raise ValueError(
+            f"TRAIN.METHOD revit_e needs a rank for each of {lengths} token lengths: "
+            f"start a multiple of {lengths} ranks, not {ranks.world_size}, or use revit_b"
+        )
+    if lengths == 1:
+        return ranks
+    shape = (ranks.world_size // lengths, lengths)
+    mesh = init_device_mesh(ranks.device.type, shape, mesh_dim_names=("data", "length"))
+    return replace(ranks, length_size=lengths, length_group=mesh.get_group("length"))
 
 
 def _usable_cores() -> int:
@@ -234,6 +306,14 @@ def broadcast_parameters(module: nn.Module, ranks: Ranks) -> None:
     if ranks.world_size > 1:
         for tensor in [*module.parameters(), *module.buffers()]:
             dist.broadcast(tensor.detach(), src=0)
+
+
+def broadcast_from_longest(tensor: Tensor, ranks: Ranks) -> dist.Work:
+    """Start to fill `tensor` with that of the length group's first rank; wait before reading it."""
+    longest = ranks.rank - ranks.length_rank
+    work = dist.broadcast(tensor, src=longest, group=ranks.length_group, async_op=True)
+    assert work is not None  # this rank is in its own group
+    return work
 
 
 def sum_over_ranks(tensor: Tensor, ranks: Ranks) -> Tensor:

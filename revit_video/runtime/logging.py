@@ -92,18 +92,25 @@ class StatsLog:
         self.close()
 
 
-def keep_stats(output_dir: str, keep: Callable[[dict[str, Any]], bool]) -> None:
-    """Drops the lines of stats.jsonl that `keep` refuses: those of work that is about to be done again."""
+def keep_stats(output_dir: str, keep: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
+    """Drops the lines of stats.jsonl that `keep` refuses: those of work that is about to be done again.
+
+    Returns:
+        the lines that are left.
+    """
     path = os.path.join(output_dir, "stats.jsonl")
     if not g_pathmgr.isfile(path):
-        return
-    kept = []
+        return []
+    texts, kept = [], []
     with g_pathmgr.open(path, "r") as file:
-        for line in file:
+        for text in file:
             with suppress(ValueError):  # a line that a killed run left half written
-                if keep(simplejson.loads(line)):
+                line = simplejson.loads(text)
+                if keep(line):
+                    texts.append(text)
                     kept.append(line)
-    atomic_write_text(path, "".join(kept))
+    atomic_write_text(path, "".join(texts))
+    return kept
 
 
 def _rounded(value: Any) -> Any:

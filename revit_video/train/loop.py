@@ -5,41 +5,49 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
+from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
-from revit_video.runtime.distributed import Ranks, reduce_gradients, sum_over_ranks
+from revit_video.data.sampling import seeded_generator
+from revit_video.runtime.distributed import Ranks, gather_objects, reduce_gradients, sum_over_ranks
 from revit_video.runtime.logging import StatsLog, progress
 from revit_video.train.optim import LearningRate
 from revit_video.train.steps import Step, trainable
 
+MOST_NAMED = 8  # clips in a message
+
 logger = logging.getLogger(__name__)
 
-Batches = Callable[[int], Iterable[tuple[Tensor, Tensor]]]
+Batches = Callable[[int, int], Iterable[tuple[Tensor, Tensor, Sequence[str]]]]
 
 
 class NonFiniteLoss(ValueError):
-    """The loss became infinite or not a number."""
+    """The loss or its gradients became infinite or not a number; the weights are those before."""
 
 
 @dataclass
 class Training:
-    """All that a training run carries from epoch to epoch.
+    """All that a training run carries from iteration to iteration.
 
     Attributes:
         model: what is trained.
         step: turns a batch `(inputs, labels)` into gradients and metrics.
-        batches: epoch -> that epoch's batches, already on the device; the same epoch gives the same
-            batches.
-        batches_per_epoch: how many there are.
+        batches: (epoch, batch) -> that epoch's batches from that one on, `(inputs, labels, names of the
+            clips)`, already on the device; the same arguments give the same batches.
+        batches_per_epoch: how many a whole epoch has.
+        batch_size: clips a step, over all ranks.
         learning_rate: fractional epoch -> learning rate.
+        accumulate: parts that a batch is cut into and read one after the other, to save memory.
         clip_gradient: largest norm of all gradients together; 0 leaves them as they are.
-        seed: epoch e draws its dropout and stochastic depth from (seed, e, rank), so that a run
-            resumed at e continues as if it had never stopped.
+        average: a moving average of the weights that follows the model; None without one.
+        seed: an iteration draws its dropout and stochastic depth from (seed, epoch, batch, rank), so that a
+            run resumed at any of them continues as if it had never stopped.
+        epoch, batch: epochs that are complete, and batches of the next one that are.
     """
 
     model: nn.Module
@@ -47,84 +55,158 @@ class Training:
     optimizer: torch.optim.Optimizer
     batches: Batches
     batches_per_epoch: int
+    batch_size: int
     learning_rate: LearningRate
     epochs: int
     ranks: Ranks
     stage: str = "train"
+    accumulate: int = 1
     clip_gradient: float = 0.0
+    average: ModelEmaV3 | None = None
     log_period: int = 10
     seed: int = 0
     epoch: int = field(default=0, init=False)
+    batch: int = field(default=0, init=False)
+
+    @property
+    def iteration(self) -> int:
+        """How many are done, over all epochs."""
+        return self.epoch * self.batches_per_epoch + self.batch
+
+    @property
+    def result(self) -> nn.Module:
+        """The model to validate, save and use: the averaged one where there is one."""
+        return self.average.module if self.average else self.model
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs beside the weights, taken between epochs."""
+        """What a resumed run needs beside the weights of `result`, taken between iterations."""
         return {
             "seed": self.seed,
             "epoch": self.epoch,
+            "batch": self.batch,
+            "division": self._division(),
             "optimizer": self.optimizer.state_dict(),
             "step": self.step.state_dict(),
+            "weights": self.model.state_dict() if self.average else None,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from `state`; `model` holds the weights of `result` that were saved with it.
+
+        With another batch size, an epoch goes on at the first batch that has clips it has not seen.
+        """
         self.epoch = state["epoch"]
+        self.batch = state["batch"] * state["division"]["clips a batch"] // self.batch_size
+        if self.batch >= self.batches_per_epoch:
+            self.epoch, self.batch = self.epoch + 1, 0
+        if self.average:
+            self.average.set(self.model)
+        if state["weights"] is not None:
+            self.model.load_state_dict(state["weights"])
         # The settings of the optimiser (weight decay, momentum …) are this run's, not the checkpoint's.
         settings = [{k: v for k, v in g.items() if k != "params"} for g in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
         for group, own in zip(self.optimizer.param_groups, settings, strict=True):
             group.update(own)
         self.step.load_state_dict(state["step"])
+        changes = [
+            f"{name} {state['division'][name]} -> {value}"
+            for name, value in self._division().items()
+            if state["division"][name] != value
+        ]
+        if changes:
+            logger.info(
+                "resumed with another division of the work (%s): the weights will not be bit-identical to "
+                "those of a run that was never stopped",
+                ", ".join(changes),
+            )
+
+    def _division(self) -> dict[str, int]:
+        """What sums and random draws depend on."""
+        ranks = self.ranks
+        return {
+            "ranks": ranks.world_size,
+            "shares of a batch": ranks.data_size,
+            "parts of a share": self.accumulate,
+            "clips a batch": self.batch_size,
+        }
 
 
-def fit(training: Training, stats: StatsLog) -> Iterator[int]:
-    """Trains from `training.epoch` to `training.epochs`, yielding the number of epochs done after each.
+def fit(
+    training: Training, stats: StatsLog, asked_to_stop: Callable[[], bool] = lambda: False
+) -> Iterator[bool]:
+    """Trains from where `training` is to its end and pauses after every iteration, for the caller to save.
 
-    The caller saves and validates between epochs.
+    After an epoch's last iteration `training.batch` is 0, and the caller may also validate.
+
+    Args:
+        asked_to_stop: whether this rank was asked to.
+
+    Yields:
+        whether any rank was, the same on all ranks in the same iteration.
 
     Raises:
-        NonFiniteLoss: at the first log line whose loss is not finite.
+        NonFiniteLoss: before the weights are updated, on all ranks.
     """
     clock = _Clock(training)
     while training.epoch < training.epochs:
         training.model.train()
-        torch.manual_seed(training.seed * 1_000_003 + training.epoch * 1_009 + training.ranks.rank)
-        _run_epoch(training, stats, clock)
-        training.epoch += 1
-        yield training.epoch
+        yield from _run_epoch(training, stats, clock, asked_to_stop)
 
 
-def _run_epoch(training: Training, stats: StatsLog, clock: _Clock) -> None:
-    parameters = trainable(training.model)
-    done = training.epoch * training.batches_per_epoch
-    batches = clock.timed(training.batches(training.epoch))
+def _run_epoch(
+    training: Training, stats: StatsLog, clock: _Clock, asked_to_stop: Callable[[], bool]
+) -> Iterator[bool]:
+    parameters, ranks = trainable(training.model), training.ranks
+    batches = clock.timed(training.batches(training.epoch, training.batch))
+    left = training.batches_per_epoch - training.batch
     title = f"{training.stage} epoch {training.epoch + 1}/{training.epochs}"
-    with progress(batches, training.batches_per_epoch, title, training.ranks.is_main) as bar:
-        for iteration, (inputs, labels) in enumerate(bar):
-            lr = training.learning_rate((done + iteration) / training.batches_per_epoch)
-            for group in training.optimizer.param_groups:
-                group["lr"] = lr
+    with progress(batches, left, title, ranks.is_main) as bar:
+        for inputs, labels, names in bar:
+            _seed(training)
+            lr = _set_learning_rate(training)
             training.optimizer.zero_grad(set_to_none=True)
-            metrics = training.step(inputs, labels)
-            reduce_gradients(parameters, training.ranks)
+            metrics = _accumulate(training, inputs, labels)
+            stop = reduce_gradients(parameters, ranks, training.accumulate, asked_to_stop())
             norm = nn.utils.clip_grad_norm_(parameters, training.clip_gradient or math.inf)
+            values = _over_ranks(metrics | {"grad_norm": norm}, ranks)
+            if not all(map(math.isfinite, values.values())):
+                _name_the_clips(f"{title}, iteration {training.batch}", values, metrics, names, ranks)
             training.optimizer.step()
-            clock.clips += len(labels) * training.ranks.world_size
-            if (iteration + 1) % training.log_period == 0 or iteration + 1 == training.batches_per_epoch:
-                values = _over_ranks(metrics | {"grad_norm": norm}, training.ranks)
-                _check_finite(values, title, iteration)
-                step = done + iteration + 1
-                times = clock.read(step)
-                stats.write(
-                    stage=training.stage,
-                    epoch=training.epoch,
-                    iter=iteration,
-                    step=step,
-                    lr=lr,
-                    **values,
-                    **times,
-                )
-                shown = _shown(values) | {"clips/s": times["clips_per_sec"]}
-                bar.postfix(**shown)
-    logger.info("%s: %s", title, ", ".join(f"{name} {value:.3g}" for name, value in shown.items()))
+            if training.average:
+                training.average.update(training.model, training.iteration)
+            iteration, training.batch = training.batch, training.batch + 1
+            clock.clips += len(labels) * ranks.data_size
+            last = training.batch == training.batches_per_epoch
+            if last or training.batch % training.log_period == 0:
+                times = clock.read(training.iteration)
+                place = {"epoch": training.epoch, "iter": iteration, "step": training.iteration}
+                stats.write(stage=training.stage, **place, lr=lr, **values, **times)
+                bar.postfix(**_shown(values), **{"clips/s": times["clips_per_sec"]})
+            if not last:
+                yield stop
+    logger.info("%s: %s", title, ", ".join(f"{name} {value:.3g}" for name, value in _shown(values).items()))
+    training.epoch, training.batch = training.epoch + 1, 0
+    yield stop
+
+
+def _seed(training: Training) -> None:
+    place = (training.epoch, training.batch, training.ranks.rank)
+    torch.manual_seed(seeded_generator(training.seed, *place).initial_seed())
+
+
+def _set_learning_rate(training: Training) -> float:
+    lr = training.learning_rate(training.iteration / training.batches_per_epoch)
+    for group in training.optimizer.param_groups:
+        group["lr"] = lr
+    return lr
+
+
+def _accumulate(training: Training, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """Adds up the gradients of the batch's parts; each metric's mean over them."""
+    parts = zip(inputs.chunk(training.accumulate), labels.chunk(training.accumulate), strict=True)
+    metrics = [training.step(*part) for part in parts]
+    return {name: torch.stack([each[name] for each in metrics]).mean() for name in metrics[0]}
 
 
 def _over_ranks(metrics: dict[str, Tensor], ranks: Ranks) -> dict[str, float]:
@@ -134,13 +216,22 @@ def _over_ranks(metrics: dict[str, Tensor], ranks: Ranks) -> dict[str, float]:
     return dict(zip(metrics, means.tolist(), strict=True))
 
 
-def _check_finite(values: dict[str, float], title: str, iteration: int) -> None:
+def _name_the_clips(
+    place: str, values: dict[str, float], own: dict[str, Tensor], names: Sequence[str], ranks: Ranks
+) -> NoReturn:
+    """Raises NonFiniteLoss with the clips of the ranks whose own loss is not finite, of all if none is."""
     bad = [name for name, value in values.items() if not math.isfinite(value)]
-    if bad:
-        raise NonFiniteLoss(
-            f"{title}, iteration {iteration}: {', '.join(bad)} is not finite; "
-            "lower SOLVER.BASE_LR or set SOLVER.CLIP_GRADIENT"
-        )
+    is_bad = not all(bool(value.isfinite()) for value in own.values())
+    shares = gather_objects((is_bad, list(names)), ranks)
+    worst = [share for share in shares if share[0]] or shares
+    clips = list(dict.fromkeys(name for _, share in worst for name in share))
+    shown = ", ".join(clips[:MOST_NAMED])
+    if len(clips) > MOST_NAMED:
+        shown += f" and {len(clips) - MOST_NAMED} more"
+    raise NonFiniteLoss(
+        f"{place}: {', '.join(bad)} not finite{' on ' if clips else ''}{shown}; "
+        "lower SOLVER.BASE_LR or set SOLVER.CLIP_GRADIENT"
+    )
 
 
 def _shown(values: dict[str, float]) -> dict[str, float]:

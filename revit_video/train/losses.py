@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -29,11 +30,15 @@ class Distillation:
 
 
 def label_loss(output: Output, labels: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy with the labels, averaged over the heads that there are."""
-    loss = F.cross_entropy(output.cls.float(), labels, label_smoothing=smoothing)
+    """Cross-entropy with the labels, averaged over the heads that there are.
+
+    Args:
+        labels: class indices `(B,)`, or the share of each class in clips that are mixed `(B, classes)`.
+    """
+    loss = F.cross_entropy(_precise(output.cls), labels, label_smoothing=smoothing)
     if output.dist is None:
         return loss
-    return (loss + F.cross_entropy(output.dist.float(), labels, label_smoothing=smoothing)) / 2
+    return (loss + F.cross_entropy(_precise(output.dist), labels, label_smoothing=smoothing)) / 2
 
 
 def distillation_loss(
@@ -47,10 +52,10 @@ def distillation_loss(
     Args:
         student: the shorter length's output, Z_s, logits `(B, classes)`.
         teacher: the longest length's logits Z_t `(B, classes)`, detached.
-        labels: class indices y `(B,)`.
+        labels: class indices y `(B,)`, or shares `(B, classes)`.
     """
-    student_logits = (student.cls if student.dist is None else student.dist).float()
-    teacher = teacher.float()
+    student_logits = _precise(student.cls if student.dist is None else student.dist)
+    teacher = _precise(teacher)
     if how.hard:
         taught = F.cross_entropy(student_logits, teacher.argmax(dim=1))
     else:
@@ -60,5 +65,10 @@ def distillation_loss(
             reduction="batchmean",
             log_target=True,
         )
-    truth = F.cross_entropy(student.cls.float(), labels, label_smoothing=smoothing)
+    truth = F.cross_entropy(_precise(student.cls), labels, label_smoothing=smoothing)
     return (1 - how.lam) * truth + how.lam * taught
+
+
+def _precise(logits: Tensor) -> Tensor:
+    """In single precision at least."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))

@@ -8,14 +8,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from revit_video.length import TokenLength
 from revit_video.models.assigner import TokenLengthAssigner
-from revit_video.models.revit import ReViT
+from revit_video.models.revit import Output, ReViT
 from revit_video.runtime.distributed import Ranks, sum_over_ranks
 from revit_video.train.losses import Distillation, distillation_loss, label_loss
 
 
 class Step(Protocol):
-    """Adds the gradients of one batch and returns what to log, as scalar tensors on the device."""
+    """Adds the gradients of one batch and returns what to log, as scalar tensors on the device.
+
+    What is logged is the mean over the ranks, so all return the same names in the same order.
+    """
 
     def __call__(self, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]: ...
 
@@ -25,7 +29,7 @@ class Step(Protocol):
 
 
 class MixedLengthStep:
-    """One mini-batch at every token length, longest first; the gradients add up (Algorithm 1).
+    """ReViT-B: one mini-batch at every token length, longest first; the gradients add up (Algorithm 1).
 
     The longest length learns from the labels; its detached logits teach the others. Each length's
     graph is freed by its own backward pass, so peak memory is the longest length's.
@@ -51,23 +55,32 @@ class MixedLengthStep:
         self.teacher_top1 = torch.zeros((), device=ranks.device)
 
     def __call__(self, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        metrics: dict[str, Tensor] = {}
-        teacher: Tensor | None = None
-        distils = self._distils()
-        for length in self.model.lengths:
-            with torch.autocast(inputs.device.type, self.autocast, enabled=self.autocast is not None):
-                output = self.model(inputs, length)
-            if teacher is not None and distils:
-                loss = distillation_loss(output, teacher, labels, self.distillation, self.smoothing)  # type: ignore[arg-type]
-            else:
-                loss = label_loss(output, labels, self.smoothing)
-            loss.backward()
-            top1 = 100 * (output.logits.detach().argmax(dim=1) == labels).float().mean()
-            if teacher is None:
-                teacher = output.cls.detach()
-                self._follow_teacher(top1)
-            metrics |= {f"loss_{length}": loss.detach(), f"top1_{length}": top1}
+        longest, *others = self.model.lengths
+        output = self._read(inputs, longest)
+        teacher = output.cls.detach() if self._distils() else None
+        metrics = self._learn(longest, output, labels)
+        for length in others:
+            metrics |= self._learn(length, self._read(inputs, length), labels, teacher)
+        self._follow_teacher(metrics)
         return metrics
+
+    def _read(self, inputs: Tensor, length: TokenLength) -> Output:
+        with torch.autocast(inputs.device.type, self.autocast, enabled=self.autocast is not None):
+            return self.model(inputs, length)
+
+    def _learn(
+        self, length: TokenLength, output: Output, labels: Tensor, teacher: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Adds the gradients of what was read at `length`, learning from `teacher`'s logits if given."""
+        if teacher is None:
+            loss = label_loss(output, labels, self.smoothing)
+        else:
+            assert self.distillation is not None
+            loss = distillation_loss(output, teacher, labels, self.distillation, self.smoothing)
+        loss.backward()
+        classes = labels if labels.dim() == 1 else labels.argmax(dim=1)  # of mixed clips, the larger part
+        top1 = 100 * (output.logits.detach().argmax(dim=1) == classes).float().mean()
+        return {f"loss_{length}": loss.detach(), f"top1_{length}": top1}
 
     def _distils(self) -> bool:
         how = self.distillation
@@ -76,9 +89,10 @@ class MixedLengthStep:
         # Reading the tensor waits for the device, so do it only where a threshold asks for it.
         return how.min_teacher_top1 <= 0 or float(self.teacher_top1) >= how.min_teacher_top1
 
-    def _follow_teacher(self, top1: Tensor) -> None:
+    def _follow_teacher(self, metrics: dict[str, Tensor]) -> None:
         if self.distillation is not None and self.distillation.min_teacher_top1 > 0:
-            top1 = sum_over_ranks(top1.clone(), self.ranks) / self.ranks.world_size
+            top1 = metrics[f"top1_{self.model.lengths[0]}"]
+            top1 = sum_over_ranks(top1, self.ranks) / self.ranks.world_size
             self.teacher_top1.lerp_(top1, 1 - self.momentum)
 
     def state_dict(self) -> dict[str, Tensor]:

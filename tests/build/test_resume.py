@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import random
+import resource
 import signal
 import subprocess
 import time
@@ -16,11 +19,16 @@ import torch
 import revit_video
 from revit_video.build import train as train_stage
 from revit_video.runtime import checkpoint
+from revit_video.runtime.checkpoint import CheckpointError
 from revit_video.train import loop
 from tests.toy import LENGTHS, last_checkpoint, options, run_toy, start_tool, stats_of
 
 EPOCHS = 6
-RECIPE = ("SOLVER.MAX_EPOCH", EPOCHS, "TRAIN.EVAL_PERIOD", 2, "MODEL.DROP_RATE", 0.1, "LOG_PERIOD", 2)
+ALWAYS = ("TRAIN.CHECKPOINT_MINUTES", 1e-9)  # a checkpoint after every iteration
+RECIPE = (
+    *("SOLVER.MAX_EPOCH", EPOCHS, "TRAIN.EVAL_PERIOD", 2, "LOG_PERIOD", 2, *ALWAYS),
+    *("MODEL.DROP_RATE", 0.1, "MODEL.DROP_PATH", 0.3, "TRAIN.EMA_DECAY", 0.8),
+)
 
 
 @pytest.fixture(scope="module")
@@ -35,15 +43,11 @@ def steps(output_dir: Path) -> list[tuple[str, int, float]]:
 
 def assert_same_end(output_dir: Path, straight: Path) -> None:
     ours, theirs = last_checkpoint(output_dir), last_checkpoint(straight)
-    for part in ("weights", "optimizer"):
-        one, other = (
-            payload["model"]["weights"] if part == "weights" else payload["training"]["optimizer"]
-            for payload in (ours, theirs)
-        )
-        assert tensors(one) and all(
-            torch.equal(a, b) for a, b in zip(tensors(one), tensors(other), strict=True)
-        ), f"{part} differ"
-    assert ours["training"]["epoch"] == EPOCHS
+    parts = [(ours["model"]["weights"], theirs["model"]["weights"])]
+    parts += [(ours["training"][part], theirs["training"][part]) for part in ("optimizer", "weights")]
+    for one, other in parts:
+        assert tensors(one) and all(map(torch.equal, tensors(one), tensors(other)))
+    assert (ours["training"]["epoch"], ours["training"]["batch"]) == (EPOCHS, 0)
     assert steps(output_dir) == steps(straight)
 
 
@@ -70,9 +74,11 @@ def interrupting(function: Callable[..., Any], call: int) -> Callable[..., Any]:
 @pytest.mark.parametrize(
     ("place", "name", "call"),
     [
-        (checkpoint, "save_epoch", 1),  # just after an epoch
+        (checkpoint, "save_progress", 6),  # just after an epoch
+        (checkpoint, "save_progress", 9),  # just after an iteration within one
+        (torch, "save", 13),  # in the middle of a save
         (train_stage, "static_top1", 1),  # in a validation
-        (loop, "reduce_gradients", 15),  # in the middle of the third epoch
+        (loop, "reduce_gradients", 15),  # in the middle of an iteration
     ],
 )
 def test_an_interrupted_run_goes_on(
@@ -85,9 +91,53 @@ def test_an_interrupted_run_goes_on(
     with (tmp_path / "stats.jsonl").open("a") as file:
         file.write('{"stage": "tra')  # as a killed run may leave it
     run_toy(videos, tmp_path, *RECIPE, stages=["train"])
-    if name == "static_top1":  # the validation that was cut off is not made up for
-        assert ("val", 12) not in {step[:2] for step in steps(tmp_path)}
-        return
+    assert_same_end(tmp_path, straight)
+    assert len(list((tmp_path / "checkpoints").iterdir())) == EPOCHS + 1  # and the pointer
+
+
+def test_the_last_validation_is_made_up_for_too(videos: Path, tmp_path: Path, straight: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(train_stage, "static_top1", interrupting(train_stage.static_top1, 3))
+        run_toy(videos, tmp_path, *RECIPE, stages=["train"])
+    assert last_checkpoint(tmp_path)["training"]["epoch"] == EPOCHS
+    for _ in range(2):
+        run_toy(videos, tmp_path, *RECIPE, stages=["train"])
+        assert_same_end(tmp_path, straight)
+
+
+@pytest.mark.parametrize("change", [("RNG_SEED", 1), ("SOLVER.OPTIMIZING_METHOD", "sgd"), ("MODEL.DEPTH", 2)])
+def test_a_refused_run_leaves_everything_as_it_was(
+    change: tuple[str, object], videos: Path, own_run: Path
+) -> None:
+    before = {path: path.read_bytes() for path in own_run.rglob("*") if path.is_file()}
+    for stage in ("train", "mine", "test")[: 3 if change[0] == "MODEL.DEPTH" else 1]:
+        with pytest.raises(ValueError):
+            run_toy(videos, own_run, *change, stages=[stage])
+        assert {path: path.read_bytes() for path in own_run.rglob("*") if path.is_file()} == before
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(
+    videos: Path, tmp_path: Path, straight: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """No file may grow beyond what a checkpoint needs: within an epoch a warning, at its end an error."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(checkpoint, "save_progress", interrupting(checkpoint.save_progress, 8))
+        run_toy(videos, tmp_path, *RECIPE, stages=["train"])
+    path = tmp_path / "checkpoints" / "epoch_00001_batch_00002.pyth"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size // 2, hard))
+    try:
+        with pytest.raises(
+            CheckpointError, match=r"epoch_00002.pyth: cannot .* what was saved before is whole"
+        ):
+            run_toy(videos, tmp_path, *RECIPE, stages=["train"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    warnings = [line for line in capfd.readouterr().err.splitlines() if "training goes on" in line]
+    assert len(warnings) == 3 and "epoch_00001_batch_00005.pyth: cannot be written: " in warnings[-1]
+    assert checkpoint.latest(str(path.parent)) == str(path)
+    assert not list(tmp_path.rglob("*.tmp"))
+    run_toy(videos, tmp_path, *RECIPE, stages=["train"])
     assert_same_end(tmp_path, straight)
 
 
@@ -132,15 +182,65 @@ def training(videos: Path, tmp_path: Path) -> Iterator[Callable[..., subprocess.
         process.communicate()
 
 
-def test_a_killed_run_goes_on(
+def test_a_run_killed_again_and_again_goes_on(videos: Path, tmp_path: Path, straight: Path) -> None:
+    """At moments of which many are in the middle of a save, since there is one after every iteration."""
+    moments, kills = random.Random(0), 0
+    while True:
+        process = multiprocessing.get_context("fork").Process(
+            target=run_toy, args=(videos, tmp_path, *RECIPE), kwargs={"stages": ["train"]}
+        )
+        process.start()
+        process.join(moments.uniform(0.15, 0.45))
+        if not process.is_alive():
+            break
+        process.kill()
+        process.join()
+        kills += 1
+        assert kills < 100
+    assert process.exitcode == 0 and kills >= 2, "killed too late to show anything"
+    assert_same_end(tmp_path, straight)
+
+
+def test_sigterm_saves_before_it_ends(
     training: Callable[..., subprocess.Popen[str]], videos: Path, tmp_path: Path, straight: Path
 ) -> None:
-    os.killpg(training(*RECIPE).pid, signal.SIGKILL)
-    time.sleep(0.1)
-    assert last_checkpoint(tmp_path)["training"]["epoch"] < EPOCHS, "killed too late to show anything"
+    """All processes get it, as from SLURM: the data worker too."""
+    process = training(*RECIPE, "DATA_LOADER.NUM_WORKERS", 1)
+    os.killpg(process.pid, signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert err.splitlines()[-1] == "stopped by SIGTERM; the same command goes on from the last checkpoint"
+    assert "Traceback" not in err
+    state = last_checkpoint(tmp_path)["training"]
+    assert state["epoch"] < EPOCHS, "stopped too late to show anything"
+    assert stats_of(tmp_path)[-1]["step"] <= 6 * state["epoch"] + state["batch"]
     run_toy(videos, tmp_path, *RECIPE, stages=["train"])
-    ours, theirs = (tensors(last_checkpoint(run)["model"]["weights"]) for run in (tmp_path, straight))
-    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    assert_same_end(tmp_path, straight)
+
+
+def test_sigterm_to_the_launcher_of_two_ranks(
+    training: Callable[..., subprocess.Popen[str]],
+    videos: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    changes = ("NUM_GPUS", 2, "DATA_LOADER.NUM_WORKERS", 1, "SOLVER.MAX_EPOCH", 1000)
+    process = training(*RECIPE, *changes, "TRAIN.CHECKPOINT_MINUTES", 0)
+    os.kill(process.pid, signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert err.count("stopped by SIGTERM") == 1 and "Traceback" not in err
+    state = last_checkpoint(tmp_path)["training"]
+    stopped = state["epoch"]
+    assert stopped < 1000 and state["division"]["ranks"] == 2
+
+    capfd.readouterr()
+    last = stopped + 1
+    run_toy(videos, tmp_path, *RECIPE, "SOLVER.MAX_EPOCH", last, stages=["train"])  # on one rank
+    assert "(ranks 2 -> 1, shares of a batch 2 -> 1)" in capfd.readouterr().err
+    assert last_checkpoint(tmp_path)["training"]["epoch"] == last
+    lines = [line["step"] for line in stats_of(tmp_path) if line["stage"] == "train"]
+    assert lines == list(range(2, 6 * last + 1, 2))
 
 
 def test_ctrl_c_leaves_a_whole_checkpoint(

@@ -119,17 +119,33 @@ def test_latest_follows_the_pointer(tmp_path: Path) -> None:
     folder = str(tmp_path)
     assert checkpoint.latest(folder) is None
     assert checkpoint.latest(str(tmp_path / "nowhere")) is None
-    assert checkpoint.save_epoch(folder, 12, {"epoch": 12}) == str(tmp_path / "epoch_00012.pyth")
-    checkpoint.save_epoch(folder, 3, {"epoch": 3})  # a run that started anew
+    assert checkpoint.save_progress(folder, {"epoch": 12}, 12) == str(tmp_path / "epoch_00012.pyth")
+    checkpoint.save_progress(folder, {"epoch": 3}, 3)  # a run that started anew
     assert checkpoint.latest(folder) == str(tmp_path / "epoch_00003.pyth")
 
 
+def test_of_those_within_an_epoch_the_newest_alone_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "epoch_00001_batch_00003.pyth.tmp").write_bytes(b"of a save that was killed")
+    kept = {"last"}
+    for epoch, batch in ((1, 0), (1, 7), (1, 12), (2, 0), (2, 5)):
+        path = checkpoint.save_progress(str(tmp_path), {"epoch": epoch}, epoch, batch)
+        assert checkpoint.latest(str(tmp_path)) == path
+        kept = {name for name in kept if "batch" not in name} | {os.path.basename(path)}
+        assert set(os.listdir(tmp_path)) == kept
+
+
 @pytest.mark.parametrize("pointer", [None, b"", b"epoch_00099.pyth", b"epoch_00003.pyth", b"\xff", b"../x"])
+@pytest.mark.parametrize("batch", [0, 9])
 def test_latest_without_a_usable_pointer_is_the_newest_whole_file(
-    tmp_path: Path, pointer: bytes | None
+    tmp_path: Path, pointer: bytes | None, batch: int
 ) -> None:
     for epoch in (1, 2, 3):
-        checkpoint.save_epoch(str(tmp_path), epoch, {"epoch": epoch})
+        checkpoint.save_progress(str(tmp_path), {"epoch": epoch}, epoch)
+    expected = tmp_path / "epoch_00002.pyth"
+    if batch:
+        within = checkpoint.save_progress(str(tmp_path), {"epoch": 2}, 2, batch)
+        expected = tmp_path / "epoch_00002_batch_00009.pyth"
+        assert within == str(expected)
     newest = tmp_path / "epoch_00003.pyth"
     newest.write_bytes(newest.read_bytes()[:-100])
     (tmp_path / "epoch_00004.pyth.tmp").write_bytes(b"half")
@@ -137,7 +153,19 @@ def test_latest_without_a_usable_pointer_is_the_newest_whole_file(
         (tmp_path / "last").unlink()
     else:
         (tmp_path / "last").write_bytes(pointer)
-    assert checkpoint.latest(str(tmp_path)) == str(tmp_path / "epoch_00002.pyth")
+    assert checkpoint.latest(str(tmp_path)) == str(expected)
+
+
+def test_a_pointer_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = checkpoint.save_progress(str(tmp_path), {"epoch": 1}, 1)
+
+    def full_disk(path: str, text: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "atomic_write_text", full_disk)
+    with pytest.raises(CheckpointError, match="last: cannot be written: .*No space left"):
+        checkpoint.save_progress(str(tmp_path), {"epoch": 1}, 1, 5)
+    assert checkpoint.latest(str(tmp_path)) == path
 
 
 def test_digest_is_the_start_of_sha256(tmp_path: Path) -> None:

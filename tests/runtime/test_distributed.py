@@ -115,6 +115,24 @@ def test_a_single_rank_needs_no_group() -> None:
     distributed.shutdown()
 
 
+def test_neighbours_are_a_length_group() -> None:
+    """Of six ranks at three lengths, the first three read one half of the clips and the others the other."""
+    ranks = [Ranks(rank, 6, torch.device("cpu"), length_size=3) for rank in range(6)]
+    assert [(one.data_rank, one.length_rank) for one in ranks] == [
+        *((0, 0), (0, 1), (0, 2)),
+        *((1, 0), (1, 1), (1, 2)),
+    ]
+    assert {one.data_size for one in ranks} == {2}
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_a_length_group_needs_a_rank_for_each_length(world_size: int) -> None:
+    ranks = Ranks(0, world_size, torch.device("cpu"))
+    with pytest.raises(ValueError, match=f"start a multiple of 3 ranks, not {world_size}, or use revit_b"):
+        distributed.in_length_groups(ranks, 3)
+    assert distributed.in_length_groups(ranks, 1) == ranks
+
+
 def test_one_rank_runs_here() -> None:
     assert launch(os.getpid, 1) == os.getpid()
 
@@ -130,11 +148,17 @@ def test_cuda_without_a_gpu() -> None:
         distributed.init("cuda")
 
 
+class SlowToTell(FileNotFoundError):
+    def __str__(self) -> str:
+        time.sleep(1)  # the other rank, whose peer has gone, could end before
+        return "videos/train.csv: no such list"
+
+
 def fail_on_rank_1(kind: str) -> None:
     ranks = distributed.init("cpu")
     if ranks.rank == 1:
         if kind == "mistake":
-            raise FileNotFoundError("videos/train.csv: no such list")
+            raise SlowToTell
         raise KeyError("a bug")
     distributed.barrier(ranks)  # waits for a rank that never comes
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
-from revit_video.runtime import checkpoint
+from revit_video.runtime import checkpoint, distributed
 from revit_video.runtime.distributed import Ranks
 from revit_video.runtime.logging import StatsLog
 from revit_video.train.loop import NonFiniteLoss, Training, fit
@@ -29,72 +31,183 @@ class Killed(Exception):
     pass
 
 
-def batches(epoch: int, dies_in: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-    for n in range(BATCHES):
-        if epoch == dies_in and n == 1:
+def batches(epoch: int, first: int, dies_at: tuple[int, int] | None = None) -> Iterator[Any]:
+    for n in range(first, BATCHES):
+        if (epoch, n) == dies_at:
             raise Killed
         labels = torch.randint(CLASSES, (4,), generator=torch.Generator().manual_seed(10 * epoch + n))
-        yield random_clips(4, seed=10 * epoch + n), labels
+        yield random_clips(4, seed=10 * epoch + n), labels, [f"{n}.mp4"] * 4
 
 
-def training(optimizer: str, seed: int = 1, dies_in: int | None = None) -> Training:
+def training(optimizer: str = "adamw", dies_at: tuple[int, int] | None = None, **changes: Any) -> Training:
     model = tiny_revit(drop_path=0.5, drop_rate=0.2)
-    return Training(
-        model,
-        MixedLengthStep(model, Distillation(min_teacher_top1=1.0), ALONE),
-        make_optimizer(model, optimizer, 0.01, 0.05),
-        lambda epoch: batches(epoch, dies_in),
-        BATCHES,
-        with_warmup(cosine_schedule(0.01, 0.0, 3), 1, 0.0),
+    arguments: dict[str, Any] = dict(
+        model=model,
+        step=MixedLengthStep(model, Distillation(min_teacher_top1=1.0), ALONE),
+        optimizer=make_optimizer(model, optimizer, 0.01, 0.05),
+        batches=lambda epoch, first: batches(epoch, first, dies_at),
+        batches_per_epoch=BATCHES,
+        batch_size=4,
+        learning_rate=with_warmup(cosine_schedule(0.01, 0.0, 3), 1, 0.0),
         epochs=3,
         ranks=ALONE,
         clip_gradient=1.0,
-        seed=seed,
+        seed=1,
     )
+    return Training(**arguments | changes)
+
+
+def averaged(optimizer: str = "adamw", **changes: Any) -> Training:
+    job = training(optimizer, **changes)
+    job.average = ModelEmaV3(job.model, 0.9, use_warmup=True)
+    return job
 
 
 def run_through(job: Training, folder: Path, save: bool = False) -> dict[str, Tensor]:
+    """Trains to the end, saving after every iteration if asked to; the resulting weights."""
     with StatsLog(str(folder), tensorboard=False) as stats:
-        for epoch in fit(job, stats):
+        for _ in fit(job, stats):
             if save:
-                payload = {"model": job.model.state_dict(), "training": job.state_dict()}
-                checkpoint.save_epoch(str(folder), epoch, payload)
-    return job.model.state_dict()
+                payload = {"model": job.result.state_dict(), "training": job.state_dict()}
+                checkpoint.save_progress(str(folder), payload, job.epoch, job.batch)
+    return {name: value.clone() for name, value in job.result.state_dict().items()}
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_a_killed_and_resumed_run_ends_with_the_same_weights(optimizer: str, tmp_path: Path) -> None:
-    """Bit for bit, though dropout and stochastic depth draw at random."""
-    whole = run_through(training(optimizer), tmp_path)
-    with pytest.raises(Killed):
-        run_through(training(optimizer, dies_in=2), tmp_path, save=True)
-
-    torch.manual_seed(99)
-    path = checkpoint.latest(str(tmp_path))
-    assert path is not None and path.endswith("epoch_00002.pyth")
-    saved, job = checkpoint.load(path), training(optimizer)
+def resumed(job: Training, folder: Path) -> Training:
+    path = checkpoint.latest(str(folder))
+    assert path is not None
+    saved = checkpoint.load(path)
     job.model.load_state_dict(saved["model"])
     job.load_state_dict(saved["training"])
-    assert job.epoch == 2
-    resumed = run_through(job, tmp_path)
-    assert job.epoch == 3
-    for name, value in whole.items():
-        assert torch.equal(resumed[name], value), name
+    return job
 
-    other = run_through(training(optimizer, seed=2), tmp_path)  # else the above would say little
-    assert any(not torch.equal(other[name], value) for name, value in whole.items())
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return all(torch.equal(one[name], value) for name, value in other.items())
+
+
+@pytest.mark.parametrize("dies_at", [(1, 2), (2, 0)], ids=["within an epoch", "between two"])
+@pytest.mark.parametrize(
+    ("make", "optimizer"),
+    [(training, "sgd"), (training, "adamw"), (averaged, "adamw")],
+    ids=["sgd", "adamw", "averaged"],
+)
+def test_a_killed_and_resumed_run_ends_with_the_same_weights(
+    make: Callable[..., Training], optimizer: str, dies_at: tuple[int, int], tmp_path: Path
+) -> None:
+    """Bit for bit, though dropout and stochastic depth draw at random."""
+    straight = make(optimizer)
+    whole = run_through(straight, tmp_path)
+    with pytest.raises(Killed):
+        run_through(make(optimizer, dies_at=dies_at), tmp_path, save=True)
+
+    torch.manual_seed(99)
+    job = resumed(make(optimizer), tmp_path)
+    assert (job.epoch, job.batch) == dies_at
+    assert same(run_through(job, tmp_path), whole)
+    assert same(job.model.state_dict(), straight.model.state_dict())
+    assert (job.epoch, job.batch) == (3, 0)
+
+
+def test_dropout_follows_from_the_seed_alone(tmp_path: Path) -> None:
+    """Else the above would say little."""
+    whole = run_through(training(), tmp_path)
+    assert same(run_through(training(), tmp_path), whole)
+    assert not same(run_through(training(seed=2), tmp_path), whole)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "per_epoch", "place"), [(2, 6, (1, 4)), (8, 1, (2, 0)), (6, 2, (1, 1)), (3, 4, (1, 2))]
+)
+def test_another_batch_size_goes_on_at_the_clips_not_seen_yet(
+    batch_size: int, per_epoch: int, place: tuple[int, int], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two batches of four clips, of three an epoch, had been seen."""
+    with pytest.raises(Killed):
+        run_through(training(dies_at=(1, 2)), tmp_path, save=True)
+    with caplog.at_level("INFO", "revit_video"):
+        job = resumed(training(batch_size=batch_size, batches_per_epoch=per_epoch), tmp_path)
+    assert (job.epoch, job.batch) == place
+    assert f"(clips a batch 4 -> {batch_size})" in caplog.text and "bit-identical" in caplog.text
+
+
+def test_other_ranks_are_mentioned(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    state = training(ranks=Ranks(0, 2, ALONE.device), accumulate=2).state_dict()
+    with caplog.at_level("INFO", "revit_video"):
+        training().load_state_dict(training().state_dict())
+        assert not caplog.messages
+        training().load_state_dict(state)
+    (message,) = caplog.messages
+    assert "(ranks 2 -> 1, shares of a batch 2 -> 1, parts of a share 2 -> 1)" in message
+
+
+def test_a_request_to_stop_is_passed_on_after_the_iteration(tmp_path: Path) -> None:
+    job, places = training(), []
+    asked = iter([False, True])
+    with StatsLog(str(tmp_path), tensorboard=False) as stats:
+        for stop in fit(job, stats, lambda: next(asked)):
+            places.append((job.epoch, job.batch, stop))
+            if stop:
+                break
+    assert places == [(0, 1, False), (0, 2, True)]
+
+
+# ---- The average of the weights --------------------------------------------------------------------------
+
+
+def test_the_average_follows_the_weights(tmp_path: Path) -> None:
+    """Against the recursion written out; early on, the initial weights do not linger."""
+    job = averaged()
+    expected = {name: value.clone() for name, value in job.model.state_dict().items()}
+    with StatsLog(str(tmp_path), tensorboard=False) as stats:
+        for done, _ in enumerate(fit(job, stats)):
+            decay = min(0.9, 1 - max(done, 1) ** (-2 / 3))
+            for name, value in job.model.state_dict().items():
+                expected[name] = decay * expected[name] + (1 - decay) * value
+    torch.testing.assert_close(dict(job.result.state_dict()), expected)
+    assert not same(job.model.state_dict(), expected)
+
+
+def test_an_average_may_be_taken_up_and_given_up(tmp_path: Path) -> None:
+    for make, other in ((training, averaged), (averaged, training)):
+        with pytest.raises(Killed):
+            run_through(make(dies_at=(1, 1)), tmp_path, save=True)
+        saved = checkpoint.load(str(tmp_path / "epoch_00001_batch_00001.pyth"))
+        job = resumed(other(), tmp_path)
+        raw = saved["model"] if make is training else saved["training"]["weights"]
+        assert same(job.model.state_dict(), raw)
+        assert same(job.result.state_dict(), raw)
+
+
+# ---- Iterations ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_parts_of_a_batch_add_up_to_it(parts: int, tmp_path: Path) -> None:
+    """For every parameter, in double precision."""
+    gradients = []
+    for accumulate in (1, parts):
+        model = tiny_revit()
+        step = MixedLengthStep(model, Distillation(), ALONE)
+        job = training(model=model, step=step, accumulate=accumulate, clip_gradient=0.0)
+        with StatsLog(str(tmp_path), tensorboard=False) as stats:
+            next(fit(job, stats))
+        gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
+    assert all(gradient is not None for gradient in gradients[0].values())
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-9, atol=1e-9)
 
 
 class Constant:
     """A step whose gradient is always (3, 4) and whose loss is given, one a batch."""
 
     def __init__(self, model: nn.Module, losses: list[float]) -> None:
-        self.model, self.losses, self.rates = model, iter(losses), []
+        self.model, self.losses = model, iter(losses)
+        self.gradient = torch.tensor([[3.0, 4.0]])
 
     def __call__(self, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
         (parameter,) = self.model.parameters()
         assert parameter.grad is None and self.model.training
-        parameter.grad = torch.tensor([[3.0, 4.0]])
+        parameter.grad = self.gradient.clone()
         return {"loss": torch.tensor(next(self.losses))}
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -104,13 +217,17 @@ class Constant:
         pass
 
 
+NAMES = [f"{letter}.mp4" for letter in "abcd"]
+
+
 def constant(losses: list[float], **changes: Any) -> Training:
     """Two batches an epoch of plain gradient descent at learning rate 1 from the origin."""
     model = nn.Linear(2, 1, bias=False)
     nn.init.zeros_(model.weight)
     arguments: dict[str, Any] = dict(
-        batches=lambda epoch: [(torch.zeros(4, 2), torch.zeros(4))] * 2,
+        batches=lambda epoch, first: [(torch.zeros(4, 2), torch.zeros(4), NAMES)] * 2,
         batches_per_epoch=2,
+        batch_size=4,
         learning_rate=lambda epoch: 1.0,
         epochs=len(losses) // 2,
         ranks=ALONE,
@@ -156,9 +273,42 @@ def test_statistics_lines(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
-def test_a_loss_that_is_not_finite_ends_the_run(loss: float, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_ends_the_run_before_the_update(loss: float, tmp_path: Path) -> None:
+    job = constant([1.0, 1.0, 1.0, loss])
     with pytest.raises(
-        NonFiniteLoss, match=r"train epoch 2/2, iteration 1: loss is not finite; lower SOLVER"
+        NonFiniteLoss,
+        match=r"train epoch 2/2, iteration 1: loss not finite on a.mp4, b.mp4, c.mp4, d.mp4; lower SOLVER",
     ):
-        run_through(constant([1.0, 1.0, 1.0, loss]), tmp_path)
+        run_through(job, tmp_path)
     assert len(lines(tmp_path)) == 3
+    torch.testing.assert_close(job.model.weight.detach(), -3 * torch.tensor([[3.0, 4.0]]))
+
+
+def test_a_gradient_that_is_not_finite_ends_the_run_too(tmp_path: Path) -> None:
+    many = [f"{n}.mp4" for n in range(11)]
+    job = constant([1.0] * 2, batches=lambda epoch, first: [(torch.zeros(4, 2), torch.zeros(4), many)] * 2)
+    job.step.gradient = torch.tensor([[3.0, math.inf]])  # type: ignore[attr-defined]
+    with pytest.raises(
+        NonFiniteLoss, match=r"iteration 0: grad_norm not finite on 0.mp4, .*7.mp4 and 3 more;"
+    ):
+        run_through(job, tmp_path)
+    assert torch.equal(job.model.weight, torch.zeros(1, 2))
+
+
+def one_bad_share() -> list[str]:
+    """What each rank says where rank 1 alone has a loss that is not finite, with finite gradients."""
+    ranks = distributed.init("cpu")
+    losses = [math.nan, 1.0] if ranks.rank else [1.0, 1.0]
+    names = [f"{ranks.rank}.mp4"]
+    job = constant(
+        losses, ranks=ranks, batches=lambda epoch, first: [(torch.zeros(4, 2), torch.zeros(4), names)] * 2
+    )
+    with tempfile.TemporaryDirectory() as folder, pytest.raises(NonFiniteLoss) as caught:
+        run_through(job, Path(folder))
+    said = [str(caught.value), str(job.model.weight.abs().sum().item())]
+    return distributed.gather_objects(said, ranks)
+
+
+def test_all_ranks_stop_together_and_name_the_clips_of_the_one() -> None:
+    for message, weights in distributed.launch(one_bad_share, 2):
+        assert "loss not finite on 1.mp4; lower" in message and weights == "0.0"

@@ -1,4 +1,4 @@
-"""Algorithm 1 against its lines written out, on one rank and on two."""
+"""Algorithm 1 against its lines written out. On several ranks: `test_replicas.py`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from revit_video.models.assigner import TokenLengthAssigner
-from revit_video.models.revit import ReViT
-from revit_video.runtime import checkpoint, distributed
+from revit_video.runtime import checkpoint
 from revit_video.runtime.distributed import Ranks
 from revit_video.train.losses import Distillation, distillation_loss, label_loss
 from revit_video.train.steps import AssignerStep, MixedLengthStep, trainable
-from tests.tiny import CLASSES, random_clips, tiny_revit
+from tests.tiny import CLASSES, LinearAssigner, random_clips, tiny_revit
 
 ALONE = Ranks(rank=0, world_size=1, device=torch.device("cpu"))
 HOW = Distillation(tau=2.0, lam=0.4)
@@ -99,20 +98,14 @@ def test_only_trainable_parameters_are_trained() -> None:
     assert len(trainable(model)) == len(list(model.parameters())) - 1
 
 
+def test_tiny_models_differ_between_classes() -> None:
+    """The tests above say something only if the lengths disagree with the labels and with each other."""
+    outputs = [tiny_revit(lengths=LENGTHS)(random_clips(4), length).logits for length in LENGTHS]
+    assert all(output.shape == (4, CLASSES) for output in outputs)
+    assert not torch.allclose(outputs[0], outputs[1], atol=0.1)
+
+
 # ---- The assigner ----------------------------------------------------------------------------------------
-
-
-class Linear(nn.Module):
-    """An assigner of one matrix."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.head = nn.Linear(6, 3, bias=False).double()
-        with torch.no_grad():
-            self.head.weight.copy_(torch.arange(18).view(3, 6).sin())
-
-    def forward(self, clips: Tensor) -> Tensor:
-        return self.head(clips)
 
 
 FEATURES = torch.arange(24, dtype=torch.float64).view(4, 6).cos()
@@ -122,7 +115,7 @@ WEIGHTS = torch.tensor([2.0, 0.5, 1.0], dtype=torch.float64)
 
 def test_class_weights_are_factors_of_each_clips_loss() -> None:
     """A mean over clips, so that clips with small weights do not grow in a batch that has no others."""
-    assigner = Linear()
+    assigner = LinearAssigner()
     metrics = AssignerStep(assigner, WEIGHTS)(FEATURES, LENGTH_LABELS)  # type: ignore[arg-type]
     log_probabilities = assigner(FEATURES).log_softmax(dim=1)
     losses = [-WEIGHTS[y] * row[y] for row, y in zip(log_probabilities, LENGTH_LABELS, strict=True)]
@@ -142,46 +135,3 @@ def test_the_assigner_learns_its_labels() -> None:
         metrics = step(clips, labels)
         optimizer.step()
     assert metrics["accuracy"] == 100 and metrics["loss"] < 0.3
-
-
-# ---- Ranks -----------------------------------------------------------------------------------------------
-
-
-def gradients_of_both_steps(ranks: Ranks) -> dict[str, Tensor | None]:
-    """What this rank's share of the clips gives, after the reduction."""
-    share = slice(ranks.rank * 4 // ranks.world_size, (ranks.rank + 1) * 4 // ranks.world_size)
-    model: ReViT = tiny_revit(lengths=LENGTHS)
-    how = Distillation(tau=2.0, lam=0.4, min_teacher_top1=0.1)
-    step = MixedLengthStep(model, how, ranks, smoothing=0.1)
-    step(random_clips(4)[share], LABELS[share])  # the teacher's accuracy is still zero: labels alone
-    step.teacher_top1.fill_(50.0)
-    step(random_clips(4)[share], LABELS[share])
-    distributed.reduce_gradients(trainable(model), ranks)
-
-    assigner = Linear()
-    AssignerStep(assigner, WEIGHTS, 0.1)(FEATURES[share], LENGTH_LABELS[share])  # type: ignore[arg-type]
-    distributed.reduce_gradients(trainable(assigner), ranks)
-    of_assigner = {f"assigner.{name}": gradient for name, gradient in gradients(assigner).items()}
-    return gradients(model) | of_assigner | {"teacher_top1": step.teacher_top1}
-
-
-def on_this_rank() -> list[dict[str, Tensor | None]]:
-    ranks = distributed.init("cpu")
-    everyone = distributed.gather_objects(gradients_of_both_steps(ranks), ranks)
-    distributed.shutdown()
-    return everyone
-
-
-def test_two_ranks_on_half_batches_are_one_rank_on_the_whole() -> None:
-    """For every parameter; losses are taken in single precision, hence the tolerance."""
-    expected = gradients_of_both_steps(ALONE)
-    assert all(gradient is not None for gradient in expected.values())
-    for told in distributed.launch(on_this_rank, 2):
-        torch.testing.assert_close(told, expected, rtol=1e-5, atol=1e-7)
-
-
-def test_tiny_models_differ_between_classes() -> None:
-    """The tests above say something only if the lengths disagree with the labels and with each other."""
-    outputs = [tiny_revit(lengths=LENGTHS)(random_clips(4), length).logits for length in LENGTHS]
-    assert all(output.shape == (4, CLASSES) for output in outputs)
-    assert not torch.allclose(outputs[0], outputs[1], atol=0.1)

@@ -1,0 +1,77 @@
+"""SIGTERM, by which schedulers and launchers ask a run to end: noted, so that it can save what it has."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, NoReturn
+
+EXIT_CODE = 128 + signal.SIGTERM  # as a shell reports a process that SIGTERM ended
+
+logger = logging.getLogger(__name__)
+
+
+class Termination:
+    """While it is entered, SIGTERM does not end the process but is noted in `asked`.
+
+    A block that ends although it was asked leaves with `SystemExit`. Only the main thread can catch signals;
+    in others nothing is noted.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: Any = None
+        self._nothing_to_save = False
+
+    def __enter__(self) -> Termination:
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGTERM, self._note)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+        if self.asked and kind is None:
+            self.leave()
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """A block with nothing to save: SIGTERM ends it, and what came before it is obeyed now."""
+        self._nothing_to_save = True
+        if self.asked:
+            self.leave()
+        try:
+            yield
+        finally:
+            self._nothing_to_save = False
+
+    def leave(self) -> NoReturn:
+        """Ends the process with the code of SIGTERM."""
+        logger.info("stopped by SIGTERM; the same command goes on from the last checkpoint")
+        raise SystemExit(EXIT_CODE)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+        if self._nothing_to_save:
+            self.leave()
+
+
+def outlive_sigterm(worker: int = 0) -> None:
+    """Has this data worker end on SIGTERM from its rank alone: schedulers send it to all processes of a run.
+
+    Its rank needs it to end the iteration; without a worker it fails in the middle of one.
+    """
+    if hasattr(signal, "sigwaitinfo"):  # Linux
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with(rank: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != rank:
+        pass
+    os._exit(0)

@@ -1,0 +1,84 @@
+"""SIGTERM waits until what has to be saved is saved."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import threading
+import time
+
+import pytest
+
+from revit_video.runtime.termination import Termination, outlive_sigterm
+
+
+def ask() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_it_is_noted_and_obeyed_at_the_end() -> None:
+    before, reached = signal.getsignal(signal.SIGTERM), []
+    with pytest.raises(SystemExit) as left, Termination() as termination:
+        assert not termination.asked
+        ask()
+        assert termination.asked
+        reached.append("the end")
+    assert left.value.code == 143 and reached
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_where_nothing_is_to_be_saved_it_is_obeyed_at_once() -> None:
+    for early in (True, False):
+        reached = []
+        with pytest.raises(SystemExit), Termination() as termination:
+            if early:
+                ask()
+            with termination.at_once():
+                reached.append("the block")
+                ask()
+                reached.append("its end")
+        assert reached == ([] if early else ["the block"])
+
+
+def test_other_errors_go_first() -> None:
+    with pytest.raises(KeyError), Termination():
+        ask()
+        raise KeyError
+    with Termination() as termination, termination.at_once():
+        pass
+
+
+def test_other_threads_are_left_alone() -> None:
+    before, errors = signal.getsignal(signal.SIGTERM), []
+
+    def run() -> None:
+        try:
+            with Termination():
+                assert signal.getsignal(signal.SIGTERM) is before
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert not errors
+
+
+@pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="Linux alone tells who sent a signal")
+def test_a_data_worker_ends_with_its_rank_alone() -> None:
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    time.sleep(0.1)
+    subprocess.run(["sh", "-c", f"kill {process.pid}"], check=True)  # from another process
+    process.join(0.2)
+    assert process.is_alive()
+    process.terminate()
+    process.join(10)
+    assert process.exitcode == 0
+
+
+def work() -> None:
+    outlive_sigterm()
+    time.sleep(60)

@@ -9,11 +9,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from revit_video.adaptive.calibrate import Readings
 from revit_video.adaptive.labels import MinedLabels, token_length_labels
 from revit_video.adaptive.policies import Assigned, Policy, Prediction, Static, Views, mean_by_video
 from revit_video.data.batch import Batch
 from revit_video.length import TokenLength
 from revit_video.meters import by_video, counts_by_name, topk
+from revit_video.models.inference import read
 from revit_video.models.revit import ReViT
 from revit_video.runtime.distributed import Ranks, gather_objects
 
@@ -26,7 +28,8 @@ class Table(NamedTuple):
     Attributes:
         paths: video of each view, B of them.
         rows, labels, starts, clip_index, crops: of each view `(B,)`.
-        scores: class probabilities at each length `(B, lengths, classes)`.
+        correct: whether each length is right on each view `(B, lengths)`.
+        scores: class probabilities at each length `(B, lengths, classes)`; `(B, lengths, 0)` if not kept.
         assigned: the assigner's probabilities `(B, lengths)`, empty without an assigner.
         skipped: unreadable videos and why.
     """
@@ -37,14 +40,15 @@ class Table(NamedTuple):
     starts: Tensor
     clip_index: Tensor
     crops: Tensor
+    correct: Tensor
     scores: Tensor
     assigned: Tensor
     skipped: list[Skip]
 
     @property
-    def correct(self) -> Tensor:
-        """Whether each length is right on each view `(B, lengths)`."""
-        return self.scores.argmax(dim=2) == self.labels[:, None]
+    def readings(self) -> Readings:
+        """What calibration needs of the table."""
+        return Readings(self.scores, self.labels, self.rows)
 
 
 @torch.inference_mode()
@@ -53,13 +57,15 @@ def tabulate(
     model: ReViT,
     ranks: Ranks,
     assigned: Assigned | None = None,
-    autocast: torch.dtype | None = None,
+    keep_scores: bool = True,
 ) -> Table:
     """Reads every view at every length, with the read-out that inference uses; on all ranks.
 
     Args:
         batches: this rank's share, normalised and on the device.
+        model: as `for_inference` gives it.
         assigned: a policy whose assigner is asked as well.
+        keep_scores: off, of hundreds of scores a view only `correct` is kept and sent between ranks.
     """
     model.eval()
     parts, skipped = [], []
@@ -67,12 +73,11 @@ def tabulate(
         skipped += batch.skipped
         if not len(batch):
             continue
-        with torch.autocast(batch.clips.device.type, autocast, enabled=autocast is not None):
-            outputs = [model(batch.clips, length).logits.float() for length in model.lengths]
+        outputs = [read(model, batch.clips, length) for length in model.lengths]
         scores = torch.stack(outputs, dim=1).softmax(dim=2).cpu()
         views = Views(batch.clips, torch.arange(len(batch)), batch.rows.cpu())
         asked = assigned.probabilities(views) if assigned else scores.new_empty(len(batch), 0)
-        parts.append(_Part(batch, scores, asked))
+        parts.append(_Part(batch, scores, asked, keep_scores))
     gathered = gather_objects((parts, skipped), ranks)
     every_part = [part for own, _ in gathered for part in own]
     return _in_order(_table(every_part, [skip for _, own in gathered for skip in own]))
@@ -81,10 +86,13 @@ def tabulate(
 class _Part:
     """One batch's contribution to a `Table`, on the CPU and without the clips."""
 
-    def __init__(self, batch: Batch, scores: Tensor, assigned: Tensor) -> None:
+    def __init__(self, batch: Batch, scores: Tensor, assigned: Tensor, keep_scores: bool = True) -> None:
         self.paths = batch.paths
-        columns = (batch.rows, batch.labels, batch.starts, batch.clip_index, batch.crops, scores, assigned)
-        self.columns = [column.cpu() for column in columns]
+        views = [v.cpu() for v in (batch.rows, batch.labels, batch.starts, batch.clip_index, batch.crops)]
+        correct = scores.argmax(dim=2) == views[1][:, None]
+        if not keep_scores:
+            scores = scores.new_empty(*correct.shape, 0)
+        self.columns = [*views, correct, scores, assigned]
 
 
 def _table(parts: Sequence[_Part], skipped: list[Skip]) -> Table:
@@ -93,11 +101,9 @@ def _table(parts: Sequence[_Part], skipped: list[Skip]) -> Table:
         raise ValueError(
             "no video could be read" + (f"; the first: {': '.join(skipped[0])}" if skipped else "")
         )
-    rows, labels, starts, clip_index, crops, scores, assigned = (
-        torch.cat(column) for column in zip(*(part.columns for part in parts), strict=True)
-    )
+    columns = [torch.cat(column) for column in zip(*(part.columns for part in parts), strict=True)]
     paths = [path for part in parts for path in part.paths]
-    return Table(paths, rows, labels, starts, clip_index, crops, scores, assigned, sorted(skipped))
+    return Table(paths, *columns, sorted(skipped))  # type: ignore
 
 
 def _in_order(table: Table) -> Table:
@@ -120,17 +126,23 @@ def static_top1(table: Table, lengths: Sequence[TokenLength]) -> dict[str, float
 def mined_labels(
     table: Table, lengths: Sequence[TokenLength], none_correct: str, checkpoint: str
 ) -> MinedLabels:
-    """The token-length label of every view of `table` (paper section 3.1)."""
+    """The token-length label of every clip of `table` (paper section 3.1).
+
+    A video shorter than a clip has the same one several times; the first of them stands for all.
+    """
+    same_clip = (table.rows[1:] == table.rows[:-1]) & (table.starts[1:] == table.starts[:-1])
+    first = torch.cat([torch.tensor([True]), ~same_clip])
+    correct = table.correct[first]
     return MinedLabels(
         lengths=tuple(lengths),
-        videos=table.paths,
-        rows=table.rows,
-        starts=table.starts,
-        views=table.clip_index,
-        classes=table.labels,
-        correct=table.correct,
-        labels=token_length_labels(table.correct, none_correct),
-        checkpoint=checkpoint,
+        videos=[path for path, kept in zip(table.paths, first.tolist(), strict=True) if kept],
+        rows=table.rows[first],
+        starts=table.starts[first],
+        views=table.clip_index[first],
+        classes=table.labels[first],
+        correct=correct,
+        labels=token_length_labels(correct, none_correct),
+        checkpoints=(checkpoint,),
     )
 
 
@@ -203,9 +215,10 @@ def evaluate(batches: Iterable[Batch], policies: Mapping[str, Policy], ranks: Ra
             views = views._replace(truth=_true_lengths(scores, batch))
         for name, policy in _rotated(others, turn):
             runs[name].timed(policy.submit, views)
-        asked = [p.probabilities(views) for p in others.values() if isinstance(p, Assigned)]
-        nothing = torch.empty(len(batch), 0)
-        parts.append(_Part(batch, torch.stack(scores, dim=1) if scores else nothing, (asked or [nothing])[0]))
+        asked = [policy.answer for policy in others.values() if isinstance(policy, Assigned)]
+        nothing = torch.empty(len(batch), 0, 1)
+        by_length = torch.stack(scores, dim=1) if scores else nothing
+        parts.append(_Part(batch, by_length, asked[0] if asked else nothing.flatten(1)))
     for name, policy in others.items():
         runs[name].timed(policy.flush)
     finished = {

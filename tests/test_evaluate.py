@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from revit_video import evaluate as evaluate_module
+from revit_video.adaptive.calibrate import assigned_points, cascade_points
 from revit_video.adaptive.policies import Assigned, Cascade, Oracle, Policy, Random, Static
 from revit_video.data.batch import Batch, Sample, Views, collate
 from revit_video.evaluate import Evaluation, Score, Table, evaluate, mined_labels, static_top1, tabulate
@@ -135,6 +136,12 @@ def test_the_assigner_answers_for_the_video(table: Table) -> None:
             torch.testing.assert_close(answer, expected)
 
 
+def test_scores_need_not_be_kept(table: Table, model: ReViT, labels: list[int]) -> None:
+    bare = tabulate(batches(labels, SHARES), model, ALONE, keep_scores=False)
+    assert bare.scores.shape == (len(table.rows), 3, 0)
+    assert torch.equal(bare.correct, table.correct) and torch.equal(bare.rows, table.rows)
+
+
 def test_without_an_assigner(model: ReViT, labels: list[int]) -> None:
     assert tabulate(batches(labels, [[0, 1]]), model, ALONE).assigned.shape == (2 * VIEWS, 0)
 
@@ -145,13 +152,17 @@ def test_top1_is_over_videos(table: Table, model: ReViT, labels: list[int]) -> N
         assert (length, top1) == (str(model.lengths[i]), pytest.approx(100 * sum(right) / len(right)))
 
 
-def test_mined_labels_are_of_views(table: Table, model: ReViT) -> None:
+def test_mined_labels_are_of_clips(table: Table, model: ReViT) -> None:
+    """Views that start alike, as in a video shorter than a clip, are one clip: the first of them."""
     mined = mined_labels(table, model.lengths, "drop", "0123")
-    assert (mined.lengths, mined.checkpoint, mined.videos) == (model.lengths, "0123", table.paths)
-    for n, correct in enumerate(table.correct.tolist()):
-        expected = max((i for i in range(3) if correct[i]), default=-1)
-        assert mined.labels[n] == expected
-    assert torch.equal(mined.classes, table.labels) and torch.equal(mined.views, table.clip_index)
+    clips = [n for n in range(len(table.rows)) if n % VIEWS != 1]
+    assert (mined.lengths, mined.checkpoints) == (model.lengths, ("0123",))
+    assert mined.videos == [table.paths[n] for n in clips]
+    assert len(set(zip(mined.rows.tolist(), mined.starts.tolist(), strict=True))) == len(clips)
+    for correct, label in zip(table.correct[clips].tolist(), mined.labels, strict=True):
+        assert label == max((i for i in range(3) if correct[i]), default=-1)
+    for ours, theirs in ((mined.classes, table.labels), (mined.views, table.clip_index)):
+        assert torch.equal(ours, theirs[clips])
 
 
 def test_nothing_readable_is_an_error_that_names_the_first(model: ReViT, labels: list[int]) -> None:
@@ -237,6 +248,44 @@ def test_the_table_is_that_of_a_single_pass(result: Evaluation, table: Table) ->
             torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
         else:
             assert ours == theirs
+
+
+@pytest.mark.parametrize("per_view", [False, True])
+def test_calibration_foresees_the_test(per_view: bool, model: ReViT, labels: list[int]) -> None:
+    """A threshold's point, from the table, is what the policy then does with that threshold."""
+
+    def assigned(threshold: float) -> Policy:
+        return Assigned(model, GMACS, PixelAssigner(), 0.5, threshold, per_view, batch_size=4)  # type: ignore[arg-type]
+
+    table = evaluate(
+        batches(labels, SHARES), policies(model, "static") | {"assigned": assigned(0.5)}, ALONE
+    ).table
+    points = assigned_points(table.assigned, table.readings, GMACS, 0.5)[::4]
+    sure = cascade_points(table.readings, GMACS)[::4]
+    tested: dict[str, Policy] = {"static 8x8": Static(model, GMACS, "8x8", batch_size=4)}
+    tested |= {f"assigned {n}": assigned(point.threshold) for n, point in enumerate(points)}
+    tested |= {f"cascade {n}": Cascade(model, GMACS, p.threshold, batch_size=4) for n, p in enumerate(sure)}
+    assert len(tested) > 8
+    longest, *scores = evaluate(batches(labels, SHARES), tested, ALONE).scores.values()
+    for point, score in zip(points + sure, scores, strict=True):
+        counts = [share * VIEWS * len(READABLE) for share in point.mix]
+        assert counts == pytest.approx(list(score.length_counts.values()))
+        assert (point.top1, point.gmacs) == (pytest.approx(score.top1), pytest.approx(score.gmacs))
+        assert point.drop == pytest.approx(longest.top1 - score.top1)
+
+
+def test_the_assigner_is_asked_once_a_batch(model: ReViT, labels: list[int]) -> None:
+    """And once more at first, to warm up."""
+    asked: list[int] = []
+
+    class Counting(PixelAssigner):
+        def forward(self, clips: Tensor) -> Tensor:
+            asked.append(len(clips))
+            return super().forward(clips)
+
+    assigned = Assigned(model, GMACS, Counting(), 0.5, 0.6, batch_size=4)  # type: ignore[arg-type]
+    evaluate(batches(labels, [[0, 1], [3], [4, 5, 6]]), {"assigned": assigned}, ALONE)
+    assert asked == [2 * VIEWS, 2 * VIEWS, VIEWS, 3 * VIEWS]
 
 
 def test_any_policy_alone(model: ReViT, labels: list[int]) -> None:

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from iopath.common.file_io import g_pathmgr
@@ -36,7 +37,7 @@ def token_length_labels(correct: Tensor, none_correct: str = "longest") -> Tenso
 
 @dataclass(frozen=True)
 class MinedLabels:
-    """The content of `labels.csv`: one row a mined clip.
+    """The content of `labels.csv`: one row a mined clip, in the order of (row, view).
 
     Attributes:
         lengths: the model's, longest first.
@@ -47,7 +48,7 @@ class MinedLabels:
         classes: true class of each clip `(N,)`.
         correct: whether each length was right `(N, lengths)`.
         labels: position of the token-length label in `lengths` `(N,)`, or `NONE_CORRECT`.
-        checkpoint: hash of the weights that were mined.
+        checkpoints: hash of the weights that mined, or of each fold's.
     """
 
     lengths: tuple[TokenLength, ...]
@@ -58,20 +59,45 @@ class MinedLabels:
     classes: Tensor
     correct: Tensor
     labels: Tensor
-    checkpoint: str
+    checkpoints: tuple[str, ...]
+
+    @classmethod
+    def joined(cls, parts: Sequence[MinedLabels]) -> MinedLabels:
+        """The parts of one list, each mined with weights of its own, in the order of the list."""
+        keys = [key for part in parts for key in zip(part.rows.tolist(), part.views.tolist(), strict=True)]
+        order = sorted(range(len(keys)), key=keys.__getitem__)
+        videos = list(chain.from_iterable(part.videos for part in parts))
+        columns = {
+            name: torch.cat([getattr(part, name) for part in parts])[order]
+            for name in ("rows", "starts", "views", "classes", "correct", "labels")
+        }
+        return cls(
+            lengths=parts[0].lengths,
+            videos=[videos[n] for n in order],
+            checkpoints=tuple(chain.from_iterable(part.checkpoints for part in parts)),
+            **columns,
+        )
 
     def histogram(self) -> dict[str, int]:
         """Clips per token-length label, longest first."""
-        return {str(length): int((self.labels == i).sum()) for i, length in enumerate(self.lengths)}
+        return dict(zip(map(str, self.lengths), self.by_class().sum(dim=0).tolist(), strict=True))
+
+    def by_class(self, num_classes: int = 0) -> Tensor:
+        """Clips per class and token-length label `(classes, lengths)`; at least `num_classes` rows."""
+        labelled = self.labels != NONE_CORRECT
+        width = len(self.lengths)
+        cells = self.classes[labelled] * width + self.labels[labelled]
+        size = max(num_classes, int(self.classes.max()) + 1) * width
+        return cells.bincount(minlength=size).view(-1, width)
 
 
 FIELDS = ("row", "video", "clip_start", "view", "label", "token_length")
 
 
 def write_labels(path: str, mined: MinedLabels) -> None:
-    """Writes `labels.csv`: a comment line with the checkpoint's hash, a header, a row a clip."""
+    """Writes `labels.csv`: a comment line with each checkpoint's hash, a header, a row a clip."""
     text = io.StringIO()
-    text.write(f"# checkpoint {mined.checkpoint}\n")
+    text.write(f"# checkpoint {' '.join(mined.checkpoints)}\n")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*FIELDS, *(f"correct_{length}" for length in mined.lengths)])
     for n, video in enumerate(mined.videos):
@@ -102,7 +128,7 @@ def read_labels(path: str, lengths: Sequence[TokenLength]) -> MinedLabels:
         head = file.readline().split()
         table = list(csv.DictReader(file))
     columns = [f"correct_{length}" for length in lengths]
-    if not table or head[:2] != ["#", "checkpoint"] or len(head) != 3 or set(table[0]) != {*FIELDS, *columns}:
+    if not table or head[:2] != ["#", "checkpoint"] or len(head) < 3 or set(table[0]) != {*FIELDS, *columns}:
         wanted = ", ".join(map(str, lengths))
         raise ValueError(f"{path}: not labels of token lengths {wanted}; mine them again (MINE.ENABLE True)")
     names = {str(length): i for i, length in enumerate(lengths)} | {"": NONE_CORRECT}
@@ -116,7 +142,7 @@ def read_labels(path: str, lengths: Sequence[TokenLength]) -> MinedLabels:
             classes=torch.tensor([int(row["label"]) for row in table]),
             correct=torch.tensor([[bool(int(row[name])) for name in columns] for row in table]),
             labels=torch.tensor([names[row["token_length"]] for row in table]),
-            checkpoint=head[2],
+            checkpoints=tuple(head[2:]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: damaged ({error}); mine the labels again (MINE.ENABLE True)") from None

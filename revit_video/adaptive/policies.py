@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from revit_video.adaptive.bucketing import Buckets, Group
 from revit_video.length import TokenLength, find
 from revit_video.models.assigner import TokenLengthAssigner
+from revit_video.models.inference import read
 from revit_video.models.revit import ReViT
 
 
@@ -61,24 +63,17 @@ class Policy(ABC):
     its end; predictions then come as buckets fill, in any order.
 
     Args:
+        model: as `for_inference` gives it, or as it was trained, which is slower.
         gmacs: cost of one clip at each of the model's lengths.
         batch_size: clips in one pass of the model.
-        autocast: dtype of mixed precision, None for full precision.
     """
 
     overhead = 0.0
     """GMACs a clip that the choice itself costs."""
 
-    def __init__(
-        self, model: ReViT, gmacs: Sequence[float], batch_size: int = 32, autocast: torch.dtype | None = None
-    ) -> None:
-        self.model, self.gmacs, self.batch_size, self.autocast = (
-            model.eval(),
-            list(gmacs),
-            batch_size,
-            autocast,
-        )
-        self.buckets = Buckets(self._run, model.lengths, batch_size)
+    def __init__(self, model: ReViT, gmacs: Sequence[float], batch_size: int = 32) -> None:
+        self.model, self.gmacs, self.batch_size = model.eval(), list(gmacs), batch_size
+        self.buckets = Buckets(partial(read, self.model), model.lengths, batch_size)
 
     @abstractmethod
     def choose(self, views: Views) -> Tensor:
@@ -100,10 +95,6 @@ class Policy(ABC):
         """Classifies `clips` now, in order; clips submitted earlier must have been flushed."""
         views = clips if isinstance(clips, Views) else Views.of(clips)
         return Prediction.joined([*self.submit(views), *self.flush()])
-
-    def _run(self, clips: Tensor, length: TokenLength) -> Tensor:
-        with torch.autocast(clips.device.type, self.autocast, enabled=self.autocast is not None):
-            return self.model(clips, length).logits.float()
 
     def _finish(self, group: Group) -> Prediction:
         count = len(group.rows)
@@ -146,6 +137,8 @@ class Assigned(Policy):
         super().__init__(model, gmacs, **run)  # type: ignore[arg-type]
         self.assigner, self.threshold, self.per_view = assigner.eval(), threshold, per_view
         self.overhead = assigner_gmacs
+        self.answer = torch.empty(0, len(self.gmacs))
+        """`probabilities` of the clips that came last."""
 
     @torch.inference_mode()
     def probabilities(self, views: Views) -> Tensor:
@@ -154,7 +147,8 @@ class Assigned(Policy):
         return probabilities if self.per_view else mean_by_video(probabilities, views.videos)
 
     def choose(self, views: Views) -> Tensor:
-        return pick_lengths(self.probabilities(views), self.threshold)
+        self.answer = self.probabilities(views)
+        return pick_lengths(self.answer, self.threshold)
 
 
 class Cascade(Policy):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice, repeat
 from typing import Any
 
 import torch
@@ -31,6 +32,9 @@ from revit_video.train.loop import Training, fit
 from revit_video.train.optim import cosine_schedule, make_optimizer, with_warmup
 from revit_video.train.steps import AssignerStep
 
+SAME_START = 1e-3  # seconds; labels.csv keeps six decimals
+OTHER_CLIPS = "labels.csv is of other clips (MINE.NUM_CLIPS, DATA.*); mine them again (MINE.ENABLE True)"
+
 logger = logging.getLogger(__name__)
 
 
@@ -39,20 +43,22 @@ def assigner(job: Job) -> None:
     cfg, ranks = job.cfg, job.ranks
     path, model = job.trained()
     mined = read_labels(job.path(files.LABELS), model.lengths)
-    if mined.checkpoint != checkpoint.digest(path):
-        logger.warning("%s was mined with other weights than %s", job.path(files.LABELS), path)
+    if ranks.is_main:
+        _check_weights(job, mined, path)
     network = build.build_assigner(cfg).to(ranks.device)
     costs = flops.cost_table(model, job.views, network)
     broadcast_parameters(network, ranks)
     batches = MinedBatches(cfg, mined, ranks)
+    job.record_config()
     weights = class_weights(mined).to(ranks.device) if cfg.ASSIGNER.CLASS_WEIGHTS else None
     schedule = cosine_schedule(cfg.ASSIGNER.BASE_LR, 0.0, cfg.ASSIGNER.MAX_EPOCH)
     training = Training(
         network,
         AssignerStep(network, weights, cfg.ASSIGNER.LABEL_SMOOTHING),
         make_optimizer(network, "adamw", cfg.ASSIGNER.BASE_LR, cfg.ASSIGNER.WEIGHT_DECAY),
-        batches,
+        lambda epoch, _: ((frames, labels, ()) for frames, labels in batches(epoch)),
         len(batches),
+        batches.batch_size * ranks.world_size,
         with_warmup(schedule, cfg.ASSIGNER.WARMUP_EPOCHS, 0.0),
         cfg.ASSIGNER.MAX_EPOCH,
         ranks,
@@ -79,6 +85,15 @@ def assigner(job: Job) -> None:
         checkpoint.save(job.path(files.MODEL), backbone | payload)
 
 
+def _check_weights(job: Job, mined: MinedLabels, path: str) -> None:
+    """Warns of labels that others than this config's models gave; folds have models of their own."""
+    folds, models = job.cfg.MINE.FOLDS, len(mined.checkpoints)
+    if models != max(1, folds):
+        logger.warning("%s was mined by %d models; MINE.FOLDS is %d", job.path(files.LABELS), models, folds)
+    elif not folds and mined.checkpoints != (checkpoint.digest(path),):
+        logger.warning("%s was mined with other weights than %s", job.path(files.LABELS), path)
+
+
 def _average_buffers(network: torch.nn.Module, ranks: Ranks) -> None:
     """Batch norms have seen other clips on each rank: keep the mean of their statistics."""
     for buffer in network.buffers():
@@ -91,8 +106,7 @@ def _calibrated(job: Job, table: Table, costs: dict[str, Any]) -> dict[str, Any]
     """The policies' settings: fixed by the config, or chosen on `table`, the validation list."""
     adaptive = job.cfg.ADAPTIVE
     gmacs = gmacs_of(costs)
-    points = assigned_points(table.assigned, table.correct, gmacs, costs["assigner_gmacs"])
-    confidence = table.scores.amax(dim=2)
+    points = assigned_points(table.assigned, table.readings, gmacs, costs["assigner_gmacs"])
     settings: dict[str, Any] = {"per_view": adaptive.DECISION == "view", "threshold": None}
     mix = table.assigned.argmax(dim=1).bincount(minlength=len(gmacs)).double() / len(table.rows)
     if adaptive.POLICY == "cumulative":
@@ -105,7 +119,7 @@ def _calibrated(job: Job, table: Table, costs: dict[str, Any]) -> dict[str, Any]
             100 * chosen.gmacs / gmacs[0],
         )
     cascade = _point(
-        cascade_points(confidence, table.correct, gmacs),
+        cascade_points(table.readings, gmacs),
         adaptive.CASCADE_THRESHOLD,
         adaptive.MAX_DROP,
         adaptive.SAFETY,
@@ -127,17 +141,16 @@ class MinedBatches:
     The first epoch decodes the clips that were mined. Their small frames stay in memory if they fit into
     `ASSIGNER.CACHE_GB`, so that later epochs decode nothing; otherwise every epoch decodes. Half of the
     clips are mirrored: that changes what they show, but not how fine a grid it takes.
+
+    All ranks have equally many batches; where videos can no longer be read, others come twice.
     """
 
     def __init__(self, cfg: CfgNode, mined: MinedLabels, ranks: Ranks) -> None:
         self.cfg, self.ranks = cfg, ranks
-        self.labels = {
-            (row, view): label
-            for row, view, label in zip(
-                mined.rows.tolist(), mined.views.tolist(), mined.labels.tolist(), strict=True
-            )
-            if label != NONE_CORRECT
-        }
+        keys = list(zip(mined.rows.tolist(), mined.views.tolist(), strict=True))
+        labels = zip(keys, mined.labels.tolist(), strict=True)
+        self.labels = {key: label for key, label in labels if label != NONE_CORRECT}
+        self.starts = dict(zip(keys, mined.starts.tolist(), strict=True))
         if not self.labels:
             raise ValueError(
                 "labels.csv labels no clip: no token length is right on any; "
@@ -148,17 +161,19 @@ class MinedBatches:
             raise ValueError(
                 "labels.csv was mined from another list; mine the labels again (MINE.ENABLE True)"
             )
+        if int(mined.views.max()) >= cfg.MINE.NUM_CLIPS:
+            raise ValueError(OTHER_CLIPS)
         rows = sorted({row for row, _ in self.labels})
         # Each rank keeps its own videos in all epochs, so that what it has cached stays useful.
         self.rows = rows[ranks.rank :: ranks.world_size]
-        self.batch_size = cfg.ASSIGNER.BATCH_SIZE // ranks.world_size
-        shared = min(count for count in self._clips_per_rank(rows))
-        if shared == 0:
+        counts = list(self._clips_per_rank(rows))
+        if min(counts) == 0:
             raise ValueError(f"{len(self.labels)} mined clips are too few for {ranks.world_size} ranks")
-        self.num_batches = max(1, shared // self.batch_size)
+        self.batch_size = min(cfg.ASSIGNER.BATCH_SIZE // ranks.world_size, *counts)
+        self.num_batches = min(counts) // self.batch_size
         frame = 3 * cfg.ASSIGNER.INPUT_SIZE**2 * 2  # bytes in half precision
-        self.fits = len(self.labels) * cfg.ASSIGNER.NUM_FRAMES * frame <= cfg.ASSIGNER.CACHE_GB * 2**30
-        self.cache: tuple[Tensor, Tensor] | None = None
+        self.fits = counts[ranks.rank] * cfg.ASSIGNER.NUM_FRAMES * frame <= cfg.ASSIGNER.CACHE_GB * 2**30
+        self.cache: tuple[Tensor, ...] | None = None
 
     def __len__(self) -> int:
         return self.num_batches
@@ -166,26 +181,25 @@ class MinedBatches:
     def __call__(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         generator = seeded_generator(self.cfg.RNG_SEED, epoch, self.ranks.rank)
         if self.fits and self.cache is None:
-            parts = list(self._decoded(self.rows))
-            self.cache = (
-                torch.cat([frames for frames, _ in parts]),
-                torch.cat([labels for _, labels in parts]),
-            )
+            kept = zip(*self._decoded(self.rows), strict=True)
+            self.cache = tuple(map(torch.cat, kept))
         batches = self._cached(generator) if self.cache else self._streamed(epoch)
-        for _, (frames, labels) in zip(range(self.num_batches), batches, strict=False):
+        for frames, labels in islice(batches, self.num_batches):
             mirrored = torch.rand(len(frames), generator=generator).to(frames.device) < 0.5
             yield torch.where(mirrored[:, None, None, None, None], frames.flip(4), frames).float(), labels
 
     def _cached(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         assert self.cache is not None
         frames, labels = self.cache
-        for chosen in torch.randperm(len(labels), generator=generator).split(self.batch_size):
-            here = chosen.to(frames.device)
-            yield frames[here], labels[here]
+        passes = math.ceil(self.num_batches * self.batch_size / len(labels))
+        order = torch.cat([torch.randperm(len(labels), generator=generator) for _ in range(passes)])
+        for chosen in order.to(frames.device).split(self.batch_size):
+            yield frames[chosen], labels[chosen]
 
     def _streamed(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         order = epoch_order(len(self.rows), self.cfg.RNG_SEED, epoch)
-        parts = self._decoded([self.rows[n] for n in order.tolist()])
+        passes = repeat([self.rows[n] for n in order.tolist()])
+        parts = chain.from_iterable(map(self._decoded, passes))
         # One by one, since a batch of videos need not hold a batch of clips: MINE.NUM_CLIPS, dropped labels.
         clips = (clip for part in parts for clip in zip(*part, strict=True))
         while batch := list(islice(clips, self.batch_size)):
@@ -193,16 +207,26 @@ class MinedBatches:
             yield torch.stack(frames), torch.stack(labels)
 
     def _decoded(self, rows: list[int]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Small frames of the labelled clips of `rows`, a batch of videos at a time."""
+        """Small frames of the labelled clips of `rows`, a batch of videos at a time.
+
+        Raises:
+            ValueError: none of them can be read, or they start elsewhere than where they were mined.
+        """
         size, count = self.cfg.ASSIGNER.INPUT_SIZE, self.cfg.ASSIGNER.NUM_FRAMES
-        videos = self.cfg.ASSIGNER.BATCH_SIZE
+        videos, found = self.cfg.ASSIGNER.BATCH_SIZE, False
         for batch in EvalBatches(self.cfg, self.videos, self.ranks, self.cfg.MINE.NUM_CLIPS, 1, videos, rows):
             keys = list(zip(batch.rows.tolist(), batch.clip_index.tolist(), strict=True))
+            for key, start in zip(keys, batch.starts.tolist(), strict=True):
+                if abs(self.starts.get(key, start) - start) > SAME_START:
+                    raise ValueError(OTHER_CLIPS)
             kept = [n for n, key in enumerate(keys) if key in self.labels]
             if kept:
+                found = True
                 frames = small_frames(batch.clips[kept], count, size).unflatten(0, (len(kept), -1))
                 labels = torch.tensor([self.labels[keys[n]] for n in kept], device=frames.device)
                 yield frames.transpose(1, 2).half(), labels
+        if not found:
+            raise ValueError("no clip of labels.csv can be read any more; see DATA.PATH_TO_DATA_DIR")
 
     def _clips_per_rank(self, rows: list[int]) -> Iterator[int]:
         clips: dict[int, int] = {}

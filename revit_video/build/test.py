@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from fvcore.common.config import CfgNode
@@ -15,7 +16,8 @@ from revit_video.build import files
 from revit_video.build import model as build
 from revit_video.build.data import class_names
 from revit_video.build.job import Job, gmacs_of
-from revit_video.evaluate import Evaluation, Table, evaluate
+from revit_video.evaluate import Evaluation, Table, evaluate, static_top1
+from revit_video.length import TokenLength
 from revit_video.models.assigner import TokenLengthAssigner
 from revit_video.models.revit import ReViT
 from revit_video.report import print_table, write_report
@@ -32,7 +34,8 @@ def test(job: Job) -> None:
     cfg, ranks = job.cfg, job.ranks
     _, model = job.trained()
     policies, costs, assigner = build_policies(job, model)
-    batches = job.test_batches("test")
+    job.record_config()
+    batches = job.test_batches(cfg.TEST.SPLIT)
     with progress(batches, len(batches), "test", ranks.is_main) as bar:
         result = evaluate(bar, policies, ranks)
     job.record_skipped("test", result.table.skipped)
@@ -97,10 +100,8 @@ def _policies(
     """The policies to test, by name; those that need an assigner only where there is one."""
     cfg = job.cfg
     gmacs = gmacs_of(costs)
-    run: dict[str, Any] = {
-        "batch_size": max(1, cfg.TEST.BATCH_SIZE // job.ranks.world_size) * job.views,
-        "autocast": build.autocast(cfg, job.ranks),
-    }
+    run: dict[str, Any] = {"batch_size": max(1, cfg.TEST.BATCH_SIZE // job.ranks.world_size) * job.views}
+    model = build.reader(cfg, model)
     policies: dict[str, Policy] = {}
     wanted = set(cfg.TEST.POLICIES)
     if wanted & {"static", "oracle"}:
@@ -138,7 +139,7 @@ def _results(
         adaptive |= {"assigner_gmacs": costs["assigner_gmacs"], "threshold": threshold}
     return {
         "dataset": os.path.basename(os.path.normpath(job.cfg.DATA.PATH_TO_DATA_DIR)),
-        "split": "test",
+        "split": job.cfg.TEST.SPLIT,
         "clips": len(result.table.rows),
         "videos": len(result.videos),
         "skipped": len(result.table.skipped),
@@ -150,23 +151,23 @@ def _results(
         "static": {name: entries[name] for name in lengths if name in entries},
         "adaptive": adaptive,
         "policies": {name: entries[name] for name in ("random", "cascade", "oracle") if name in entries},
-        "curves": _curves(result.table, costs) if lengths[0] in entries else {},
+        "curves": _curves(result.table, model.lengths, costs) if lengths[0] in entries else {},
     }
 
 
-def _curves(table: Table, costs: dict[str, Any]) -> dict[str, list[dict[str, float]]]:
-    """What each threshold would have given on these views; the thresholds in use were chosen elsewhere."""
+def _curves(
+    table: Table, lengths: Sequence[TokenLength], costs: dict[str, Any]
+) -> dict[str, list[dict[str, float]]]:
+    """What each threshold would have given on these videos; the thresholds in use were chosen elsewhere."""
     gmacs = gmacs_of(costs)
-    curves = {"cascade": cascade_points(table.scores.amax(dim=2), table.correct, gmacs)}
+    curves = {"cascade": cascade_points(table.readings, gmacs)}
     if table.assigned.shape[1]:
-        curves["assigned"] = assigned_points(table.assigned, table.correct, gmacs, costs["assigner_gmacs"])
+        curves["assigned"] = assigned_points(table.assigned, table.readings, gmacs, costs["assigner_gmacs"])
     drawn = {
         name: [{"threshold": p.threshold, "gmacs": p.gmacs, "top1": p.top1} for p in points]
         for name, points in curves.items()
     }
     # A random mix of two lengths lies on the line between them.
-    top1 = 100 * table.correct.double().mean(dim=0)
-    drawn["random"] = [
-        {"gmacs": cost, "top1": value} for cost, value in zip(gmacs, top1.tolist(), strict=True)
-    ][::-1]
+    top1 = static_top1(table, lengths).values()
+    drawn["random"] = [{"gmacs": cost, "top1": value} for cost, value in zip(gmacs, top1, strict=True)][::-1]
     return drawn

@@ -18,7 +18,7 @@ speed-ups against always reading the longest length):
     }
 """
 
-from revit_video.report.page import write_report
+from revit_video.report.page import write_labels_picture, write_report
 from revit_video.report.table import print_table, summary
 
-__all__ = ["print_table", "summary", "write_report"]
+__all__ = ["print_table", "summary", "write_labels_picture", "write_report"]

@@ -12,7 +12,8 @@ import matplotlib.image
 import numpy as np
 import torch
 
-from revit_video.data.video import DecodeError, open_video
+from revit_video.data.video import DecodeError
+from revit_video.data.views import open_file
 from revit_video.report.files import Missing, Run
 from revit_video.report.style import length_colours
 
@@ -86,11 +87,11 @@ def _card(run: Run, row: int, frames: list[bytes]) -> str:
 
 
 def _frames(path: str) -> list[bytes]:
-    """Frames of a video at `FRAMES_AT`, as JPEG files."""
-    video = open_video(path)
+    """Frames of a video at `FRAMES_AT`, or an image, as JPEG files."""
+    video = open_file(path)
     try:
         clip = video.get_clip(
-            0, video.duration, lambda n: (torch.tensor(FRAMES_AT) * n).long(), short_side=SHORT_SIDE
+            0, video.duration, lambda n: (torch.tensor(FRAMES_AT) * n).long().unique(), short_side=SHORT_SIDE
         )["video"]
     finally:
         video.close()

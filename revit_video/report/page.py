@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from html import escape
 
 import matplotlib
 from iopath.common.file_io import g_pathmgr
 from matplotlib.figure import Figure
 
+from revit_video.adaptive.labels import MinedLabels
 from revit_video.report import plots
 from revit_video.report.files import Missing, Run
 from revit_video.report.gallery import gallery
@@ -18,6 +19,8 @@ from revit_video.report.style import RC, png
 from revit_video.report.table import cost_unit, longest_entry, summary, table
 from revit_video.report.template import CSS, PAGE
 from revit_video.runtime.checkpoint import atomic_write_text
+
+LABELS = "labels.png"
 
 
 def write_report(output_dir: str) -> str:
@@ -56,12 +59,24 @@ def _title(run: Run) -> str:
         return "Adaptive token lengths"
 
 
+def write_labels_picture(output_dir: str, mined: MinedLabels, class_names: Sequence[str]) -> str:
+    """Draws `labels.png`, the histogram of mined token-length labels; its path."""
+    path = os.path.join(output_dir, LABELS)
+    with matplotlib.rc_context(RC):
+        _write(path, png(plots.mined_labels(mined, class_names)))
+    return path
+
+
+def _write(path: str, data: bytes) -> None:
+    with g_pathmgr.open(path, "wb") as file:
+        file.write(data)
+
+
 def _picture(run: Run, name: str, draw: Callable[[Run], Figure], caption: str) -> str:
     """Draws a picture, writes it as `name` and returns it as HTML."""
     figure = draw(run)
     data = png(figure)
-    with g_pathmgr.open(os.path.join(run.directory, name), "wb") as file:
-        file.write(data)
+    _write(os.path.join(run.directory, name), data)
     source = f"data:image/png;base64,{base64.b64encode(data).decode()}"
     width = round(100 * figure.get_figwidth())
     return (
@@ -125,9 +140,9 @@ def _lengths(run: Run) -> str:
 def _labels(run: Run) -> str:
     caption = (
         "Mined token-length labels, the shortest length that was right; hatched: clips that no length got "
-        "right and that are labelled with the longest."
+        "right, which are labelled with the longest or left out."
     )
-    return _picture(run, "labels.png", plots.mined_labels, caption)
+    return _picture(run, LABELS, lambda run: plots.mined_labels(run.labels, run.class_names), caption)
 
 
 def _confusion(run: Run) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,13 @@ from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import PercentFormatter
 
+from revit_video.adaptive.labels import MinedLabels
+from revit_video.length import TokenLength
 from revit_video.report.files import Missing, Run
 from revit_video.report.style import INK, MUTED, POLICIES, SHARES, WIDTH, canvas, length_colours
 from revit_video.report.table import cost_unit, rows_of
 
-MAX_BARS = 20  # classes drawn one by one; of more, the half of them with the longest and the shortest reading
+MAX_BARS = 20  # classes in a panel; of more, the hardest and the easiest have one each
 MAX_MATRIX = 30  # classes of a confusion matrix that can still be read
 CURVES = {"assigned": "adaptive", "cascade": "cascade", "random": "random"}
 
@@ -68,67 +71,80 @@ def lengths_per_class(run: Run) -> Figure:
     predictions = run.predictions
     if predictions.chosen is None:
         raise Missing("the adaptive policy was not run")
-    figure = canvas(_bars_height(run))
-    axes = figure.subplots()
-    _class_bars(axes, run, predictions.truth, predictions.chosen)
-    axes.set_xlabel("share of the class's test videos")
+    counts = np.zeros((len(run.class_names), len(run.lengths)), dtype=int)
+    np.add.at(counts, (predictions.truth, predictions.chosen), 1)
+    columns = _columns(counts)
+    figure = canvas(1.3 + _bars_height(columns))
+    for axes, (title, rows) in zip(figure.subplots(1, len(columns), squeeze=False)[0], columns, strict=True):
+        _class_bars(axes, run.lengths, counts, rows, run.class_names)
+        axes.set(title=title, xlabel="share of the class's test videos")
     _length_legend(figure, run)
     return figure
 
 
-def mined_labels(run: Run) -> Figure:
-    """Token-length labels: clips per label, and the share of each label in each class."""
-    mined = run.labels
-    labels, right = mined.labels.numpy(), mined.correct.numpy()
-    figure = canvas(max(3.4, _bars_height(run)))
-    overall, classes = figure.subplots(1, 2, width_ratios=(1, 1.6))
-    names = [str(length) for length in run.lengths]
-    unsolved = ~right.any(axis=1)
-    counts = np.array([np.sum((labels == i) & ~unsolved) for i in range(len(names))])
-    overall.bar(names, counts, color=length_colours(run.lengths), width=0.65)
-    kept = int(np.sum(unsolved & (labels >= 0)))
-    hatched = {"color": "white", "hatch": "////", "ec": MUTED, "lw": 0.6}
-    overall.bar(names[:1], [kept], bottom=counts[:1], width=0.65, **hatched)
-    counts[0] += kept
-    for i, count in enumerate(counts):
-        text = f"{count:,}\n{100 * count / max(len(labels), 1):.1f} %"
-        overall.annotate(text, (i, count), (0, 4), textcoords="offset points", ha="center", fontsize=9)
-    overall.margins(y=0.2)
-    overall.grid(axis="x", visible=False)
-    overall.set(title="All clips", xlabel="token-length label", ylabel="mined clips")
-    _class_bars(classes, run, mined.classes.numpy()[labels >= 0], labels[labels >= 0])
-    classes.set(title="By class", xlabel="share of the class's clips")
-    _length_legend(figure, run)
+def mined_labels(mined: MinedLabels, class_names: Sequence[str]) -> Figure:
+    """Token-length labels: the share of each among all clips, and in each class."""
+    solved, total = mined.correct.any(dim=1), len(mined.videos)
+    names = ["none right", *map(str, mined.lengths)]
+    counts = [int((~solved).sum())]
+    counts += [int((solved & (mined.labels == i)).sum()) for i in range(len(mined.lengths))]
+    looks: list[dict[str, Any]] = [{"fc": "white", "hatch": "////", "ec": MUTED, "lw": 0.6}]
+    looks += [{"color": colour} for colour in length_colours(mined.lengths)]
+
+    by_class = mined.by_class(len(class_names)).numpy()
+    columns = _columns(by_class)
+    figure = canvas(2.0 + _bars_height(columns))
+    grid = figure.add_gridspec(2, len(columns), height_ratios=(0.3, _bars_height(columns)))
+    overall = figure.add_subplot(grid[0, :])
+    for n, (count, look) in enumerate(zip(counts, looks, strict=True)):
+        overall.barh(0, count / total, left=sum(counts[:n]) / total, height=0.72, **look)
+    overall.set(title=f"All {total:,} clips", xlim=(0, 1))
+    overall.set_axis_off()
+    for place, (title, rows) in enumerate(columns):
+        axes = figure.add_subplot(grid[1, place])
+        _class_bars(axes, mined.lengths, by_class, rows, class_names)
+        axes.set(title=title, xlabel="share of the class's labels")
+    handles = [
+        Patch(**look, label=f"{name}: {count:,} ({100 * count / total:.1f} %)")
+        for name, count, look in zip(names, counts, looks, strict=True)
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return figure
 
 
-def _bars_height(run: Run) -> float:
-    return 1.3 + 0.3 * min(len(run.class_names), MAX_BARS + 1)
+def _columns(counts: np.ndarray) -> list[tuple[str, np.ndarray]]:
+    """Titles and classes of the panels that show `counts` `(classes, lengths)`, hardest class first.
+
+    The harder of two classes has the larger share at the longest length; of equals, at the next one.
+    """
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    order = np.lexsort(-shares.T[::-1])
+    order = order[counts[order].any(axis=1)]
+    if len(order) <= MAX_BARS:
+        return [("By class", order)]
+    hard = order[: min(MAX_BARS, (len(order) + 1) // 2)]
+    easy = order[max(len(hard), len(order) - MAX_BARS) :]
+    return [(f"{len(hard)} hardest of {len(order)} classes", hard), (f"{len(easy)} easiest", easy)]
 
 
-def _class_bars(axes: Axes, run: Run, classes: np.ndarray, chosen: np.ndarray) -> None:
-    """Stacked horizontal bars, the class with the longest reading on top."""
-    counts = np.zeros((len(run.class_names), len(run.lengths)))
-    np.add.at(counts, (classes, chosen), 1)
-    tokens = counts @ np.array([length.count for length in run.lengths]) / np.maximum(counts.sum(axis=1), 1)
-    order = [n for n in np.argsort(-tokens, kind="stable") if counts[n].sum()]
-    places = np.arange(len(order), dtype=float)
-    names = [_short(run.class_names[n]) for n in order]
-    if len(order) > MAX_BARS:
-        half = MAX_BARS // 2
-        skipped = len(order) - 2 * half
-        order = order[:half] + order[-half:]
-        names = names[:half] + [f"… {skipped} more …"] + names[-half:]
-        places = np.concatenate([np.arange(half), np.arange(half) + half + 1.0])
-    shares = counts[order] / counts[order].sum(axis=1, keepdims=True)
-    left = np.zeros(len(order))
-    for i, colour in enumerate(length_colours(run.lengths)):
-        axes.barh(places, shares[:, i], left=left, color=colour, height=0.72, ec="white", lw=0.8)
+def _bars_height(columns: list[tuple[str, np.ndarray]]) -> float:
+    """Inches."""
+    return 0.3 * max(len(rows) for _, rows in columns)
+
+
+def _class_bars(
+    axes: Axes, lengths: Sequence[TokenLength], counts: np.ndarray, rows: np.ndarray, names: Sequence[str]
+) -> None:
+    """Stacked horizontal bars of the classes `rows`, the first on top."""
+    shares = counts[rows] / counts[rows].sum(axis=1, keepdims=True)
+    left = np.zeros(len(rows))
+    for i, colour in enumerate(length_colours(lengths)):
+        axes.barh(range(len(rows)), shares[:, i], left=left, color=colour, height=0.72, ec="white", lw=0.8)
         left += shares[:, i]
-    axes.set_yticks(np.arange(len(names)), names)
+    axes.set_yticks(range(len(rows)), [_short(names[n]) for n in rows])
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)
-    axes.set(xlim=(0, 1), ylim=(len(names) - 0.4, -0.6))
+    axes.set(xlim=(0, 1), ylim=(len(rows) - 0.4, -0.6))
     axes.xaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
 
 

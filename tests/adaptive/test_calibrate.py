@@ -4,12 +4,28 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
-from revit_video.adaptive.calibrate import Point, assigned_points, cascade_points, choose_point
+from revit_video.adaptive.calibrate import (
+    Point,
+    Readings,
+    assigned_points,
+    cascade_points,
+    choose_point,
+    right_videos,
+)
 
 GMACS = [10.0, 2.0]
 # Clip 0 needs the long length, clip 1 does with either, clip 2 is right at the short one alone, clip 3 never.
 CORRECT = torch.tensor([[1, 0], [1, 1], [0, 1], [0, 0]]).bool()
+
+
+def single_views(correct: Tensor, confidence: Tensor | None = None) -> Readings:
+    """Videos of one view and three classes; class 1 is true, and what is wrong is called class 0."""
+    confidence = torch.full(correct.shape, 0.9) if confidence is None else confidence
+    scores = ((1 - confidence) / 2)[..., None].repeat(1, 1, 3)
+    scores.scatter_(2, correct.long()[..., None], confidence[..., None])
+    return Readings(scores, torch.ones(len(correct), dtype=torch.long), torch.arange(len(correct)))
 
 
 def rounded(points: list[Point]) -> list[tuple[float, float, float, list[float]]]:
@@ -19,7 +35,9 @@ def rounded(points: list[Point]) -> list[tuple[float, float, float, list[float]]
 def test_every_outcome_of_the_assigners_threshold() -> None:
     """The short length suffices with probability .1 .3 .5 .7: a rising threshold moves clip after clip."""
     short = torch.tensor([0.1, 0.3, 0.5, 0.7])
-    points = assigned_points(torch.stack([1 - short, short], dim=1), CORRECT, GMACS, overhead=0.5)
+    points = assigned_points(
+        torch.stack([1 - short, short], dim=1), single_views(CORRECT), GMACS, overhead=0.5
+    )
     assert rounded(points) == [
         (50.0, 2.5, 0.0, [0.0, 1.0]),  # all short: clips 1 and 2 are right
         (75.0, 4.5, -25.0, [0.25, 0.75]),  # clip 0 long, and right
@@ -38,7 +56,7 @@ def test_every_outcome_of_the_assigners_threshold() -> None:
 def test_every_outcome_of_a_cascade() -> None:
     """A clip that goes on pays for both passes. What the long length is sure of does not matter."""
     confidence = torch.tensor([[0.99, 0.6], [0.4, 0.9], [0.99, 0.7], [0.99, 0.8]])
-    points = cascade_points(confidence, CORRECT, GMACS)
+    points = cascade_points(single_views(CORRECT, confidence), GMACS)
     assert rounded(points) == [
         (50.0, 2.0, 0.0, [0.0, 1.0]),
         (75.0, 4.5, -25.0, [0.25, 0.75]),
@@ -49,14 +67,79 @@ def test_every_outcome_of_a_cascade() -> None:
 
 
 def test_a_cascade_pays_for_each_of_three_passes() -> None:
-    confidence = torch.tensor([[1.0, 0.5, 0.3], [1.0, 0.9, 0.2]])
-    points = cascade_points(confidence, torch.ones(2, 3).bool(), [10.0, 2.0, 1.0])
+    confidence = torch.tensor([[1.0, 0.5, 0.45], [1.0, 0.9, 0.4]])
+    points = cascade_points(single_views(torch.ones(2, 3).bool(), confidence), [10.0, 2.0, 1.0])
     assert [round(point.gmacs, 6) for point in points] == [
         1.0,  # both stop at once
         (1 + 3) / 2,
         3.0,  # both at the middle length
         (13 + 3) / 2,
         13.0,
+    ]
+
+
+# ---- Several views a video -------------------------------------------------------------------------------
+
+# Two videos of two views, in no order, and two classes; the numbers are what each view gives to the true one.
+# Video 7 is right at the long length (.8 + .4 > 1), wrong at the short one (.3 + .6 < 1), right where its
+# first view is read long and its second short (.8 + .6), wrong the other way round (.3 + .4).
+# Video 3 is right at the long length alone: .9 + .2 > 1, .4 + .2 < 1; its first view decides.
+VIDEOS = torch.tensor([7, 3, 7, 3])
+TRUE_CLASS = torch.tensor([[0.8, 0.3], [0.9, 0.4], [0.4, 0.6], [0.2, 0.2]])
+
+
+def two_views() -> Readings:
+    labels = torch.tensor([0, 1, 0, 1])
+    scores = torch.stack([TRUE_CLASS, 1 - TRUE_CLASS], dim=2)
+    return Readings(torch.where(labels[:, None, None] == 1, scores.flip(2), scores), labels, VIDEOS)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "right"),
+    [
+        ([0, 0, 0, 0], [True, True]),  # of videos 3 and 7
+        ([1, 1, 1, 1], [False, False]),
+        ([0, 1, 1, 0], [False, True]),
+        ([1, 0, 0, 1], [True, False]),
+    ],
+)
+def test_views_of_a_video_are_averaged_each_at_its_own_length(chosen: list[int], right: list[bool]) -> None:
+    assert right_videos(two_views(), torch.tensor(chosen)).tolist() == right
+
+
+def test_one_decision_a_video() -> None:
+    """Top-1 and its error are over two videos, cost and mix over four views."""
+    short = torch.tensor([0.7, 0.3, 0.7, 0.3])
+    points = assigned_points(torch.stack([1 - short, short], dim=1), two_views(), GMACS, overhead=0.5)
+    assert rounded(points) == [
+        (0.0, 2.5, 100.0, [0.0, 1.0]),
+        (50.0, 6.5, 50.0, [0.5, 0.5]),  # video 3 long
+        (100.0, 10.5, 0.0, [1.0, 0.0]),
+    ]
+    # Losses 0 and 1: standard deviation 1/2, over 2 videos.
+    assert points[1].error == pytest.approx(100 * 0.5 / 2**0.5)
+
+
+def test_each_view_decides_for_itself() -> None:
+    short = torch.tensor([0.1, 0.3, 0.7, 0.5])
+    points = assigned_points(torch.stack([1 - short, short], dim=1), two_views(), GMACS, overhead=0.0)
+    assert rounded(points) == [
+        (0.0, 2.0, 100.0, [0.0, 1.0]),
+        (50.0, 4.0, 50.0, [0.25, 0.75]),  # the first view of video 7 long: right
+        (100.0, 6.0, 0.0, [0.5, 0.5]),  # that of video 3 too
+        (100.0, 8.0, 0.0, [0.75, 0.25]),
+        (100.0, 10.0, 0.0, [1.0, 0.0]),
+    ]
+
+
+def test_a_cascade_stops_view_by_view() -> None:
+    """At the short length the views are sure to .7 (of the wrong class), .6 (likewise), .6 and .8."""
+    points = cascade_points(two_views(), GMACS)
+    assert rounded(points) == [
+        (0.0, 2.0, 100.0, [0.0, 1.0]),
+        (50.0, 7.0, 50.0, [0.5, 0.5]),  # the middle two go on: video 3 right; of video 7 .3 + .4 < 1
+        (100.0, 9.5, 0.0, [0.75, 0.25]),
+        (100.0, 12.0, 0.0, [1.0, 0.0]),
     ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -52,7 +52,7 @@ def mined() -> MinedLabels:
         classes=torch.tensor([5, 5, 0, 399, 1, 1, 1, 1]),
         correct=CASES,
         labels=token_length_labels(CASES, "drop"),
-        checkpoint="0123456789abcdef",
+        checkpoints=("0123456789abcdef",),
     )
 
 
@@ -82,6 +82,36 @@ def test_what_is_written(file: Path) -> None:
         "0,a b.mp4,0.000000,0,5,,0,0,0",
         "0,a b.mp4,0.333333,1,5,7x7,0,0,1",
     ]
+
+
+def test_clips_by_class() -> None:
+    """Left-out clips do not count."""
+    counts = mined().by_class(401)
+    assert counts.shape == (401, 3) and counts.sum() == 7
+    assert {c: counts[c].tolist() for c in (0, 1, 5, 399)} == {
+        **{0: [0, 1, 0], 1: [1, 1, 2], 5: [0, 0, 1], 399: [0, 0, 1]},
+    }
+    assert torch.equal(mined().by_class(), counts[:400])
+
+
+def test_folds_join_in_the_order_of_the_list(tmp_path: Path) -> None:
+    """Cut apart and put together, labels are what they were, but for the hashes of both folds."""
+
+    def part(kept: list[int], checkpoint: str) -> MinedLabels:
+        columns = {
+            field.name: getattr(mined(), field.name)[kept]
+            for field in fields(MinedLabels)
+            if isinstance(getattr(mined(), field.name), Tensor)
+        }
+        videos = [mined().videos[n] for n in kept]
+        return replace(mined(), videos=videos, checkpoints=(checkpoint,), **columns)
+
+    whole = MinedLabels.joined([part([2, 4, 5, 6, 7], "aa"), part([0, 1, 3], "bb")])
+    write_labels(str(tmp_path / "joined.csv"), whole)
+    write_labels(str(tmp_path / "whole.csv"), mined())
+    ours, theirs = ((tmp_path / name).read_text().splitlines() for name in ("joined.csv", "whole.csv"))
+    assert ours[0] == "# checkpoint aa bb" and ours[1:] == theirs[1:]
+    assert read_labels(str(tmp_path / "joined.csv"), LENGTHS).checkpoints == ("aa", "bb")
 
 
 def test_missing_file_says_what_to_do(tmp_path: Path) -> None:

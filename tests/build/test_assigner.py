@@ -22,6 +22,7 @@ LABELS = [0, 1, 1, 0, -1, 1, 0, 0, 1, -1, 0, 1]  # of the 12 videos of the minin
 SIZES = ("ASSIGNER.INPUT_SIZE", 8, "ASSIGNER.NUM_FRAMES", 2, "ASSIGNER.BATCH_SIZE", 4)
 STREAMED = ("ASSIGNER.CACHE_GB", 0)
 TWO_CLIPS = ("MINE.NUM_CLIPS", 2, "DATA.SAMPLING_RATE", 2)
+STARTS = torch.tensor([0.0, 0.25])  # two clips of 0.5 s in a video of 1 s
 
 
 def mined(videos: Path, tmp_path: Path, clips: int = 1) -> MinedLabels:
@@ -31,10 +32,10 @@ def mined(videos: Path, tmp_path: Path, clips: int = 1) -> MinedLabels:
     views = torch.arange(clips).repeat(12)
     labels = torch.tensor(LABELS).repeat_interleave(clips)
     labels = torch.where((views > 0) & (labels != NONE_CORRECT), 1 - labels, labels)
-    zeros = torch.zeros(len(rows))
     correct = torch.ones(len(rows), 2).bool()
     paths = [listed[row][0] for row in rows.tolist()]
-    return MinedLabels(token_lengths([4, 2]), paths, rows, zeros, views, zeros, correct, labels, "0" * 16)
+    columns = (rows, STARTS[views], views, torch.zeros(len(rows)), correct, labels)
+    return MinedLabels(token_lengths([4, 2]), paths, *columns, ("0" * 16,))
 
 
 def clips_of(batches: MinedBatches, epoch: int = 0) -> list[tuple[int, Tensor]]:
@@ -98,13 +99,46 @@ def test_epochs_come_in_different_orders(videos: Path, tmp_path: Path) -> None:
         assert orders[0] == orders[2] != orders[1]
 
 
-def test_ranks_share_the_clips(videos: Path, tmp_path: Path) -> None:
-    cfg = toy_cfg(videos, tmp_path, *SIZES, "ASSIGNER.BATCH_SIZE", 10)
-    labels = mined(videos, tmp_path)
+@pytest.mark.parametrize("kept", [(), STREAMED], ids=["cached", "streamed"])
+@pytest.mark.parametrize(("clips", "more"), [(1, ()), (2, TWO_CLIPS)])
+def test_ranks_share_the_clips(
+    clips: int, more: tuple[object, ...], kept: tuple[object, ...], videos: Path, tmp_path: Path
+) -> None:
+    labels = mined(videos, tmp_path, clips)
+    cfg = toy_cfg(videos, tmp_path, *SIZES, *more, *kept, "ASSIGNER.BATCH_SIZE", 10 * clips)
     pair = [MinedBatches(cfg, labels, Ranks(rank, 2, CPU)) for rank in range(2)]
     assert len(pair[0]) == len(pair[1])
     whole = MinedBatches(cfg, labels, ALONE)
     assert same_clips([clip for share in pair for clip in clips_of(share)], clips_of(whole))
+
+
+@pytest.mark.parametrize("kept", [(), STREAMED], ids=["cached", "streamed"])
+def test_ranks_take_equally_many_steps_whatever_was_dropped_or_lost(
+    kept: tuple[object, ...], own_videos: Path, tmp_path: Path
+) -> None:
+    """Rank 0 has labels of one clip a video, rank 1 of both; then it loses a video."""
+    labels = mined(own_videos, tmp_path, 2)
+    dropped = (labels.rows % 2 == 0) & (labels.views == 1)
+    labels = replace(labels, labels=torch.where(dropped, NONE_CORRECT, labels.labels.abs()))
+    for name in labels.videos[8:10]:
+        Path(name).write_bytes(b"")
+    cfg = toy_cfg(own_videos, tmp_path, *SIZES, *TWO_CLIPS, *kept, "DATA.MAX_SKIPPED_FRACTION", 0.5)
+    sizes = [
+        [len(labels) for _, labels in MinedBatches(cfg, labels, Ranks(rank, 2, CPU))(epoch)]
+        for rank in range(2)
+        for epoch in range(2)
+    ]
+    assert sizes == [sizes[0]] * 4 and len(sizes[0]) == 3
+
+
+def test_labels_of_other_clips_are_refused(videos: Path, tmp_path: Path) -> None:
+    """Mined with another number of clips a video, or with clips of another duration."""
+    labels = mined(videos, tmp_path, 2)
+    fewer, longer = ("MINE.NUM_CLIPS", 1, "DATA.SAMPLING_RATE", 2), ("MINE.NUM_CLIPS", 2)
+    more = ("MINE.NUM_CLIPS", 3, "DATA.SAMPLING_RATE", 2)
+    for other in (fewer, longer, more):
+        with pytest.raises(ValueError, match="labels.csv is of other clips .* mine them again"):
+            list(MinedBatches(toy_cfg(videos, tmp_path, *SIZES, *other), labels, ALONE)(0))
 
 
 def test_labels_of_other_videos_are_refused(videos: Path, tmp_path: Path) -> None:

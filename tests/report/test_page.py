@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from revit_video.report import write_report
+from revit_video.report import write_labels_picture, write_report
 from revit_video.report.files import Run
 from revit_video.report.page import SECTIONS
 
@@ -54,6 +54,14 @@ def test_all_sections_and_pictures(run_dir: Path) -> None:
     results = json.loads((run_dir / "results.json").read_text())
     assert results["command"] in html
     assert f"{results['adaptive']['top1']:.1f} %" in html
+
+
+def test_the_labels_are_drawn_as_when_they_were_mined(run_dir: Path) -> None:
+    run = Run(str(run_dir))
+    drawn = Path(write_labels_picture(str(run_dir), run.labels, run.class_names))
+    before = drawn.read_bytes()
+    page(run_dir)
+    assert drawn.name == "labels.png" and drawn.read_bytes() == before
 
 
 def test_needs_no_network_and_no_script(run_dir: Path) -> None:

@@ -30,22 +30,26 @@ def test_accuracy_cost_marks_every_policy_at_its_result(run: Run) -> None:
         assert (round(entry["clips_per_sec"], 6), round(entry["top1"], 6)) in fast
 
 
-def test_bars_add_up_and_are_sorted_by_tokens(run: Run) -> None:
+def test_bars_add_up_and_the_hardest_class_is_on_top(run: Run) -> None:
     (axes,) = plots.lengths_per_class(run).axes
     widths = np.array([bar.get_width() for bar in axes.patches]).reshape(3, 6)
     np.testing.assert_allclose(widths.sum(axis=0), 1)
-    tokens = np.array([36, 16, 9]) @ widths
-    assert (np.diff(tokens) <= 1e-9).all()
+    assert (np.diff(widths[0]) <= 1e-9).all()
     predictions = run.predictions
     top = run.class_names.index(axes.get_yticklabels()[0].get_text())
     assert widths[0, 0] == pytest.approx(np.mean(predictions.chosen[predictions.truth == top] == 0))
 
 
 def test_label_histogram_tells_unsolved_clips_apart(run: Run) -> None:
-    bars = plots.mined_labels(run).axes[0].patches
+    overall, classes = plots.mined_labels(run.labels, run.class_names).axes
     labels, solved = run.labels.labels.numpy(), run.labels.correct.numpy().any(axis=1)
-    assert [bar.get_height() for bar in bars[:3]] == [np.sum((labels == i) & solved) for i in range(3)]
-    assert bars[3].get_height() == np.sum(~solved)
+    counts = [np.sum(~solved), *(np.sum((labels == i) & solved) for i in range(3))]
+    assert [round(len(labels) * bar.get_width()) for bar in overall.patches] == counts
+    # By class they are labels like others.
+    per_class = run.labels.by_class().numpy()
+    names = [run.class_names.index(label.get_text()) for label in classes.get_yticklabels()]
+    widths = np.array([bar.get_width() for bar in classes.patches]).reshape(3, 6).T
+    np.testing.assert_allclose(widths, (per_class / per_class.sum(axis=1, keepdims=True))[names])
 
 
 def test_confused_pairs(run: Run) -> None:
@@ -57,9 +61,14 @@ def test_confused_pairs(run: Run) -> None:
 
 def test_many_classes_are_cut_to_both_ends(make_run: Callable[[list[str], int], Path]) -> None:
     run = Run(str(make_run([f"class {n}" for n in range(50)], 1000)))
-    names = [label.get_text() for label in plots.lengths_per_class(run).axes[0].get_yticklabels()]
-    assert len(names) == plots.MAX_BARS + 1
-    assert names[plots.MAX_BARS // 2] == "… 30 more …"
+    by_class = run.labels.by_class().numpy()
+    order = sorted(range(50), key=lambda n: tuple(by_class[n] / by_class[n].sum()), reverse=True)
+    _, hard, easy = plots.mined_labels(run.labels, run.class_names).axes
+    for axes, classes in ((hard, order[: plots.MAX_BARS]), (easy, order[-plots.MAX_BARS :])):
+        shown = [int(label.get_text().split()[1]) for label in axes.get_yticklabels()]
+        assert [tuple(by_class[n]) for n in shown] == [tuple(by_class[n]) for n in classes]
+    titles = [axes.get_title() for axes in plots.lengths_per_class(run).axes]
+    assert titles == ["20 hardest of 50 classes", "20 easiest"]
     with pytest.raises(Missing, match="too many"):
         plots.confusion(run)
 

@@ -1,0 +1,35 @@
+"""Cutting the training list into parts, so that each is mined by a model that was not trained on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from revit_video.data.sampling import seeded_generator
+
+
+def cut_into_folds(paths: Sequence[str], classes: Sequence[int], folds: int, seed: int) -> Tensor:
+    """The fold of each row of a list `(N,)`, drawn at random, with as many videos of each class in all folds.
+
+    Folds differ by at most one video, over all and in each class. Rows of the same video share a fold.
+
+    Args:
+        paths, classes: of each row.
+
+    Raises:
+        ValueError: there are fewer videos than folds.
+    """
+    rows_of: dict[str, list[int]] = {}
+    for row, path in enumerate(paths):
+        rows_of.setdefault(path, []).append(row)
+    groups = list(rows_of.values())
+    if len(groups) < folds:
+        raise ValueError(f"MINE.FOLDS {folds}: the training list has only {len(groups)} videos")
+    order = torch.randperm(len(groups), generator=seeded_generator(seed)).tolist()
+    order.sort(key=lambda n: classes[groups[n][0]])
+    fold = torch.empty(len(paths), dtype=torch.long)
+    for place, n in enumerate(order):
+        fold[groups[n]] = place % folds
+    return fold

@@ -1,0 +1,27 @@
+"""The curves of the test stage are of videos, as its results are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.toy import LENGTHS, results_of, run_toy
+
+SIX_VIEWS = ("TEST.NUM_SPATIAL_CROPS", 3, "TEST.NUM_ENSEMBLE_VIEWS", 2, "DATA.SAMPLING_RATE", 2)
+
+
+@pytest.mark.parametrize("decision", ["video", "view"])
+def test_results_lie_on_their_curves(decision: str, own_run: Path, videos: Path) -> None:
+    changes = (*SIX_VIEWS, "ADAPTIVE.DECISION", decision)
+    run_toy(videos, own_run, *changes, stages=["test"])
+    curve = results_of(own_run)["curves"]["assigned"]
+    assert len(curve) > 3
+    point = curve[len(curve) // 2]
+    run_toy(videos, own_run, *changes, "ADAPTIVE.THRESHOLD", point["threshold"], stages=["test"])
+    results = results_of(own_run)
+    assert results["curves"]["assigned"] == curve
+    reached = {name: results["adaptive"][name] for name in point}
+    assert reached == pytest.approx(point)
+    for end, length in zip(results["curves"]["random"], LENGTHS[::-1], strict=True):
+        assert end == pytest.approx({name: results["static"][length][name] for name in ("gmacs", "top1")})

@@ -1,4 +1,4 @@
-"""Classifying video files with a trained model: `load(path).predict("clip.mp4")`."""
+"""Classifying videos and images with a trained model: `load(path).predict("clip.mp4")`."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from torch import Tensor
 from revit_video.adaptive.policies import Assigned, Policy, Static, Views
 from revit_video.build import files
 from revit_video.build.model import assigner_from, read_payload
+from revit_video.data.folders import KNOWN, list_videos
 from revit_video.data.sampling import clip_duration
 from revit_video.data.transforms import Normalize
 from revit_video.data.video import DecodeError
 from revit_video.data.views import ClipSpec, uniform_views
 from revit_video.length import TokenLength
+from revit_video.models.inference import for_inference, inference_dtype
 from revit_video.models.revit import ReViT
 from revit_video.runtime import checkpoint
-
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".mpg", ".mpeg", ".m4v", ".wmv", ".flv")
 
 
 @dataclass(frozen=True)
@@ -64,12 +64,14 @@ class Predictor:
         self.model, self.policy, self.device = model, policy, device
         self.class_names: list[str] = data["class_names"] or [f"class {n}" for n in range(model.num_classes)]
         duration = clip_duration(data["num_frames"], data["sampling_rate"], data["target_fps"])
-        self._spec = ClipSpec(data["num_frames"], duration, data["frame_order"])
+        self._spec = ClipSpec(
+            data["num_frames"], duration, data["frame_order"], test_scale=data.get("test_scale", 0)
+        )
         self._views = (data["crop_size"], data["num_clips"], data["num_crops"])
         self._normalize = Normalize(data["mean"], data["std"]).to(device)
 
     def predict(self, path: str) -> VideoPrediction:
-        """Classifies one video file, with the views and the choice of length that the evaluation used.
+        """Classifies one video or image file, with the evaluation's views and choice of length.
 
         Raises:
             DecodeError: the file cannot be read; a `ValueError` of one line.
@@ -98,17 +100,19 @@ class Predictor:
                 yield error
 
 
-def load(path: str, device: str = "auto") -> Predictor:
+def load(path: str, device: str = "auto", dtype: str = "auto") -> Predictor:
     """A trained model, ready to predict.
 
     Args:
         path: a run's OUTPUT_DIR, its `model.pyth`, or a checkpoint of the backbone alone, which then
             reads every video at its longest length.
         device: `auto` (a GPU if there is one), `cpu` or `cuda`.
+        dtype: precision of prediction, `float32`, `bfloat16` or `auto`, which is what the test was told
+            (`TEST.DTYPE`). The `model` itself stays in single precision.
 
     Raises:
         CheckpointError: it cannot be read or is no checkpoint of this project; a `ValueError`.
-        ValueError: CUDA is asked for where there is none.
+        ValueError: CUDA is asked for where there is none, or an unknown dtype.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device cuda: torch finds no GPU here; use auto or cpu")
@@ -118,16 +122,18 @@ def load(path: str, device: str = "auto") -> Predictor:
     payload = read_payload(_checkpoint_in(path))
     model = ReViT(**payload["model"]["spec"])
     model.load_state_dict(payload["model"]["weights"])
-    model.to(place)
+    model.to(place).eval()
+    asked = payload["data"].get("dtype", "auto") if dtype == "auto" else dtype
+    reader = for_inference(model, inference_dtype(asked, model))
     costs = payload["costs"]
     gmacs = [length["gmacs"] for length in costs["lengths"].values()]
     batch_size = payload["data"]["num_clips"] * payload["data"]["num_crops"]  # the views of one video
-    policy: Policy = Static(model, gmacs, model.lengths[0], batch_size=batch_size)
+    policy: Policy = Static(reader, gmacs, model.lengths[0], batch_size=batch_size)
     if "assigner" in payload:
         assigner = assigner_from(payload)
         settings = payload["policy"]
         policy = Assigned(
-            model,
+            reader,
             gmacs,
             assigner.to(place),
             costs["assigner_gmacs"],
@@ -139,19 +145,19 @@ def load(path: str, device: str = "auto") -> Predictor:
 
 
 def find_videos(paths: Iterable[str]) -> list[str]:
-    """The files among `paths`, and the videos in those that are folders, sorted.
+    """The files among `paths`, and the videos (else the images) in those that are folders, sorted.
 
     Raises:
-        ValueError: a folder that holds no video.
+        ValueError: a folder that holds neither.
     """
     found = []
     for path in paths:
         if not g_pathmgr.isdir(path):
             found.append(path)
             continue
-        inside = [name for name in sorted(g_pathmgr.ls(path)) if name.lower().endswith(VIDEO_SUFFIXES)]
+        inside = list_videos(path)
         if not inside:
-            raise ValueError(f"{path}: no video in this folder ({', '.join(VIDEO_SUFFIXES)})")
+            raise ValueError(f"{path}: nothing to classify in this folder; no {KNOWN}")
         found += [os.path.join(path, name) for name in inside]
     return found
 

@@ -10,6 +10,7 @@ import torch
 
 from revit_video.data.synthetic import write_dataset
 from tests.toy import COUNTS, run_toy
+from tests.videos import WriteVideo, write_video_to
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -30,6 +31,12 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def toy_run(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """OUTPUT_DIR of a run of all stages. To be read only."""
     return run_toy(videos, tmp_path_factory.mktemp("toy") / "run")
+
+
+@pytest.fixture
+def write_video(tmp_path: Path) -> WriteVideo:
+    """Writes a small video of a given name; its path."""
+    return lambda name="video.mp4", **options: write_video_to(tmp_path / name, **options)
 
 
 @pytest.fixture

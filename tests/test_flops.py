@@ -182,3 +182,10 @@ def test_cost_table() -> None:
     assert table["assigner_gmacs"] == assigner_macs(assigner, model.num_frames, model.img_size).gmacs > 0
     assert table["assigner_params"] == sum(p.numel() for p in assigner.parameters())
     assert "assigner_gmacs" not in cost_table(model, 1)
+
+
+def test_deit_small() -> None:
+    """4.61 GMACs at 14x14, as fvcore counts timm's model once it knows the attention."""
+    model = ReViT(num_classes=1000, lengths=[14], attention="space_only", **preset("deit_small"))
+    assert revit_macs(model, TokenLength(14, 14)).gmacs == pytest.approx(4.61, abs=0.01)
+    assert sum(parameter.numel() for parameter in model.parameters()) == 22_050_664

@@ -146,6 +146,10 @@ def test_folders_are_searched_for_videos(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     folder = str(tmp_path)
     assert find_videos([folder, "c.avi"]) == [f"{folder}/a.webm", f"{folder}/b.MP4", "c.avi"]
+    (tmp_path / "pictures").mkdir()
+    for name in ("b.JPG", "a.png", "notes.txt"):
+        (tmp_path / "pictures" / name).touch()
+    assert find_videos([f"{folder}/pictures"]) == [f"{folder}/pictures/{name}" for name in ("a.png", "b.JPG")]
     (tmp_path / "none").mkdir()
-    with pytest.raises(ValueError, match="no video in this folder"):
+    with pytest.raises(ValueError, match="nothing to classify in this folder"):
         find_videos([str(tmp_path / "none")])

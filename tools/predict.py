@@ -1,4 +1,4 @@
-"""Classifies videos, each at the token length that the assigner picks for it."""
+"""Classifies videos or images, each at the token length that the assigner picks for it."""
 
 import argparse
 import sys
@@ -11,7 +11,7 @@ from revit_video.predict import VideoPrediction, find_videos
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="an OUTPUT_DIR, or a .pyth file in it")
-    parser.add_argument("videos", metavar="VIDEO", nargs="+", help="video files, or folders of them")
+    parser.add_argument("videos", metavar="FILE", nargs="+", help="video or image files, or folders of them")
     parser.add_argument(
         "--top", type=int, default=3, metavar="N", help="classes to show (default: %(default)s)"
     )

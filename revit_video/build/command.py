@@ -12,7 +12,7 @@ from fvcore.common.config import CfgNode
 
 from revit_video.build.stages import enabled_stages, run
 from revit_video.config import load_cfg
-from revit_video.runtime.distributed import RankError, launch
+from revit_video.runtime.distributed import FailedLater, RankError, launch, one_speaker, torchrun_ranks
 
 
 def config_parser(description: str | None) -> argparse.ArgumentParser:
@@ -31,8 +31,9 @@ def config_parser(description: str | None) -> argparse.ArgumentParser:
 def run_stages(description: str | None, choose: Callable[[CfgNode], list[str]] = enabled_stages) -> None:
     """The whole of a tool that runs stages: reads the config, starts the ranks, reports mistakes."""
     arguments = config_parser(description).parse_args()
-    with clear_errors("interrupted; the same command goes on from the last checkpoint"):
-        cfg = load_cfg(arguments.cfg, arguments.opts)
+    with clear_errors("interrupted; the same command goes on from the last checkpoint"), one_speaker():
+        started = torchrun_ranks()
+        cfg = load_cfg(arguments.cfg, [*arguments.opts, *(["NUM_GPUS", started] if started else [])])
         launch(run, cfg.NUM_GPUS, cfg, choose(cfg), command_line())
 
 
@@ -48,6 +49,8 @@ def clear_errors(interrupted: str = "interrupted") -> Iterator[None]:
         yield
     except (ValueError, OSError) as error:
         _leave(f"error: {error}", 2)
+    except FailedLater:
+        raise SystemExit(1) from None
     except RankError as error:
         _leave(f"error: {error}", 1)
     except KeyboardInterrupt:

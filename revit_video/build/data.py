@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -13,17 +14,37 @@ from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from revit_video.data.augment import Mixing, RandAugment, RandomErasing
 from revit_video.data.batch import Batch, Skipped, collate, with_reversed
+from revit_video.data.folders import VideoFolder
 from revit_video.data.kinetics import EvalClips, TrainClips, read_class_names, read_list
 from revit_video.data.order import TrainOrder, eval_rows
 from revit_video.data.sampling import clip_duration
-from revit_video.data.transforms import Normalize, TrainTransform
+from revit_video.data.transforms import Augmentation, Normalize, TrainTransform
 from revit_video.data.views import ClipSpec
 from revit_video.runtime.distributed import Ranks
+from revit_video.runtime.termination import outlive_sigterm
+
+SPLITS = ("train", "mine", "val", "test")
+
+
+class TooManyUnreadable(ValueError):
+    """More videos than `DATA.MAX_SKIPPED_FRACTION` allows are unreadable; `skipped` lists them."""
+
+    def __init__(self, message: str, skipped: list[Skipped]) -> None:
+        super().__init__(message)
+        self.skipped = skipped
 
 
 def class_names(cfg: CfgNode) -> list[str] | None:
-    """From `classes.txt` beside the lists; None without it."""
+    """From `classes.txt` beside the lists, None without it; without lists, the names of the folders.
+
+    Raises:
+        ValueError: they are not as many as `MODEL.NUM_CLASSES`, if that is given.
+    """
+    folder = _class_folders(cfg)
+    if folder and folder.class_names:
+        return folder.class_names
     return read_class_names(cfg.DATA.PATH_TO_DATA_DIR, cfg.MODEL.NUM_CLASSES or None)
 
 
@@ -35,8 +56,27 @@ def num_classes(cfg: CfgNode) -> int:
     """
     names = class_names(cfg)
     if not names:
-        raise ValueError("MODEL.NUM_CLASSES 0: the data folder has no classes.txt to count them in")
+        raise ValueError(
+            f"MODEL.NUM_CLASSES 0: {cfg.DATA.PATH_TO_DATA_DIR!r} has neither folders of classes "
+            "nor a classes.txt to count them in"
+        )
     return len(names)
+
+
+def _class_folders(cfg: CfgNode) -> VideoFolder | None:
+    """The folders of classes, where the data folder has no lists."""
+    path = cfg.DATA.PATH_TO_DATA_DIR
+    names = [*SPLITS, mine_split(cfg), cfg.TEST.SPLIT]
+    splits = dict.fromkeys(names, 0.0) | dict(zip(SPLITS, cfg.DATA.SPLIT, strict=True))
+    if not path or any(g_pathmgr.isfile(os.path.join(path, f"{split}.csv")) for split in splits):
+        return None
+    folder = VideoFolder(path, splits)
+    found, expected = len(folder.class_names), cfg.MODEL.NUM_CLASSES
+    if found and expected not in (0, found):
+        raise ValueError(
+            f"MODEL.NUM_CLASSES {expected}: {path} has folders of {found} classes; 0 takes their number"
+        )
+    return folder
 
 
 def mine_split(cfg: CfgNode) -> str:
@@ -45,14 +85,16 @@ def mine_split(cfg: CfgNode) -> str:
 
 
 def video_list(cfg: CfgNode, split: str) -> LabeledVideoPaths:
-    """The videos of `<split>.csv`.
+    """The videos of `<split>.csv`, or of the folders of classes where there are no lists.
 
     Raises:
-        ValueError: no data folder is given, or the list is missing, empty or damaged.
+        ValueError: no data folder is given, or the split is missing, empty or damaged.
     """
     folder = cfg.DATA.PATH_TO_DATA_DIR
     if not folder or not g_pathmgr.isdir(folder):
         raise ValueError(f"DATA.PATH_TO_DATA_DIR: no such folder: {folder!r}")
+    if classes := _class_folders(cfg):
+        return classes.read(split)
     path = os.path.join(folder, f"{split}.csv")
     if split == cfg.MINE.HOLDOUT and split not in ("train", "val", "test") and not g_pathmgr.isfile(path):
         raise ValueError(
@@ -72,7 +114,7 @@ def check_lists(cfg: CfgNode, stages: Iterable[str]) -> None:
         "train": ["train", "val"] if cfg.TRAIN.EVAL_PERIOD else ["train"],
         "mine": [mine_split(cfg)],
         "assigner": [mine_split(cfg), "val"],
-        "test": ["test"],
+        "test": [cfg.TEST.SPLIT],
     }
     for split in dict.fromkeys(split for stage in stages for split in needed[stage]):
         video_list(cfg, split)
@@ -81,49 +123,85 @@ def check_lists(cfg: CfgNode, stages: Iterable[str]) -> None:
 def clip_spec(cfg: CfgNode) -> ClipSpec:
     """How a clip is sampled."""
     duration = clip_duration(cfg.DATA.NUM_FRAMES, cfg.DATA.SAMPLING_RATE, cfg.DATA.TARGET_FPS)
-    return ClipSpec(cfg.DATA.NUM_FRAMES, duration, cfg.DATA.FRAME_ORDER, cfg.DATA.DECODING_BACKEND)
+    data = cfg.DATA
+    return ClipSpec(data.NUM_FRAMES, duration, data.FRAME_ORDER, data.DECODING_BACKEND, data.TEST_SCALE)
+
+
+def train_transform(cfg: CfgNode) -> TrainTransform:
+    """How training clips are cut out and augmented."""
+    data, aug = cfg.DATA, cfg.AUG
+    augmentations: list[Augmentation] = []
+    if aug.AA_TYPE:
+        augmentations.append(RandAugment(aug.AA_TYPE, data.TRAIN_CROP_SIZE, data.MEAN))
+    if aug.RE_PROB:
+        augmentations.append(RandomErasing(aug.RE_PROB, data.MEAN, data.STD))
+    return TrainTransform(
+        data.TRAIN_JITTER_SCALES,
+        data.TRAIN_CROP_SIZE,
+        data.RANDOM_FLIP,
+        data.BRIGHTNESS,
+        data.CONTRAST,
+        data.SATURATION,
+        data.TRAIN_JITTER_SCALES_RELATIVE,
+        augmentations,
+    )
+
+
+def _mixing(cfg: CfgNode) -> Mixing | None:
+    mixup = cfg.MIXUP
+    if mixup.ALPHA == 0 and mixup.CUTMIX_ALPHA == 0:
+        return None
+    return Mixing(
+        mixup.ALPHA,
+        mixup.CUTMIX_ALPHA,
+        mixup.PROB,
+        mixup.SWITCH_PROB,
+        cfg.MODEL.NUM_CLASSES,
+        cfg.RNG_SEED,
+    )
 
 
 class TrainBatches:
-    """`batches(epoch)`: this rank's training batches, normalised and on the device, as `(clips, labels)`.
+    """`batches(epoch, first)`: this rank's training batches from the first on, as `(clips, labels, paths)`.
 
-    With `DATA.REVERSED_CLASSES` half of each batch is the other half played backwards. Unreadable
-    videos were replaced by others; they are collected in `skipped`.
+    Clips are normalised and on the device; where they are mixed, labels are `(B, classes)`. With
+    `DATA.REVERSED_CLASSES` half of each batch is the other half played backwards. Unreadable videos were
+    replaced by others; they are collected in `skipped`.
+
+    Args:
+        videos: None for the training list.
     """
 
-    def __init__(self, cfg: CfgNode, ranks: Ranks) -> None:
-        videos = video_list(cfg, "train")
+    def __init__(self, cfg: CfgNode, ranks: Ranks, videos: LabeledVideoPaths | None = None) -> None:
+        videos = videos or video_list(cfg, "train")
         data = cfg.DATA
-        transform = TrainTransform(
-            data.TRAIN_JITTER_SCALES,
-            data.TRAIN_CROP_SIZE,
-            data.RANDOM_FLIP,
-            data.BRIGHTNESS,
-            data.CONTRAST,
-            data.SATURATION,
-        )
-        clips = TrainClips(videos, clip_spec(cfg), transform, data.FRAME_JITTER, cfg.RNG_SEED)
+        transform = train_transform(cfg)
+        clips = TrainClips(videos, clip_spec(cfg), transform, data.FRAME_JITTER, cfg.RNG_SEED, _timeout(cfg))
         self.partner = _partner(cfg)
-        per_rank = cfg.TRAIN.BATCH_SIZE // ranks.world_size // (1 if self.partner is None else 2)
-        self.order = TrainOrder(len(videos), per_rank, ranks.rank, ranks.world_size, cfg.RNG_SEED)
+        self.mixing = _mixing(cfg)
+        per_rank = cfg.TRAIN.BATCH_SIZE // ranks.data_size // (1 if self.partner is None else 2)
+        self.order = TrainOrder(len(videos), per_rank, ranks.data_rank, ranks.data_size, cfg.RNG_SEED)
         self.loader = _loader(cfg, clips, per_rank, ranks, sampler=self.order)
         self.normalize = Normalize(data.MEAN, data.STD).to(ranks.device)
         self.device = ranks.device
-        self.allowed = data.MAX_SKIPPED_FRACTION * len(videos) / ranks.world_size
+        self.allowed = data.MAX_SKIPPED_FRACTION * len(videos) / ranks.data_size
         self.skipped: set[Skipped] = set()
 
     def __len__(self) -> int:
         return self.order.num_batches
 
-    def __call__(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        self.order.set_epoch(epoch)
-        for batch in self.loader:
+    def __call__(self, epoch: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor, list[str]]]:
+        self.order.set_epoch(epoch, first)
+        for number, batch in enumerate(self.loader, start=first):
             self.skipped.update(batch.skipped)
-            check_skipped(len(self.skipped), self.allowed, batch.skipped)
+            check_skipped(self.skipped, self.allowed, batch.skipped)
             batch = batch.to(self.device, non_blocking=True)
             if self.partner is not None:
                 batch = with_reversed(batch, self.partner)
-            yield self.normalize(batch.clips), batch.labels
+            inputs, labels = self.normalize(batch.clips), batch.labels
+            if self.mixing is not None:
+                inputs, labels = self.mixing(inputs, labels, epoch, number)
+            yield inputs, labels, batch.paths
 
 
 class EvalBatches:
@@ -144,7 +222,8 @@ class EvalBatches:
         videos_per_batch: int,
         rows: list[int] | None = None,
     ) -> None:
-        clips = EvalClips(videos, clip_spec(cfg), cfg.DATA.TEST_CROP_SIZE, num_clips, num_crops)
+        crop_size = cfg.DATA.TEST_CROP_SIZE
+        clips = EvalClips(videos, clip_spec(cfg), crop_size, num_clips, num_crops, _timeout(cfg))
         rows = list(eval_rows(len(videos), ranks.rank, ranks.world_size)) if rows is None else rows
         per_rank = max(1, videos_per_batch // ranks.world_size)
         self.loader = _loader(cfg, clips, per_rank, ranks, sampler=rows)
@@ -156,22 +235,45 @@ class EvalBatches:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[Batch]:
-        skipped = 0
+        skipped: list[Skipped] = []
         for batch in self.loader:
-            skipped += len(batch.skipped)
+            skipped += batch.skipped
             check_skipped(skipped, self.allowed, batch.skipped)
             batch = batch.to(self.device, non_blocking=True)
             yield replace(batch, clips=self.normalize(batch.clips))
 
 
-def check_skipped(count: int, allowed: float, latest: list[Skipped]) -> None:
-    """ValueError when more videos than `DATA.MAX_SKIPPED_FRACTION` allows could not be read."""
-    if count > allowed and latest:
+def check_skipped(skipped: Collection[Skipped], allowed: float, latest: list[Skipped]) -> None:
+    """TooManyUnreadable when more videos than `DATA.MAX_SKIPPED_FRACTION` allows could not be read."""
+    if len(skipped) > allowed and latest:
         path, reason = latest[-1]
-        raise ValueError(
-            f"{count} unreadable videos, more than DATA.MAX_SKIPPED_FRACTION allows ({allowed:.0f}); "
-            f"the latest: {path}: {reason}"
+        raise TooManyUnreadable(
+            f"{len(skipped)} unreadable videos, more than DATA.MAX_SKIPPED_FRACTION allows ({allowed:.0f}); "
+            f"the latest: {path}: {reason}",
+            sorted(skipped),
         )
+
+
+@contextmanager
+def killed_workers_explained() -> Iterator[None]:
+    """Turns torch's error about a data worker that was killed, raised wherever the rank is, into one line.
+
+    A video is not to blame: those are decoded in processes of their own, which may die.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        words = " ".join(str(error).split())
+        raise ChildProcessError(
+            f"{words} If memory ran out, lower DATA_LOADER.NUM_WORKERS or DATA_LOADER.PREFETCH_FACTOR"
+        ) from error
+
+
+def _timeout(cfg: CfgNode) -> float | None:
+    """Seconds that a worker's video may take; None where the rank itself decodes."""
+    return cfg.DATA_LOADER.TIMEOUT if cfg.DATA_LOADER.NUM_WORKERS else None
 
 
 def _loader(
@@ -186,6 +288,7 @@ def _loader(
         collate_fn=collate,
         pin_memory=cfg.DATA_LOADER.PIN_MEMORY and ranks.device.type == "cuda",
         persistent_workers=workers > 0 and isinstance(clips, TrainClips),
+        worker_init_fn=outlive_sigterm,
         prefetch_factor=cfg.DATA_LOADER.PREFETCH_FACTOR if workers else None,
     )
 

@@ -19,6 +19,7 @@ from revit_video.runtime.checkpoint import atomic_write_text
 CONFIG = "config.yaml"
 CHECKPOINTS = "checkpoints"
 LABELS = "labels.csv"
+FOLDS, FOLDS_LIST = "folds", "folds.csv"
 ASSIGNER = "assigner.pyth"
 MODEL = "model.pyth"
 FLOPS = "flops.json"

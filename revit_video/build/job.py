@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +13,14 @@ from fvcore.common.config import CfgNode
 
 from revit_video.adaptive.policies import Assigned
 from revit_video.build import files
-from revit_video.build.data import EvalBatches, video_list
-from revit_video.build.model import autocast, build_model, load_backbone, model_spec
+from revit_video.build.data import EvalBatches, TooManyUnreadable, video_list
+from revit_video.build.model import build_model, load_backbone, model_spec, reader
+from revit_video.config import dump_cfg
 from revit_video.data.batch import Skipped
 from revit_video.evaluate import Table, tabulate
 from revit_video.models.revit import ReViT
 from revit_video.runtime import checkpoint
+from revit_video.runtime.checkpoint import atomic_write_text
 from revit_video.runtime.distributed import Ranks, gather_objects
 from revit_video.runtime.logging import StatsLog, progress
 
@@ -40,6 +44,11 @@ class Job:
         """A file in OUTPUT_DIR."""
         return os.path.join(self.cfg.OUTPUT_DIR, *names)
 
+    def record_config(self) -> None:
+        """Writes config.yaml. A stage does so once it has all it needs: one that is refused has not run."""
+        if self.ranks.is_main:
+            atomic_write_text(self.path(files.CONFIG), dump_cfg(self.cfg))
+
     def stats(self) -> StatsLog:
         """The run's statistics; only the main rank writes them."""
         return StatsLog(self.cfg.OUTPUT_DIR, self.cfg.TENSORBOARD.ENABLE, self.ranks.is_main)
@@ -54,6 +63,8 @@ class Job:
             )
         model = build_model(self.cfg)
         load_backbone(path, model, model_spec(self.cfg))
+        if self.cfg.MODEL.COMPILE:
+            model.compile()
         return path, model.to(self.ranks.device).eval()
 
     def test_batches(self, split: str) -> EvalBatches:
@@ -65,13 +76,28 @@ class Job:
         )
 
     def tabulate(
-        self, model: ReViT, split: str, batches: EvalBatches, assigned: Assigned | None = None
+        self,
+        model: ReViT,
+        split: str,
+        batches: EvalBatches,
+        assigned: Assigned | None = None,
+        keep_scores: bool = True,
     ) -> Table:
         """Reads a list at every length and records its unreadable videos."""
-        with progress(batches, len(batches), f"reading {split} at every length", self.ranks.is_main) as bar:
-            table = tabulate(bar, model, self.ranks, assigned, autocast(self.cfg, self.ranks))
+        title = f"reading {split} at every length"
+        with self.recording(split), progress(batches, len(batches), title, self.ranks.is_main) as bar:
+            table = tabulate(bar, reader(self.cfg, model), self.ranks, assigned, keep_scores)
         self.record_skipped(split, table.skipped)
         return table
+
+    @contextmanager
+    def recording(self, stage: str) -> Iterator[None]:
+        """Writes what a stage could not read to skipped.csv where that is so much that the stage stops."""
+        try:
+            yield
+        except TooManyUnreadable as error:  # on one rank, perhaps not the main one
+            files.record_skipped(self.cfg.OUTPUT_DIR, stage, error.skipped)
+            raise ValueError(f"{error}; listed in {self.path(files.SKIPPED)}") from error
 
     def record_skipped(self, stage: str, skipped: list[Skipped]) -> None:
         """Writes the unreadable videos of a stage, the same list on all ranks, to skipped.csv."""

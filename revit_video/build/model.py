@@ -10,6 +10,7 @@ from torch import nn
 
 from revit_video.length import TokenLength
 from revit_video.models.assigner import TokenLengthAssigner
+from revit_video.models.inference import for_inference, inference_dtype
 from revit_video.models.presets import preset
 from revit_video.models.revit import ReViT
 from revit_video.runtime import checkpoint
@@ -49,7 +50,12 @@ def model_spec(cfg: CfgNode) -> dict[str, Any]:
 def build_model(cfg: CfgNode) -> ReViT:
     """A new model; its initial weights follow from `RNG_SEED`."""
     torch.manual_seed(cfg.RNG_SEED)
-    return ReViT(**model_spec(cfg), pos_init=cfg.MODEL.POS_INIT, qk_init_gain=cfg.MODEL.QK_INIT_GAIN)
+    return ReViT(
+        **model_spec(cfg),
+        pos_init=cfg.MODEL.POS_INIT,
+        qk_init_gain=cfg.MODEL.QK_INIT_GAIN,
+        act_checkpoint=cfg.MODEL.ACT_CHECKPOINT,
+    )
 
 
 def assigner_spec(cfg: CfgNode) -> dict[str, Any]:
@@ -75,8 +81,13 @@ def distillation(cfg: CfgNode) -> Distillation | None:
     return Distillation(how.TAU, how.LAMBDA, how.HARD, how.MIN_TEACHER_TOP1) if how.ENABLE else None
 
 
+def reader(cfg: CfgNode, model: ReViT) -> ReViT:
+    """The copy of `model` that mining, calibration and the test all read with, so that they agree."""
+    return for_inference(model, inference_dtype(cfg.TEST.DTYPE, model))
+
+
 def autocast(cfg: CfgNode, ranks: Ranks) -> torch.dtype | None:
-    """dtype of mixed precision, None for full precision."""
+    """dtype of mixed precision in training, None for full precision."""
     return torch.bfloat16 if cfg.TRAIN.MIXED_PRECISION and ranks.device.type == "cuda" else None
 
 
@@ -86,7 +97,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     return make_optimizer(
         model,
         solver.OPTIMIZING_METHOD,
-        solver.BASE_LR,
+        solver.BASE_LR * lr_factor(cfg),
         solver.WEIGHT_DECAY,
         solver.MOMENTUM,
         solver.NESTEROV,
@@ -113,12 +124,19 @@ def check_resumable(optimizer: torch.optim.Optimizer, seed: int, state: dict[str
 
 def learning_rate(cfg: CfgNode) -> LearningRate:
     """The backbone's learning rate at each fractional epoch."""
-    solver = cfg.SOLVER
+    solver, factor = cfg.SOLVER, lr_factor(cfg)
+    base, end, start = (factor * lr for lr in (solver.BASE_LR, solver.COSINE_END_LR, solver.WARMUP_START_LR))
     if solver.LR_POLICY == "cosine":
-        schedule = cosine_schedule(solver.BASE_LR, solver.COSINE_END_LR, solver.MAX_EPOCH)
+        schedule = cosine_schedule(base, end, solver.MAX_EPOCH)
     else:
-        schedule = step_schedule(solver.BASE_LR, solver.STEPS, solver.LRS)
-    return with_warmup(schedule, solver.WARMUP_EPOCHS, solver.WARMUP_START_LR)
+        schedule = step_schedule(base, solver.STEPS, solver.LRS)
+    return with_warmup(schedule, solver.WARMUP_EPOCHS, start)
+
+
+def lr_factor(cfg: CfgNode) -> float:
+    """By how much the learning rates grow with the batch; they are given for `BASE_LR_BATCH_SIZE` clips."""
+    given_for = cfg.SOLVER.BASE_LR_BATCH_SIZE
+    return cfg.TRAIN.BATCH_SIZE / given_for if given_for else 1.0
 
 
 def data_spec(cfg: CfgNode, class_names: list[str] | None) -> dict[str, Any]:
@@ -133,8 +151,10 @@ def data_spec(cfg: CfgNode, class_names: list[str] | None) -> dict[str, Any]:
         "target_fps": data.TARGET_FPS,
         "frame_order": data.FRAME_ORDER,
         "crop_size": data.TEST_CROP_SIZE,
+        "test_scale": data.TEST_SCALE,
         "num_clips": cfg.TEST.NUM_ENSEMBLE_VIEWS,
         "num_crops": cfg.TEST.NUM_SPATIAL_CROPS,
+        "dtype": cfg.TEST.DTYPE,
     }
 
 
@@ -173,7 +193,11 @@ def load_backbone(path: str, model: ReViT, spec: dict[str, Any]) -> dict[str, An
 
 def read_payload(path: str, part: str = "model") -> dict[str, Any]:
     """A checkpoint of this project that holds `part`; CheckpointError for anything else."""
-    payload = checkpoint.load(path)
+    return check_payload(path, checkpoint.load(path), part)
+
+
+def check_payload(path: str, payload: dict[str, Any], part: str = "model") -> dict[str, Any]:
+    """`payload`, which was read from `path`; CheckpointError unless it is this project's and holds `part`."""
     if payload.get("format") != FORMAT or part not in payload:
         raise CheckpointError(f"{path} is no revit_video checkpoint of a {part}")
     return payload

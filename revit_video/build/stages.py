@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from fvcore.common.config import CfgNode
 
-from revit_video.build import files
 from revit_video.build.assigner import assigner
-from revit_video.build.data import check_lists
+from revit_video.build.data import check_lists, killed_workers_explained
 from revit_video.build.job import Job
 from revit_video.build.mine import mine
 from revit_video.build.resolve import resolved
 from revit_video.build.test import test
 from revit_video.build.train import train
-from revit_video.config import dump_cfg
-from revit_video.runtime.checkpoint import atomic_write_text
-from revit_video.runtime.distributed import barrier, init, shutdown
+from revit_video.runtime.distributed import barrier, init
 from revit_video.runtime.logging import prepare_output_dir, setup
 
 STAGES = {"train": train, "mine": mine, "assigner": assigner, "test": test}
@@ -23,20 +20,17 @@ STAGES = {"train": train, "mine": mine, "assigner": assigner, "test": test}
 def run(cfg: CfgNode, stages: list[str], command: str) -> None:
     """Runs the named stages on this rank: `train`, `mine`, `assigner`, `test`."""
     ranks = init(cfg.DEVICE)
-    try:
-        cfg = resolved(cfg)
-        setup(ranks.is_main)
-        job = Job(cfg, ranks, command)
-        if ranks.is_main:
-            prepare_output_dir(cfg.OUTPUT_DIR)
-            check_lists(cfg, stages)
-            atomic_write_text(job.path(files.CONFIG), dump_cfg(cfg))
-        barrier(ranks)
-        for stage in stages:
+    setup(ranks.is_main)
+    cfg = resolved(cfg, stages)
+    job = Job(cfg, ranks, command)
+    if ranks.is_main:
+        prepare_output_dir(cfg.OUTPUT_DIR)
+        check_lists(cfg, stages)
+    barrier(ranks)
+    for stage in stages:
+        with killed_workers_explained(), job.recording(stage):
             STAGES[stage](job)
-            barrier(ranks)
-    finally:
-        shutdown()
+        barrier(ranks)
 
 
 def enabled_stages(cfg: CfgNode) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -81,6 +82,7 @@ BELOW_ONE = Rule(lambda value: 0 <= value < 1, "at least 0 and below 1")
 PERCENT = Rule(lambda value: 0 <= value <= 100, "between 0 and 100")
 NOT_EMPTY = Rule(bool, "given")
 PER_LENGTH = one_of("per_length", "shared")
+RAND_AUGMENT = r"rand(-(m|n|mmax)\d+|-inc[01]|-(mstd|p)\d+(\.\d+)?)*"
 
 RULES = {
     "NUM_GPUS": at_least(1),
@@ -98,6 +100,8 @@ RULES = {
     "TEST.BATCH_SIZE": at_least(1),
     "TEST.NUM_ENSEMBLE_VIEWS": at_least(1),
     "TEST.NUM_SPATIAL_CROPS": one_of(1, 3),
+    "TEST.SPLIT": NOT_EMPTY,
+    "TEST.DTYPE": one_of("auto", "float32", "bfloat16"),
     "TEST.POLICIES": some_of("static", "assigned", "random", "cascade", "oracle"),
     "DATA.PATH_LABEL_SEPARATOR": NOT_EMPTY,
     "DATA.NUM_FRAMES": at_least(1),
@@ -110,6 +114,10 @@ RULES = {
     "DATA.MEAN": none_or(numbers(3, FRACTION)),
     "DATA.STD": none_or(numbers(3, POSITIVE)),
     "DATA.TRAIN_JITTER_SCALES": numbers(2, at_least(1)),
+    "DATA.TRAIN_JITTER_SCALES_RELATIVE": Rule(
+        lambda areas: not areas or (len(areas) == 2 and 0 < areas[0] <= areas[1] <= 1),
+        "empty, or 2 ascending numbers, above 0 and at most 1",
+    ),
     "DATA.TRAIN_CROP_SIZE": at_least(1),
     "DATA.TEST_CROP_SIZE": at_least(1),
     "DATA.BRIGHTNESS": FRACTION,
@@ -118,10 +126,19 @@ RULES = {
     "DATA.DECODING_BACKEND": one_of("pyav", "decord"),
     "DATA.FRAME_ORDER": one_of("time", "shuffled", "first", "last"),
     "DATA.MAX_SKIPPED_FRACTION": FRACTION,
+    "AUG.AA_TYPE": Rule(
+        lambda words: not words or re.fullmatch(RAND_AUGMENT, words) is not None,
+        "empty, or RandAugment in timm's words, such as rand-m9-mstd0.5-inc1",
+    ),
+    "AUG.RE_PROB": FRACTION,
+    "MIXUP.ALPHA": at_least(0),
+    "MIXUP.CUTMIX_ALPHA": at_least(0),
+    "MIXUP.PROB": FRACTION,
+    "MIXUP.SWITCH_PROB": FRACTION,
     "DATA_LOADER.NUM_WORKERS": at_least(0),
     "DATA_LOADER.TIMEOUT": at_least(0),
     "DATA_LOADER.PREFETCH_FACTOR": at_least(1),
-    "MODEL.ARCH": one_of("timesformer_base", "timesformer_base_hr", "timesformer_tiny"),
+    "MODEL.ARCH": one_of("timesformer_base", "timesformer_base_hr", "timesformer_tiny", "deit_small"),
     "MODEL.NUM_CLASSES": at_least(0),
     "MODEL.EMBED_DIM": at_least(0),
     "MODEL.DEPTH": at_least(0),
@@ -210,6 +227,13 @@ def check_crops(cfg: CfgNode) -> Iterator[Mistake]:
             ("DATA.TEST_CROP_SIZE", "DATA.TRAIN_CROP_SIZE"),
             f"must equal DATA.TRAIN_CROP_SIZE {crop}, a model has one input size; got {test_crop}",
         )
+    if 0 < cfg.DATA.TEST_SCALE < test_crop or cfg.DATA.TEST_SCALE < 0:
+        yield Mistake(
+            ("DATA.TEST_SCALE", "DATA.TEST_CROP_SIZE"),
+            f"must be 0, or at least DATA.TEST_CROP_SIZE {test_crop}; got {cfg.DATA.TEST_SCALE}",
+        )
+    if cfg.DATA.TRAIN_JITTER_SCALES_RELATIVE:
+        return
     if scales != sorted(scales) or min(scales, default=crop) < crop:
         yield Mistake(
             ("DATA.TRAIN_JITTER_SCALES", "DATA.TRAIN_CROP_SIZE"),
@@ -237,12 +261,21 @@ def check_batches(cfg: CfgNode) -> Iterator[Mistake]:
             yield Mistake(("NUM_GPUS", "TRAIN.METHOD", "REVIT.TOKEN_LENGTHS"), f"{words} {ranks}")
             return
         ranks //= lengths
+    if _mixes(cfg) and cfg.TRAIN.BATCH_SIZE % (2 * ranks):
+        yield Mistake(
+            ("TRAIN.BATCH_SIZE", "NUM_GPUS", "MIXUP.ALPHA", "MIXUP.CUTMIX_ALPHA"),
+            f"each of {ranks} shares (NUM_GPUS) must be even for MIXUP; got {cfg.TRAIN.BATCH_SIZE}",
+        )
     parts = ranks * max(1, cfg.TRAIN.ACCUMULATE) * (2 if cfg.DATA.REVERSED_CLASSES else 1)
     if cfg.TRAIN.BATCH_SIZE % parts:
         keys = ("TRAIN.BATCH_SIZE", "NUM_GPUS", "TRAIN.METHOD", "TRAIN.ACCUMULATE", "DATA.REVERSED_CLASSES")
         twice = ", each clip being there twice (DATA.REVERSED_CLASSES)" if cfg.DATA.REVERSED_CLASSES else ""
         shared = f"{ranks} shares (NUM_GPUS) of {cfg.TRAIN.ACCUMULATE} parts (TRAIN.ACCUMULATE){twice}"
         yield Mistake(keys, f"must be a multiple of {parts}: {shared}; got {cfg.TRAIN.BATCH_SIZE}")
+
+
+def _mixes(cfg: CfgNode) -> bool:
+    return cfg.MIXUP.ALPHA > 0 or cfg.MIXUP.CUTMIX_ALPHA > 0
 
 
 def check_reversed_classes(cfg: CfgNode) -> Iterator[Mistake]:
@@ -273,6 +306,12 @@ def check_solver(cfg: CfgNode) -> Iterator[Mistake]:
         yield Mistake(("SOLVER.NESTEROV", "SOLVER.MOMENTUM"), "needs SOLVER.MOMENTUM above 0")
 
 
+def check_folds(cfg: CfgNode) -> Iterator[Mistake]:
+    if cfg.MINE.FOLDS and cfg.MINE.HOLDOUT:
+        words = f"parts of the training list, but MINE.HOLDOUT names the list {cfg.MINE.HOLDOUT!r}"
+        yield Mistake(("MINE.FOLDS", "MINE.HOLDOUT"), f"{words}; give MINE.HOLDOUT '' or MINE.FOLDS 0")
+
+
 COMBINATIONS = (
     check_lengths,
     check_crops,
@@ -280,4 +319,5 @@ COMBINATIONS = (
     check_batches,
     check_reversed_classes,
     check_solver,
+    check_folds,
 )

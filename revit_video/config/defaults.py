@@ -9,10 +9,10 @@ from fvcore.common.config import CfgNode
 
 _C = CfgNode()
 
-_C.NUM_GPUS = 1  # ranks on this machine; CPU processes where there is no GPU; >= 1
+_C.NUM_GPUS = 1  # ranks on this machine, CPU processes where there is no GPU; >= 1; torchrun sets it itself
 _C.DEVICE = "auto"  # auto (a GPU if there is one) | cpu | cuda
 _C.RNG_SEED = 0  # seed of everything random; >= 0
-_C.OUTPUT_DIR = "./outputs/default"  # folder for everything a run writes
+_C.OUTPUT_DIR = "./outputs/default"  # folder for everything a run writes; all its machines must see it
 _C.LOG_PERIOD = 10  # iterations between two lines of stats.jsonl; >= 1
 
 _C.TENSORBOARD = CfgNode()
@@ -40,9 +40,12 @@ _C.TEST.BATCH_SIZE = 8  # videos a step, over all ranks; >= 1
 _C.TEST.NUM_ENSEMBLE_VIEWS = 1  # clips a video, evenly spread; >= 1
 _C.TEST.NUM_SPATIAL_CROPS = 3  # crops a clip, along its longer side; 1 | 3
 _C.TEST.CHECKPOINT_FILE_PATH = ""  # checkpoint to test; empty = the last one in OUTPUT_DIR
+_C.TEST.SPLIT = "test"  # list to test on; val where there is no other: its thresholds were chosen there
+_C.TEST.DTYPE = "auto"  # of the weights, in mining as well: float32 | bfloat16 | auto (bfloat16 where that is
+#   faster: on a GPU or CPU that computes in it, for models at least 256 wide)
 _C.TEST.POLICIES = ["static", "assigned", "random", "cascade", "oracle"]  # any of these five
 
-# ---- From a video file to a clip -------------------------------------------------------------------------
+# ---- From a video or image file to a clip ----------------------------------------------------------------
 _C.DATA = CfgNode()
 _C.DATA.PATH_TO_DATA_DIR = ""  # folder of the lists train.csv, mine.csv, val.csv and test.csv, or of such
 #   folders with a folder a class in each, or of the classes' folders themselves, to be split by SPLIT
@@ -55,8 +58,11 @@ _C.DATA.TARGET_FPS = 30.0  # frames a second in which SAMPLING_RATE counts; > 0
 _C.DATA.MEAN = []  # subtracted from R, G, B, in 0..1; empty = the checkpoint's, without one 0.45 each
 _C.DATA.STD = []  # then divided by; > 0; empty = likewise, 0.225 each
 _C.DATA.TRAIN_JITTER_SCALES = [256, 320]  # px, range of the short side; ascending, >= the crop
+_C.DATA.TRAIN_JITTER_SCALES_RELATIVE = []  # instead: smallest and largest part of the frame that is cut out,
+#   in a shape of 3:4 to 4:3, and scaled to the crop, such as [0.08, 1]; empty = off
 _C.DATA.TRAIN_CROP_SIZE = 224  # px, the model's input
 _C.DATA.TEST_CROP_SIZE = 224  # px, equal to TRAIN_CROP_SIZE: a model has one input size
+_C.DATA.TEST_SCALE = 0  # px, short side that test crops are cut from, >= the crop; 0 = the crop's
 _C.DATA.RANDOM_FLIP = True  # mirror half of the training clips; off where classes tell left from right
 _C.DATA.BRIGHTNESS = 0.0  # strength of the photometric jitter, drawn once a training clip; 0..1, 0 = off
 _C.DATA.CONTRAST = 0.0  # likewise
@@ -68,15 +74,27 @@ _C.DATA.REVERSED_CLASSES = []  # class pairs that swap when time runs backwards,
 #   training batch holds every clip twice, forward and reversed
 _C.DATA.MAX_SKIPPED_FRACTION = 0.1  # unreadable videos, as a fraction, above which a stage stops; 0..1
 
+_C.AUG = CfgNode()
+_C.AUG.AA_TYPE = ""  # timm's RandAugment of the training clips, such as rand-m9-mstd0.5-inc1; empty = off
+_C.AUG.RE_PROB = 0.0  # probability that a box of a training clip is erased; 0..1
+
+_C.MIXUP = CfgNode()  # of the training clips of a rank's batch; off where both alphas are 0
+_C.MIXUP.ALPHA = 0.0  # of the shares in mixup; 0 = no mixup
+_C.MIXUP.CUTMIX_ALPHA = 0.0  # of the shares in CutMix; 0 = no CutMix
+_C.MIXUP.PROB = 1.0  # probability that a batch is mixed; 0..1
+_C.MIXUP.SWITCH_PROB = 0.5  # probability of CutMix where both are on; 0..1
+
 _C.DATA_LOADER = CfgNode()
-_C.DATA_LOADER.NUM_WORKERS = 4  # decoding processes a rank; 0 = decode in the rank itself
+_C.DATA_LOADER.NUM_WORKERS = 4  # decoding processes a rank; 0 = decode in the rank itself, which a decoder's
+#   crash or endless loop then stops; with workers, that video counts as unreadable and the run goes on
 _C.DATA_LOADER.PIN_MEMORY = True  # page-locked batches, for faster copies to a GPU
 _C.DATA_LOADER.TIMEOUT = 60.0  # seconds that decoding a video may take; then it counts as unreadable; 0 = any
 _C.DATA_LOADER.PREFETCH_FACTOR = 2  # batches ahead, per worker; >= 1
 
 # ---- The model -------------------------------------------------------------------------------------------
 _C.MODEL = CfgNode()
-_C.MODEL.ARCH = "timesformer_base"  # preset: timesformer_base | timesformer_base_hr | timesformer_tiny
+_C.MODEL.ARCH = "timesformer_base"  # preset: timesformer_base | timesformer_base_hr | timesformer_tiny |
+#   deit_small, for images with NUM_FRAMES 1 and ATTENTION_TYPE space_only
 _C.MODEL.NUM_CLASSES = 400  # 0 = as many as the data folder names
 _C.MODEL.EMBED_DIM = 0  # width; 0 = the preset's
 _C.MODEL.DEPTH = 0  # blocks; 0 = the preset's

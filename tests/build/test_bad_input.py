@@ -268,3 +268,5 @@ def test_too_many_unreadable_videos(stage: str, split: str, own_run: Path, own_v
     assert "unreadable videos, more than DATA.MAX_SKIPPED_FRACTION allows" in message
     assert any(path in message for path in damaged[split])
     assert len(message.splitlines()) == 1
+    rows = [row for row in table_of(own_run / "skipped.csv") if row["stage"] == stage]
+    assert rows and {row["path"] for row in rows} <= damaged[split] and all(row["reason"] for row in rows)

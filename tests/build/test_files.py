@@ -16,7 +16,7 @@ NOTHING = torch.zeros(0)
 
 
 def evaluation(predicted: dict[str, list[int]], read: dict[str, list[int]]) -> Evaluation:
-    table = Table([], *[NOTHING] * 7, [])
+    table = Table([], *[NOTHING] * 8, [])
     return Evaluation(
         scores={},
         table=table,

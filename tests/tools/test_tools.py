@@ -20,10 +20,11 @@ def test_every_tool_explains_itself(name: str) -> None:
 
 
 def test_a_tool_runs_as_a_process_of_its_own(toy_run: Path) -> None:
-    process = start_tool("predict", toy_run, toy_run, "--device", "cpu")
+    folder = toy_run / "checkpoints"
+    process = start_tool("predict", toy_run, folder, "--device", "cpu")
     out, err = process.communicate(timeout=120)
     assert (process.returncode, out) == (2, "")
-    assert err.startswith(f"error: {toy_run}: no video in this folder") and err.count("\n") == 1
+    assert err.startswith(f"error: {folder}: nothing to classify in this folder") and err.count("\n") == 1
 
 
 def test_single_stages_make_a_run(videos: Path, tmp_path: Path) -> None:

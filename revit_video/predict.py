@@ -13,7 +13,7 @@ from torch import Tensor
 
 from revit_video.adaptive.policies import Assigned, Policy, Static, Views
 from revit_video.build import files
-from revit_video.build.model import assigner_from, read_payload
+from revit_video.build.model import CONVERT, assigner_from, read_payload
 from revit_video.data.folders import KNOWN, list_videos
 from revit_video.data.sampling import clip_duration
 from revit_video.data.transforms import Normalize
@@ -70,12 +70,13 @@ class Predictor:
         self._views = (data["crop_size"], data["num_clips"], data["num_crops"])
         self._normalize = Normalize(data["mean"], data["std"]).to(device)
 
-    def predict(self, path: str) -> VideoPrediction:
+    def predict(self, path: str | os.PathLike[str]) -> VideoPrediction:
         """Classifies one video or image file, with the evaluation's views and choice of length.
 
         Raises:
             DecodeError: the file cannot be read; a `ValueError` of one line.
         """
+        path = os.fspath(path)
         views = uniform_views(path, self._spec, *self._views)
         clips = self._normalize(views.clips.to(self.device))
         each = torch.arange(len(clips))
@@ -91,7 +92,9 @@ class Predictor:
             prediction.logits.mean(dim=0).cpu(),
         )
 
-    def predict_many(self, paths: Iterable[str]) -> Iterator[VideoPrediction | DecodeError]:
+    def predict_many(
+        self, paths: Iterable[str | os.PathLike[str]]
+    ) -> Iterator[VideoPrediction | DecodeError]:
         """Classifies files one by one; a file that cannot be read gives its error, and the others go on."""
         for path in paths:
             try:
@@ -100,7 +103,7 @@ class Predictor:
                 yield error
 
 
-def load(path: str, device: str = "auto", dtype: str = "auto") -> Predictor:
+def load(path: str | os.PathLike[str], device: str = "auto", dtype: str = "auto") -> Predictor:
     """A trained model, ready to predict.
 
     Args:
@@ -119,7 +122,7 @@ def load(path: str, device: str = "auto", dtype: str = "auto") -> Predictor:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     place = torch.device(device)
-    payload = read_payload(_checkpoint_in(path))
+    payload = read_payload(_checkpoint_in(os.fspath(path)))
     model = ReViT(**payload["model"]["spec"])
     model.load_state_dict(payload["model"]["weights"])
     model.to(place).eval()
@@ -171,5 +174,7 @@ def _checkpoint_in(path: str) -> str:
         return whole
     last = checkpoint.latest(os.path.join(path, files.CHECKPOINTS)) or checkpoint.latest(path)
     if last is None:
-        raise checkpoint.CheckpointError(f"{path}: holds neither {files.MODEL} nor {files.CHECKPOINTS}")
+        raise checkpoint.CheckpointError(
+            f"{path}: holds neither {files.MODEL} nor {files.CHECKPOINTS} of a run; {CONVERT}"
+        )
     return last

@@ -105,8 +105,8 @@ def test_a_prediction_names_and_orders_its_classes(toy_run: Path, videos: Path) 
 def test_a_model_is_found_wherever_it_is(toy_run: Path, tmp_path: Path) -> None:
     alone = shutil.copy(toy_run / "model.pyth", tmp_path / "moved.pyth")
     folder = toy_run / "checkpoints"
-    for path in (toy_run, alone, folder, folder / "epoch_00001.pyth"):
-        predictor = revit_video.load(str(path), "cpu")
+    for path in (toy_run, alone, folder, folder / "epoch_00001.pyth", str(toy_run)):
+        predictor = revit_video.load(path, "cpu")
         assert [str(length) for length in predictor.model.lengths] == LENGTHS
         assert predictor.class_names == CLASSES
         assert not predictor.model.training
@@ -125,6 +125,14 @@ def test_no_model(name: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=message):
         revit_video.load(str(tmp_path / name), "cpu")
+
+
+def test_paths_of_pathlib(toy_run: Path, videos: Path) -> None:
+    predictor = revit_video.load(toy_run, "cpu")
+    path = next((videos / "test").glob("*.mp4"))
+    answer, (among_many,) = predictor.predict(str(path)), predictor.predict_many([path])
+    assert isinstance(among_many, VideoPrediction) and among_many.path == answer.path == str(path)
+    assert torch.equal(among_many.logits, answer.logits)
 
 
 def test_a_broken_file_does_not_stop_the_others(toy_run: Path, own_videos: Path) -> None:

@@ -21,6 +21,8 @@ def main() -> None:
     arguments = parser.parse_args()
     unreadable = 0
     with clear_errors():
+        if arguments.top < 1:
+            raise ValueError(f"--top: must be at least 1, got {arguments.top}")
         predictor = revit_video.load(arguments.checkpoint, arguments.device)
         for answer in predictor.predict_many(find_videos(arguments.videos)):
             if isinstance(answer, VideoPrediction):

@@ -52,8 +52,9 @@ def num_classes(cfg: CfgNode) -> int:
     """How many classes the data folder names.
 
     Raises:
-        ValueError: it names none.
+        ValueError: there is no such folder, or it names none.
     """
+    check_data_folder(cfg)
     names = class_names(cfg)
     if not names:
         raise ValueError(
@@ -61,6 +62,13 @@ def num_classes(cfg: CfgNode) -> int:
             "nor a classes.txt to count them in"
         )
     return len(names)
+
+
+def check_data_folder(cfg: CfgNode) -> None:
+    """ValueError where `DATA.PATH_TO_DATA_DIR` is no folder."""
+    folder = cfg.DATA.PATH_TO_DATA_DIR
+    if not folder or not g_pathmgr.isdir(folder):
+        raise ValueError(f"DATA.PATH_TO_DATA_DIR: no such folder: {folder!r}")
 
 
 def _class_folders(cfg: CfgNode) -> VideoFolder | None:
@@ -90,9 +98,8 @@ def video_list(cfg: CfgNode, split: str) -> LabeledVideoPaths:
     Raises:
         ValueError: no data folder is given, or the split is missing, empty or damaged.
     """
+    check_data_folder(cfg)
     folder = cfg.DATA.PATH_TO_DATA_DIR
-    if not folder or not g_pathmgr.isdir(folder):
-        raise ValueError(f"DATA.PATH_TO_DATA_DIR: no such folder: {folder!r}")
     if classes := _class_folders(cfg):
         return classes.read(split)
     path = os.path.join(folder, f"{split}.csv")

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from fvcore.common.config import CfgNode
+from iopath.common.file_io import g_pathmgr
 from torch import nn
 
 from revit_video.length import TokenLength
@@ -20,6 +21,7 @@ from revit_video.train.losses import Distillation
 from revit_video.train.optim import LearningRate, cosine_schedule, make_optimizer, step_schedule, with_warmup
 
 FORMAT = "revit_video 1"
+CONVERT = "tools/convert.py SOURCE DESTINATION --to revit makes one of a ViT, a TimeSformer or timm:<name>"
 
 
 def model_spec(cfg: CfgNode) -> dict[str, Any]:
@@ -186,20 +188,27 @@ def load_backbone(path: str, model: ReViT, spec: dict[str, Any]) -> dict[str, An
         if theirs.get(name) != spec[name]
     ]
     if differing:
-        raise CheckpointError(f"{path} is of another model: {', '.join(differing)}")
+        raise CheckpointError(
+            f"{path} is of another model: {', '.join(differing)}; "
+            "TRAIN.CHECKPOINT_FILE_PATH takes its weights to other lengths, frames, pixels and classes"
+        )
     model.load_state_dict(payload["model"]["weights"])
     return payload
 
 
-def read_payload(path: str, part: str = "model") -> dict[str, Any]:
+def read_payload(path: str, part: str = "model", device: str = "cpu") -> dict[str, Any]:
     """A checkpoint of this project that holds `part`; CheckpointError for anything else."""
-    return check_payload(path, checkpoint.load(path), part)
+    if g_pathmgr.isdir(path):
+        raise CheckpointError(f"{path}: a folder; name a file in it, such as a run's model.pyth; {CONVERT}")
+    return check_payload(path, checkpoint.load(path, device), part)
 
 
 def check_payload(path: str, payload: dict[str, Any], part: str = "model") -> dict[str, Any]:
     """`payload`, which was read from `path`; CheckpointError unless it is this project's and holds `part`."""
-    if payload.get("format") != FORMAT or part not in payload:
-        raise CheckpointError(f"{path} is no revit_video checkpoint of a {part}")
+    if payload.get("format") != FORMAT:
+        raise CheckpointError(f"{path} is no checkpoint of revit_video; {CONVERT}")
+    if part not in payload:
+        raise CheckpointError(f"{path} holds no {part}; a run's model.pyth does")
     return payload
 
 

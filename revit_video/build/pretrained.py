@@ -208,7 +208,10 @@ def _transformers_folder(path: str) -> Source:
 
 def _transformers_config(path: str) -> dict[str, Any]:
     if not g_pathmgr.isfile(os.path.join(path, CONFIG)):
-        raise CheckpointError(f"{path}: a folder without {CONFIG}; name a folder of transformers, or a file")
+        raise CheckpointError(
+            f"{path}: a folder without {CONFIG}; name a folder of transformers, or a file, such as a run's "
+            "model.pyth"
+        )
     config = DEFAULTS | FIXED | _read_json(os.path.join(path, CONFIG))
     if config.get("model_type") != "timesformer":
         raise CheckpointError(f"{path} is a model of type {config.get('model_type')!r}, not 'timesformer'")

@@ -11,6 +11,7 @@ from fvcore.common.config import CfgNode
 
 from revit_video.build import files
 from revit_video.build.data import num_classes
+from revit_video.build.model import read_payload
 from revit_video.build.pretrained import clip_data
 from revit_video.runtime import checkpoint
 
@@ -32,8 +33,8 @@ def resolved(cfg: CfgNode, stages: Sequence[str] = ()) -> CfgNode:
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.NUM_CLASSES = cfg.MODEL.NUM_CLASSES or num_classes(cfg)
-    path = _starting_from(cfg, stages)
-    fill_normalisation(cfg, path, clip_data(path) if path else {})
+    path, data = _starting_from(cfg, stages)
+    fill_normalisation(cfg, path, data)
     cfg.freeze()
     return cfg
 
@@ -53,9 +54,11 @@ def fill_normalisation(cfg: CfgNode, path: str, data: dict[str, Any]) -> None:
             logger.info("warning: DATA.%s is %s, but %s was trained with %s", key, ours, path, list(theirs))
 
 
-def _starting_from(cfg: CfgNode, stages: Sequence[str]) -> str:
-    """The checkpoint whose model reads the clips of this run first; empty if there is none."""
+def _starting_from(cfg: CfgNode, stages: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """The checkpoint whose model reads the clips of this run first, and what it tells of them; else empty."""
     own = checkpoint.latest(os.path.join(cfg.OUTPUT_DIR, files.CHECKPOINTS)) or ""
     if "train" in stages:
-        return (own if cfg.TRAIN.AUTO_RESUME else "") or cfg.TRAIN.CHECKPOINT_FILE_PATH
-    return (cfg.TEST.CHECKPOINT_FILE_PATH or own) if stages else ""
+        path = (own if cfg.TRAIN.AUTO_RESUME else "") or cfg.TRAIN.CHECKPOINT_FILE_PATH
+        return path, clip_data(path) if path else {}
+    path = (cfg.TEST.CHECKPOINT_FILE_PATH or own) if stages else ""
+    return path, read_payload(path, device="meta")["data"] if path else {}

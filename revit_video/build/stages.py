@@ -13,6 +13,7 @@ from revit_video.build.test import test
 from revit_video.build.train import train
 from revit_video.runtime.distributed import barrier, init
 from revit_video.runtime.logging import prepare_output_dir, setup
+from revit_video.runtime.termination import Termination
 
 STAGES = {"train": train, "mine": mine, "assigner": assigner, "test": test}
 
@@ -27,10 +28,11 @@ def run(cfg: CfgNode, stages: list[str], command: str) -> None:
         prepare_output_dir(cfg.OUTPUT_DIR)
         check_lists(cfg, stages)
     barrier(ranks)
-    for stage in stages:
-        with killed_workers_explained(), job.recording(stage):
-            STAGES[stage](job)
-        barrier(ranks)
+    with Termination() as termination, termination.at_once():  # training, which has more to save, asks itself
+        for stage in stages:
+            with killed_workers_explained(), job.recording(stage):
+                STAGES[stage](job)
+            barrier(ranks)
 
 
 def enabled_stages(cfg: CfgNode) -> list[str]:

@@ -105,7 +105,7 @@ _C.MODEL.DROP_PATH = 0.1  # stochastic depth of the last block, rising linearly 
 _C.MODEL.POS_INIT = "normal"  # how position embeddings start: normal (noise) | sincos (waves)
 _C.MODEL.QK_INIT_GAIN = 1.0  # factor on the initial query and key weights; > 0
 _C.MODEL.ACT_CHECKPOINT = False  # training: compute blocks twice rather than keep all they computed
-_C.MODEL.COMPILE = False  # torch.compile, once for each token length
+_C.MODEL.COMPILE = False  # torch.compile: faster, once each token length's first steps have waited for it
 
 _C.TIMESFORMER = CfgNode()
 _C.TIMESFORMER.ATTENTION_TYPE = "divided_space_time"  # divided_space_time | joint_space_time | space_only

@@ -117,4 +117,7 @@ def split_by_name(names: Sequence[str], shares: Sequence[float]) -> list[list[st
 
 def _entries(folder: str) -> list[str]:
     names = g_pathmgr.ls(folder) if g_pathmgr.isdir(folder) else []
+    for name in names:
+        if name != name.encode(errors="ignore").decode():  # no result file could name it
+            raise ValueError(f"{folder}: the name {name!r} is not UTF-8; rename it")
     return sorted(name for name in names if not name.startswith("."))

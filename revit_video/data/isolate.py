@@ -7,6 +7,7 @@ import os
 import signal
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from multiprocessing.util import Finalize
@@ -125,7 +126,9 @@ def _end(line: Connection, pid: int) -> int:
     """The exit status of a child that is dead, or is killed here."""
     line.close()
     os.kill(pid, signal.SIGKILL)
-    return os.waitpid(pid, 0)[1]
+    while True:
+        with suppress(KeyboardInterrupt):  # the rank obeys it; a worker would leave a zombie and a traceback
+            return os.waitpid(pid, 0)[1]
 
 
 def _serve(decode: Decode, line: Connection, memory: Tensor, timeout: float) -> NoReturn:

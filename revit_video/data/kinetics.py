@@ -34,20 +34,19 @@ def read_list(
 
     Raises:
         FileNotFoundError: there is no such list.
-        ValueError: the list is empty, or has bad lines (the first five are named).
+        ValueError: the list is empty, no UTF-8, or has bad lines (the first five are named).
     """
     if not g_pathmgr.isfile(path):
         raise FileNotFoundError(f"video list not found: {path}")
     videos: list[tuple[str, int | None]] = []
     mistakes = []
-    with g_pathmgr.open(path, "r") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                videos.append(_parse_line(line.strip(), separator, num_classes))
-            except ValueError as error:
-                mistakes.append(f"{os.path.basename(path)}:{number}: {error}")
+    for number, line in enumerate(_lines(path), start=1):
+        if not line:
+            continue
+        try:
+            videos.append(_parse_line(line, separator, num_classes))
+        except ValueError as error:
+            mistakes.append(f"{os.path.basename(path)}:{number}: {error}")
     if mistakes:
         more = len(mistakes) - _REPORTED_LINES
         shown = mistakes[:_REPORTED_LINES] + ([f"… and {more} more"] if more > 0 else [])
@@ -75,16 +74,24 @@ def read_class_names(data_dir: str, num_classes: int | None = None) -> list[str]
     """Class names from `classes.txt` in `data_dir`, one a line in the order of the labels; None without it.
 
     Raises:
-        ValueError: it does not hold `num_classes` names, if that is given.
+        ValueError: it is no UTF-8, or does not hold `num_classes` names, if that is given.
     """
     path = os.path.join(data_dir, "classes.txt")
     if not g_pathmgr.isfile(path):
         return None
-    with g_pathmgr.open(path, "r") as file:
-        names = [line.strip() for line in file if line.strip()]
+    names = [line for line in _lines(path) if line]
     if num_classes is not None and len(names) != num_classes:
         raise ValueError(f"{path} names {len(names)} classes, the model has {num_classes}")
     return names
+
+
+def _lines(path: str) -> list[str]:
+    """The lines of a text, stripped; with or without the mark that some editors put before UTF-8."""
+    try:
+        with g_pathmgr.open(path, "r", encoding="utf-8-sig") as file:
+            return [line.strip() for line in file]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8: {error}") from None
 
 
 class TrainClips(Dataset[Sample]):

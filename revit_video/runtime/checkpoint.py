@@ -57,7 +57,8 @@ def load(path: str, map_location: str | torch.device = "cpu") -> dict[str, Any]:
             raise CheckpointError(f"{path}: refused: {reason}") from None
         raise CheckpointError(f"{path}: not a checkpoint, or damaged") from None
     except Exception as error:  # what a reader says of arbitrary bytes has no common type
-        raise CheckpointError(f"{path}: not a checkpoint, or damaged: {_one_line(error)}") from None
+        reason = f"{type(error).__name__}: {_one_line(error)}"  # a KeyError's is the key alone
+        raise CheckpointError(f"{path}: not a checkpoint, or damaged ({reason})") from None
     if not isinstance(payload, dict):
         raise CheckpointError(f"{path}: not a checkpoint: holds a {type(payload).__name__}, not a dict")
     return payload

@@ -7,6 +7,7 @@ import math
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
@@ -34,11 +35,24 @@ def setup(active: bool = True) -> None:
     logger.propagate = False
 
 
+class _Bar(tqdm):
+    """A progress bar of this process alone.
+
+    Modifications:
+        tqdm's lock is one for all processes. A data worker inherits the bar, and one that ends while it
+        lets go of it would keep the lock, and this process waiting, forever. Nor is there a thread that
+        looks after the bars: it might hold the lock while a worker is forked.
+    """
+
+    _lock = threading.RLock()
+    monitor_interval = 0
+
+
 class _TerminalHandler(logging.Handler):
     """Prints above a progress bar instead of through it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stderr)
+        _Bar.write(self.format(record), file=sys.stderr)
 
 
 def prepare_output_dir(path: str) -> None:
@@ -163,7 +177,7 @@ def progress(
     if not sys.stderr.isatty():
         look = {"file": _MessageLines(), "mininterval": LINE_PERIOD, "delay": LINE_PERIOD}
         look["bar_format"] = MESSAGE_FORMAT
-    return Progress(tqdm(iterable, description, total, disable=not active, **look))
+    return Progress(_Bar(iterable, description, total, disable=not active, **look))
 
 
 class _MessageLines:

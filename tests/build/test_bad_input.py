@@ -157,12 +157,12 @@ def test_a_checkpoint_of_another_model(
     weights = toy_run / "checkpoints" / "epoch_00001.pyth"
     changes = (key, value, "TEST.CHECKPOINT_FILE_PATH", weights)
     message = refused(tool("test_net", *options(videos, tmp_path, *changes)))
-    assert message == f"error: {weights} is of another model: {difference}"
+    assert message.startswith(f"error: {weights} is of another model: {difference}; TRAIN.")
 
 
 def test_a_run_that_is_resumed_with_another_model(own_run: Path, videos: Path) -> None:
     message = refused(tool("train_net", *options(videos, own_run, "MODEL.DEPTH", 2)))
-    assert message.endswith("is of another model: depth 1 (config: 2)")
+    assert "is of another model: depth 1 (config: 2); " in message
 
 
 def test_a_run_that_is_resumed_with_another_seed(own_run: Path, videos: Path) -> None:
@@ -179,7 +179,14 @@ def test_a_run_that_is_resumed_with_another_optimizer(own_run: Path, videos: Pat
 def test_an_assigner_alone_is_no_model(toy_run: Path, videos: Path, tmp_path: Path) -> None:
     changes = ("TEST.CHECKPOINT_FILE_PATH", toy_run / "assigner.pyth")
     message = refused(tool("test_net", *options(videos, tmp_path, *changes)))
-    assert message.endswith("assigner.pyth is no revit_video checkpoint of a model")
+    assert message.endswith("assigner.pyth holds no model; a run's model.pyth does")
+
+
+@pytest.mark.parametrize("key", ["TRAIN.CHECKPOINT_FILE_PATH", "TEST.CHECKPOINT_FILE_PATH"])
+def test_a_run_in_place_of_its_checkpoint(key: str, toy_run: Path, videos: Path, tmp_path: Path) -> None:
+    stage = "train_net" if key.startswith("TRAIN") else "test_net"
+    message = refused(tool(stage, *options(videos, tmp_path, key, toy_run)))
+    assert "such as a run's model.pyth" in message and len(message.splitlines()) == 1
 
 
 def test_an_assigner_of_another_number_of_lengths(own_run: Path, toy_run: Path, videos: Path) -> None:

@@ -160,3 +160,5 @@ def test_folders_of_videos_without_classes(own_videos: Path, tmp_path: Path) -> 
         video_list(toy_cfg(own_videos, tmp_path), "train")
     with pytest.raises(ValueError, match="MODEL.NUM_CLASSES 0: .* has neither folders of classes nor"):
         num_classes(toy_cfg(own_videos, tmp_path, "MODEL.NUM_CLASSES", 0))
+    with pytest.raises(ValueError, match="DATA.PATH_TO_DATA_DIR: no such folder: '.*nowhere'"):
+        num_classes(toy_cfg(own_videos / "nowhere", tmp_path, "MODEL.NUM_CLASSES", 0))

@@ -83,7 +83,7 @@ def test_all_differences_are_named(tmp_path: Path) -> None:
 def test_a_foreign_checkpoint(tmp_path: Path) -> None:
     path = str(tmp_path / "a.pyth")
     checkpoint.save(path, {"model_state": {}, "cfg": "MODEL: ..."})
-    with pytest.raises(CheckpointError, match="is no revit_video checkpoint of a model"):
+    with pytest.raises(CheckpointError, match="is no checkpoint of revit_video; tools/convert.py"):
         build.read_payload(path)
 
 

@@ -164,10 +164,7 @@ Making = Callable[[Path], object]
             "holds no weights, or more than those: cfg",
         ),
         (lambda path: torch.save([torch.ones(2)], path), "not a checkpoint: holds a list"),
-        (
-            lambda path: torch.save({"format": "revit_video 1"}, path),
-            "is no revit_video checkpoint of a model",
-        ),
+        (lambda path: torch.save({"format": "revit_video 1"}, path), "holds no model; a run's model.pyth"),
         (lambda path: path.mkdir(), "a folder without config.json"),
     ],
 )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import random
 from pathlib import Path
 
@@ -52,6 +53,18 @@ def test_a_class_that_cannot_be_learned(tmp_path: Path) -> None:
     folder = VideoFolder(str(touch(tmp_path, "train/run/b.mp4", "test/jump/a.mp4")), SHARES)
     assert found(folder, "test") == [("test/jump/a.mp4", 0)]
     with pytest.raises(ValueError, match="train/jump: nothing to learn this class from"):
+        folder.read("train")
+
+
+def test_a_name_that_no_result_file_could_hold(tmp_path: Path) -> None:
+    touch(tmp_path, "train/läuft schnell/跳 1.mp4", "val/läuft schnell/2.mp4")
+    folder = VideoFolder(str(tmp_path), SHARES)
+    assert found(folder, "train") == [("train/läuft schnell/跳 1.mp4", 0)]
+    try:
+        touch(tmp_path, os.fsdecode(b"train/l\xc3\xa4uft schnell/\xff.mp4"))
+    except OSError:
+        pytest.skip("this file system has no such names")
+    with pytest.raises(ValueError, match="is not UTF-8; rename it"):
         folder.read("train")
 
 

@@ -124,6 +124,22 @@ def all_closed(read_end: int, within: float = 5.0) -> bool:
     return False
 
 
+def test_ctrl_c_while_the_child_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    isolated, status = Isolated(decode, 1, LARGEST), os.waitpid
+    isolated(0, "a")
+    waits: list[int] = []
+
+    def interrupted_once(pid: int, options: int) -> tuple[int, int]:
+        waits.append(pid)
+        if len(waits) == 1:
+            raise KeyboardInterrupt
+        return status(pid, options)
+
+    monkeypatch.setattr(os, "waitpid", interrupted_once)
+    del isolated
+    assert len(waits) == 2, "a zombie is left"
+
+
 def test_the_child_ends_with_its_owner() -> None:
     read_end, write_end = os.pipe()
     isolated = Isolated(decode, 1, LARGEST)

@@ -55,6 +55,16 @@ def test_list_is_read_with_its_folder_or_a_prefix(tmp_path):
     assert read_list(str(path), "/data", separator=",")[0] == ("/data/a,b.mp4", {"label": 1})
 
 
+def test_texts_with_the_mark_that_some_editors_put_before_them(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("läuft/a.mp4 0\n", encoding="utf-8-sig")
+    assert read_list(str(tmp_path / "train.csv"))[0][0] == str(tmp_path / "läuft/a.mp4")
+    (tmp_path / "classes.txt").write_text("läuft\n", encoding="utf-8-sig")
+    assert read_class_names(str(tmp_path)) == ["läuft"]
+    (tmp_path / "train.csv").write_bytes("läuft/a.mp4 0\n".encode("latin-1"))
+    with pytest.raises(ValueError, match="train.csv: not UTF-8"):
+        read_list(str(tmp_path / "train.csv"))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -48,7 +48,7 @@ class JointBlock(nn.Module):
 
     def read_out(self, special: Tensor, patches: Tensor, i: int) -> Tensor:
         """The special tokens that `forward` gives; what becomes of the patch tokens is not computed."""
-        special = special + self.attend(special, patches, i, special.shape[1])
+        special = special + self.attend(special, patches, i, special.shape[-2])
         (special,) = self.feed_forward(i, special)
         return special
 
@@ -73,11 +73,6 @@ class SpaceBlock(JointBlock):
         count = special.shape[2]
         special, patches = self.feed_forward(i, special + x[:, :, :count], patches + x[:, :, count:])
         return special, patches
-
-    def read_out(self, special: Tensor, patches: Tensor, i: int) -> Tensor:
-        special = special + self.attend(special, patches, i, special.shape[2])
-        (special,) = self.feed_forward(i, special)
-        return special
 
     def attend(self, special: Tensor, patches: Tensor, i: int, queries: int | None = None) -> Tensor:
         """The attention branch of every frame, `(B, T, S + N, C)`, or its first `queries` tokens."""

@@ -132,7 +132,8 @@ def test_a_mistake_on_one_machine_is_told_once(videos: Path, tmp_path: Path) -> 
     errors = "".join(machine.err for machine in machines)
     assert errors.count("error: DATA.PATH_TO_DATA_DIR: no such folder: '/nowhere'") == 1
     assert errors.count("error: ") == 1
-    assert f'File "{ROOT}' not in errors, "a traceback of ours"
+    ours = tuple(f'File "{ROOT / part}' for part in ("revit_video", "tools"))  # not .venv, which has torch
+    assert not any(part in errors for part in ours), "a traceback of ours"
 
 
 def test_a_mistake_on_all_machines_is_told_once(

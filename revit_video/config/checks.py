@@ -81,7 +81,7 @@ FRACTION = Rule(lambda value: 0 <= value <= 1, "between 0 and 1")
 BELOW_ONE = Rule(lambda value: 0 <= value < 1, "at least 0 and below 1")
 PERCENT = Rule(lambda value: 0 <= value <= 100, "between 0 and 100")
 NOT_EMPTY = Rule(bool, "given")
-PER_LENGTH = one_of("per_length", "shared")
+PER_LENGTH = one_of("per_length", "shared", "resized")
 RAND_AUGMENT = r"rand(-(m|n|mmax)\d+|-inc[01]|-(mstd|p)\d+(\.\d+)?)*"
 
 RULES = {
@@ -95,6 +95,7 @@ RULES = {
     "TRAIN.ACCUMULATE": at_least(1),
     "TRAIN.CHECKPOINT_PERIOD": at_least(1),
     "TRAIN.CHECKPOINT_MINUTES": at_least(0),
+    "TRAIN.DENSE_WEIGHT": at_least(0),
     "TRAIN.EMA_DECAY": BELOW_ONE,
     "TRAIN.EVAL_PERIOD": at_least(0),
     "TEST.BATCH_SIZE": at_least(1),
@@ -135,10 +136,13 @@ RULES = {
     "MIXUP.CUTMIX_ALPHA": at_least(0),
     "MIXUP.PROB": FRACTION,
     "MIXUP.SWITCH_PROB": FRACTION,
+    "MIXUP.TOKEN_ALPHA": at_least(0),
     "DATA_LOADER.NUM_WORKERS": at_least(0),
     "DATA_LOADER.TIMEOUT": at_least(0),
     "DATA_LOADER.PREFETCH_FACTOR": at_least(1),
-    "MODEL.ARCH": one_of("timesformer_base", "timesformer_base_hr", "timesformer_tiny", "deit_small"),
+    "MODEL.ARCH": one_of(
+        "timesformer_base", "timesformer_base_hr", "timesformer_tiny", "deit_small", "lvvit_small"
+    ),
     "MODEL.NUM_CLASSES": at_least(0),
     "MODEL.EMBED_DIM": at_least(0),
     "MODEL.DEPTH": at_least(0),
@@ -146,10 +150,11 @@ RULES = {
     "MODEL.MLP_RATIO": at_least(0),
     "MODEL.DROP_RATE": BELOW_ONE,
     "MODEL.DROP_PATH": BELOW_ONE,
+    "MODEL.STEM": one_of("", "patch", "conv", "lvvit"),
     "MODEL.POS_INIT": one_of("normal", "sincos"),
     "MODEL.QK_INIT_GAIN": POSITIVE,
     "TIMESFORMER.ATTENTION_TYPE": one_of("divided_space_time", "joint_space_time", "space_only"),
-    "REVIT.NORM": PER_LENGTH,
+    "REVIT.NORM": one_of("per_length", "shared"),
     "REVIT.PATCH_EMBED": PER_LENGTH,
     "REVIT.POS_EMBED": PER_LENGTH,
     "REVIT.DISTILL.TAU": POSITIVE,
@@ -175,6 +180,7 @@ RULES = {
     "ADAPTIVE.CASCADE_THRESHOLD": FRACTION,
     "ADAPTIVE.MAX_DROP": at_least(0),
     "ADAPTIVE.SAFETY": at_least(0),
+    "ADAPTIVE.BUDGET": FRACTION,
     "ADAPTIVE.DECISION": one_of("video", "view"),
     "SOLVER.OPTIMIZING_METHOD": one_of("sgd", "adamw"),
     "SOLVER.BASE_LR": POSITIVE,
@@ -306,6 +312,27 @@ def check_solver(cfg: CfgNode) -> Iterator[Mistake]:
         yield Mistake(("SOLVER.NESTEROV", "SOLVER.MOMENTUM"), "needs SOLVER.MOMENTUM above 0")
 
 
+def check_token_labels(cfg: CfgNode) -> Iterator[Mistake]:
+    if cfg.MIXUP.TOKEN_ALPHA > 0 and _mixes(cfg):
+        words = "mixes clips a second time, beside MIXUP.ALPHA or MIXUP.CUTMIX_ALPHA; one of them must be 0"
+        yield Mistake(("MIXUP.TOKEN_ALPHA", "MIXUP.ALPHA", "MIXUP.CUTMIX_ALPHA"), words)
+
+
+def check_dvt(cfg: CfgNode) -> Iterator[Mistake]:
+    if not cfg.DVT.ENABLE:
+        return
+    if len(cfg.REVIT.TOKEN_LENGTHS) < 2:
+        yield Mistake(("DVT.ENABLE", "REVIT.TOKEN_LENGTHS"), "a cascade needs at least 2 token lengths")
+    for key, needed in (
+        ("REVIT.NORM", "per_length"),
+        ("REVIT.PATCH_EMBED", "per_length"),
+        ("REVIT.POS_EMBED", "per_length"),
+        ("TRAIN.METHOD", "revit_b"),
+    ):
+        if get(cfg, key) != needed:
+            yield Mistake((key, "DVT.ENABLE"), f"must be {needed} with DVT.ENABLE, got {get(cfg, key)}")
+
+
 def check_folds(cfg: CfgNode) -> Iterator[Mistake]:
     if cfg.MINE.FOLDS and cfg.MINE.HOLDOUT:
         words = f"parts of the training list, but MINE.HOLDOUT names the list {cfg.MINE.HOLDOUT!r}"
@@ -319,5 +346,7 @@ COMBINATIONS = (
     check_batches,
     check_reversed_classes,
     check_solver,
+    check_token_labels,
+    check_dvt,
     check_folds,
 )

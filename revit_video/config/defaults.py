@@ -31,6 +31,7 @@ _C.TRAIN.EVAL_PERIOD = 1  # epochs between two validations; 0 = never
 _C.TRAIN.CHECKPOINT_FILE_PATH = ""  # weights to start from: a checkpoint of revit_video or TimeSformer, a
 #   transformers folder, a ViT's .pth or .safetensors, or timm:<name>; empty = from scratch
 _C.TRAIN.MIXED_PRECISION = True  # bfloat16 autocast, on a GPU only
+_C.TRAIN.DENSE_WEIGHT = 1.0  # of the loss of the patch tokens, where the model has a dense head; >= 0
 _C.TRAIN.EMA_DECAY = 0.0  # of the moving average of the weights, which is then what is tested; 0 = none, < 1
 
 # ---- Testing: every policy on the test list --------------------------------------------------------------
@@ -72,6 +73,8 @@ _C.DATA.FRAME_JITTER = False  # training: a random frame of each of NUM_FRAMES e
 _C.DATA.FRAME_ORDER = "time"  # time | shuffled | first | last; all but time check whether motion matters
 _C.DATA.REVERSED_CLASSES = []  # class pairs that swap when time runs backwards, [[0, 1], [2, 3]]; given, each
 #   training batch holds every clip twice, forward and reversed
+_C.DATA.TOKEN_LABELS = ""  # folder of label maps in TokenLabeling's layout, for models with a dense head;
+#   empty = every patch token learns its image's label
 _C.DATA.MAX_SKIPPED_FRACTION = 0.1  # unreadable videos, as a fraction, above which a stage stops; 0..1
 
 _C.AUG = CfgNode()
@@ -83,6 +86,7 @@ _C.MIXUP.ALPHA = 0.0  # of the shares in mixup; 0 = no mixup
 _C.MIXUP.CUTMIX_ALPHA = 0.0  # of the shares in CutMix; 0 = no CutMix
 _C.MIXUP.PROB = 1.0  # probability that a batch is mixed; 0..1
 _C.MIXUP.SWITCH_PROB = 0.5  # probability of CutMix where both are on; 0..1
+_C.MIXUP.TOKEN_ALPHA = 0.0  # of the shares in MixToken, which mixes patch tokens and not pixels; 0 = off
 
 _C.DATA_LOADER = CfgNode()
 _C.DATA_LOADER.NUM_WORKERS = 4  # decoding processes a rank; 0 = decode in the rank itself, which a decoder's
@@ -94,7 +98,7 @@ _C.DATA_LOADER.PREFETCH_FACTOR = 2  # batches ahead, per worker; >= 1
 # ---- The model -------------------------------------------------------------------------------------------
 _C.MODEL = CfgNode()
 _C.MODEL.ARCH = "timesformer_base"  # preset: timesformer_base | timesformer_base_hr | timesformer_tiny |
-#   deit_small, for images with NUM_FRAMES 1 and ATTENTION_TYPE space_only
+#   deit_small | lvvit_small, the last two for images with NUM_FRAMES 1 and ATTENTION_TYPE space_only
 _C.MODEL.NUM_CLASSES = 400  # 0 = as many as the data folder names
 _C.MODEL.EMBED_DIM = 0  # width; 0 = the preset's
 _C.MODEL.DEPTH = 0  # blocks; 0 = the preset's
@@ -102,6 +106,8 @@ _C.MODEL.NUM_HEADS = 0  # attention heads, a divisor of the width; 0 = the prese
 _C.MODEL.MLP_RATIO = 0.0  # hidden width of the MLPs over the width; 0 = the preset's
 _C.MODEL.DROP_RATE = 0.0  # dropout; 0..1, 1 excluded
 _C.MODEL.DROP_PATH = 0.1  # stochastic depth of the last block, rising linearly to it; 0..1, 1 excluded
+_C.MODEL.STEM = ""  # from pixels to tokens: patch (one convolution) | conv (several, 3x3, with batch norms) |
+#   lvvit (LV-ViT's); empty = the preset's
 _C.MODEL.POS_INIT = "normal"  # how position embeddings start: normal (noise) | sincos (waves)
 _C.MODEL.QK_INIT_GAIN = 1.0  # factor on the initial query and key weights; > 0
 _C.MODEL.ACT_CHECKPOINT = False  # training: compute blocks twice rather than keep all they computed
@@ -113,8 +119,10 @@ _C.TIMESFORMER.ATTENTION_TYPE = "divided_space_time"  # divided_space_time | joi
 _C.REVIT = CfgNode()
 _C.REVIT.TOKEN_LENGTHS = ["14x14", "7x7"]  # grids of patches a frame, longest first; 14 is 14x14
 _C.REVIT.NORM = "per_length"  # layer norms: per_length | shared
-_C.REVIT.PATCH_EMBED = "per_length"  # patch embedding: per_length | shared
-_C.REVIT.POS_EMBED = "per_length"  # position embedding in space: per_length | shared
+_C.REVIT.PATCH_EMBED = "per_length"  # patch embedding: per_length | shared (the centre of one large kernel) |
+#   resized (one kernel, resampled to each length's patch)
+_C.REVIT.POS_EMBED = "per_length"  # position embedding in space: per_length | shared (one, zero-padded) |
+#   resized (one, interpolated)
 
 _C.REVIT.DISTILL = CfgNode()
 _C.REVIT.DISTILL.ENABLE = True  # shorter lengths learn from the longest one's logits too
@@ -123,6 +131,12 @@ _C.REVIT.DISTILL.LAMBDA = 0.5  # weight of the distillation loss, the labels' is
 _C.REVIT.DISTILL.HARD = False  # the teacher's arg-max as a label, instead of its distribution
 _C.REVIT.DISTILL.TOKEN = True  # a distillation token and head for the shorter lengths
 _C.REVIT.DISTILL.MIN_TEACHER_TOP1 = 0.0  # percent; distil once the longest length's training top-1 passed it
+
+# ---- DVT, the baseline: a cascade of models, one a token length ------------------------------------------
+_C.DVT = CfgNode()
+_C.DVT.ENABLE = False  # such a cascade instead of one resizable model
+_C.DVT.FEATURE_REUSE = True  # a model's MLPs read the last tokens of the model before it
+_C.DVT.RELATION_REUSE = True  # a model's attention adds to its scores those of the model before it
 
 # ---- Mining token-length labels --------------------------------------------------------------------------
 _C.MINE = CfgNode()
@@ -154,9 +168,13 @@ _C.ASSIGNER.LABEL_SMOOTHING = 0.0  # 0..1, 1 excluded
 _C.ADAPTIVE = CfgNode()
 _C.ADAPTIVE.POLICY = "cumulative"  # cumulative (shortest length whose summed probability is enough) | argmax
 _C.ADAPTIVE.THRESHOLD = 0.0  # that probability, 0..1; 0 = choose it on the validation split
-_C.ADAPTIVE.CASCADE_THRESHOLD = 0.0  # the cascade's confidence, 0..1; 0 = likewise
+_C.ADAPTIVE.CASCADE_THRESHOLD = 0.0  # the cascade's confidence, 0..1; 0 = likewise; DVT has its own
 _C.ADAPTIVE.MAX_DROP = 0.5  # points of top-1 under the longest length that a chosen threshold may cost; >= 0
 _C.ADAPTIVE.SAFETY = 1.0  # standard errors of the drop that must fit under MAX_DROP as well; >= 0
+_C.ADAPTIVE.BUDGET = (
+    0.0  # GMACs a view, as a share of the longest length's, that a chosen threshold may spend;
+)
+#   given, the most accurate such threshold is chosen, whatever it drops; 0..1, 0 = off
 _C.ADAPTIVE.DECISION = "video"  # one length for all views of a video | one for each: video | view
 
 # ---- Optimisation ----------------------------------------------------------------------------------------

@@ -187,7 +187,9 @@ class TrainBatches:
         self.partner = _partner(cfg)
         self.mixing = _mixing(cfg)
         per_rank = cfg.TRAIN.BATCH_SIZE // ranks.data_size // (1 if self.partner is None else 2)
-        self.order = TrainOrder(len(videos), per_rank, ranks.data_rank, ranks.data_size, cfg.RNG_SEED)
+        self.order = TrainOrder(
+            len(videos), per_rank, ranks.data_rank, ranks.data_size, cfg.RNG_SEED, cfg.AUG.REPEATS
+        )
         self.loader = _loader(cfg, clips, per_rank, ranks, sampler=self.order)
         self.normalize = Normalize(data.MEAN, data.STD).to(ranks.device)
         self.device = ranks.device

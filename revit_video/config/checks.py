@@ -131,6 +131,7 @@ RULES = {
         lambda words: not words or re.fullmatch(RAND_AUGMENT, words) is not None,
         "empty, or RandAugment in timm's words, such as rand-m9-mstd0.5-inc1",
     ),
+    "AUG.REPEATS": at_least(1),
     "AUG.RE_PROB": FRACTION,
     "MIXUP.ALPHA": at_least(0),
     "MIXUP.CUTMIX_ALPHA": at_least(0),

@@ -79,6 +79,8 @@ _C.DATA.MAX_SKIPPED_FRACTION = 0.1  # unreadable videos, as a fraction, above wh
 
 _C.AUG = CfgNode()
 _C.AUG.AA_TYPE = ""  # timm's RandAugment of the training clips, such as rand-m9-mstd0.5-inc1; empty = off
+_C.AUG.REPEATS = 1  # how often a clip comes in an epoch, which shows 1 / REPEATS of the list (DeiT's
+#   repeated augmentation); >= 1
 _C.AUG.RE_PROB = 0.0  # probability that a box of a training clip is erased; 0..1
 
 _C.MIXUP = CfgNode()  # of the training clips of a rank's batch; off where both alphas are 0

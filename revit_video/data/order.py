@@ -16,19 +16,27 @@ def epoch_order(num_videos: int, seed: int, epoch: int) -> torch.Tensor:
 
 
 class TrainOrder(Sampler[tuple[int, int]]):
-    """A rank's part of every global batch of an epoch, as `(epoch, row)` keys for `TrainClips`.
+    """A rank's part of every global batch of an epoch, as `(draw, row)` keys for `TrainClips`.
 
-    The epoch travels with the row, so that workers that outlive an epoch cannot miss its change. Batch b of
-    all ranks together is the same set of videos whatever the number of ranks; the incomplete last batch is
-    dropped, so that all ranks have equally many.
+    The draw is the epoch, where a video comes once in it. It travels with the row, so that workers that
+    outlive an epoch cannot miss its change. Batch b of all ranks together is the same set of videos whatever
+    the number of ranks; the incomplete last batch is dropped, so that all ranks have equally many.
 
     Args:
         num_videos: length of the list.
         batch_size: clips a rank.
+        repeats: how often a video comes in an epoch, differently augmented each time (DeiT's repeated
+            augmentation). An epoch is as long as ever, so that of `repeats` videos it shows one.
     """
 
     def __init__(
-        self, num_videos: int, batch_size: int, rank: int = 0, world_size: int = 1, seed: int = 0
+        self,
+        num_videos: int,
+        batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+        seed: int = 0,
+        repeats: int = 1,
     ) -> None:
         self._global_batch = batch_size * world_size
         if num_videos < self._global_batch:
@@ -38,6 +46,7 @@ class TrainOrder(Sampler[tuple[int, int]]):
         self._batch_size = batch_size
         self._rank = rank
         self._seed = seed
+        self._repeats = repeats
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
@@ -51,9 +60,15 @@ class TrainOrder(Sampler[tuple[int, int]]):
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         order = epoch_order(self._num_videos, self._seed, self._epoch)
-        whole = order[: self.num_batches * self._global_batch].view(self.num_batches, -1, self._batch_size)
-        for row in whole[self._first_batch :, self._rank].flatten().tolist():
-            yield self._epoch, row
+        visits = order.repeat_interleave(self._repeats)  # a video's copies share a batch, as in DeiT
+        draws = self._epoch * self._repeats + torch.arange(len(visits)) % self._repeats
+        mine = (self._part(values).tolist() for values in (draws, visits))
+        yield from zip(*mine, strict=True)
+
+    def _part(self, values: torch.Tensor) -> torch.Tensor:
+        """This rank's share of what all ranks visit, from the first batch on."""
+        whole = values[: self.num_batches * self._global_batch].view(self.num_batches, -1, self._batch_size)
+        return whole[self._first_batch :, self._rank].flatten()
 
 
 def eval_rows(num_videos: int, rank: int = 0, world_size: int = 1) -> range:

@@ -217,6 +217,18 @@ def test_ranks_share_the_batches_of_one_rank():
         assert both == whole[4 * batch : 4 * batch + 4]
 
 
+def test_repeated_clips_are_drawn_anew_each_time():
+    order = TrainOrder(20, batch_size=6, seed=2, repeats=3)
+    epochs = []
+    for epoch in (0, 1):
+        order.set_epoch(epoch)
+        keys = list(order)
+        assert len(keys) == 18 and len({row for _, row in keys}) == 6, "no longer, but it shows less"
+        assert all(len({row for _, row in keys[n : n + 3]}) == 1 for n in range(0, 18, 3))
+        epochs += keys
+    assert len(set(epochs)) == 36, "a clip of one row and one draw has the same pixels"
+
+
 def test_epochs_differ_and_can_start_in_the_middle():
     order = TrainOrder(20, batch_size=4, seed=2)
     first = list(order)

@@ -14,14 +14,17 @@ from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from revit_video.data.augment import Mixing, RandAugment, RandomErasing
+from revit_video.data.augment import Mixing, MixToken, RandAugment, RandomErasing
 from revit_video.data.batch import Batch, Skipped, collate, with_reversed
 from revit_video.data.folders import VideoFolder
 from revit_video.data.kinetics import EvalClips, TrainClips, read_class_names, read_list
 from revit_video.data.order import TrainOrder, eval_rows
 from revit_video.data.sampling import clip_duration
+from revit_video.data.targets import Targets
+from revit_video.data.token_labels import TokenLabelMaps
 from revit_video.data.transforms import Augmentation, Normalize, TrainTransform
 from revit_video.data.views import ClipSpec
+from revit_video.length import token_lengths
 from revit_video.runtime.distributed import Ranks
 from revit_video.runtime.termination import outlive_sigterm
 
@@ -168,12 +171,27 @@ def _mixing(cfg: CfgNode) -> Mixing | None:
     )
 
 
+def _mix_token(cfg: CfgNode) -> MixToken | None:
+    mixup = cfg.MIXUP
+    if mixup.TOKEN_ALPHA == 0:
+        return None
+    coarsest = token_lengths(cfg.REVIT.TOKEN_LENGTHS)[-1]
+    return MixToken(mixup.TOKEN_ALPHA, mixup.PROB, coarsest, cfg.RNG_SEED)
+
+
+def _label_maps(cfg: CfgNode, images: LabeledVideoPaths) -> TokenLabelMaps | None:
+    if not cfg.DATA.TOKEN_LABELS:
+        return None
+    paths = [images[row][0] for row in range(len(images))]
+    return TokenLabelMaps(cfg.DATA.TOKEN_LABELS, paths, cfg.MODEL.NUM_CLASSES)
+
+
 class TrainBatches:
     """`batches(epoch, first)`: this rank's training batches from the first on, as `(clips, labels, paths)`.
 
-    Clips are normalised and on the device; where they are mixed, labels are `(B, classes)`. With
-    `DATA.REVERSED_CLASSES` half of each batch is the other half played backwards. Unreadable videos were
-    replaced by others; they are collected in `skipped`.
+    Clips are normalised and on the device; where they are mixed, labels are `(B, classes)`. With label maps
+    or MixToken, labels are `Targets`. With `DATA.REVERSED_CLASSES` half of each batch is the other half
+    played backwards. Unreadable videos were replaced by others; they are collected in `skipped`.
 
     Args:
         videos: None for the training list.
@@ -183,9 +201,17 @@ class TrainBatches:
         videos = videos or video_list(cfg, "train")
         data = cfg.DATA
         transform = train_transform(cfg)
-        clips = TrainClips(videos, clip_spec(cfg), transform, data.FRAME_JITTER, cfg.RNG_SEED, _timeout(cfg))
+        clips = TrainClips(
+            videos,
+            clip_spec(cfg),
+            transform,
+            data.FRAME_JITTER,
+            cfg.RNG_SEED,
+            _timeout(cfg),
+            _label_maps(cfg, videos),
+        )
         self.partner = _partner(cfg)
-        self.mixing = _mixing(cfg)
+        self.mixing, self.mix_token = _mixing(cfg), _mix_token(cfg)
         per_rank = cfg.TRAIN.BATCH_SIZE // ranks.data_size // (1 if self.partner is None else 2)
         self.order = TrainOrder(
             len(videos), per_rank, ranks.data_rank, ranks.data_size, cfg.RNG_SEED, cfg.AUG.REPEATS
@@ -199,7 +225,7 @@ class TrainBatches:
     def __len__(self) -> int:
         return self.order.num_batches
 
-    def __call__(self, epoch: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor, list[str]]]:
+    def __call__(self, epoch: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor | Targets, list[str]]]:
         self.order.set_epoch(epoch, first)
         for number, batch in enumerate(self.loader, start=first):
             self.skipped.update(batch.skipped)
@@ -210,7 +236,9 @@ class TrainBatches:
             inputs, labels = self.normalize(batch.clips), batch.labels
             if self.mixing is not None:
                 inputs, labels = self.mixing(inputs, labels, epoch, number)
-            yield inputs, labels, batch.paths
+            box = self.mix_token(epoch, number) if self.mix_token is not None else None
+            plain = batch.token_labels is None and box is None
+            yield inputs, labels if plain else Targets(labels, batch.token_labels, box), batch.paths
 
 
 class EvalBatches:

@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from PIL import Image
 from timm.data import Mixup
-from timm.data.auto_augment import rand_augment_transform
+from timm.data.auto_augment import posterize, rand_augment_transform
 from torch import Tensor
 
+from revit_video.data.targets import Box
 from revit_video.data.transforms import draw_box
+from revit_video.length import TokenLength
 
 ERASED_AREA = (0.02, 1 / 3)  # of the frame
 ERASED_STRETCH = 1 / 0.3
@@ -35,6 +37,9 @@ class RandAugment:
             "interpolation": Image.Resampling.BICUBIC,
         }
         self._augment = rand_augment_transform(policy, settings)
+        for operation in self._augment.ops:
+            if operation.name.startswith("Posterize"):
+                operation.aug_fn = _posterize
 
     def __call__(self, clip: Tensor, generator: torch.Generator) -> Tensor:
         """uint8 (C, T, H, W) -> the same shape; all draws follow from `generator`."""
@@ -44,6 +49,11 @@ class RandAugment:
             with global_seed(seed):
                 frames.append(np.array(self._augment(Image.fromarray(frame.numpy()))))
         return torch.from_numpy(np.stack(frames)).permute(3, 0, 1, 2)
+
+
+def _posterize(image: Image.Image, bits: int, **_: object) -> Image.Image:
+    """Leaves each colour its highest bits: none at the largest magnitudes, which newer Pillow refuses."""
+    return posterize(image, bits) if bits else image.point(lambda _: 0)
 
 
 class RandomErasing:
@@ -104,6 +114,39 @@ class Mixing:
         with global_seed(int(seed[0])):
             mixed, labels = self._mix(clips.flatten(1, 2), labels)
         return mixed.view_as(clips), labels
+
+
+class MixToken:
+    """LV-ViT's MixToken: a box within which a batch's clips have each other's patch tokens.
+
+    The box is CutMix's: a part 1 - λ of the frame, λ ~ Beta(α, α), in the frame's shape, about a place
+    drawn anywhere, less what sticks out.
+
+    Modifications (of LV-ViT's public code, which draws on the grid of its one token length): the box is
+    rounded to the grid of the shortest of several, so that teacher and students see the same mix.
+
+    Args:
+        alpha: α.
+        probability: of mixing a batch at all.
+        coarsest: the shortest token length.
+    """
+
+    def __init__(self, alpha: float, probability: float, coarsest: TokenLength, seed: int = 0) -> None:
+        self._alpha, self._probability, self._seed = alpha, probability, seed
+        self._coarsest = coarsest
+
+    def __call__(self, epoch: int, batch: int) -> Box | None:
+        """The box of a batch, the same on all ranks; None if it is empty or the batch is not mixed."""
+        random = np.random.default_rng((self._seed, epoch, batch))
+        mixed = random.random() < self._probability
+        half = np.sqrt(1 - random.beta(self._alpha, self._alpha)) / 2
+        cells = np.array([self._coarsest.h, self._coarsest.w])
+        place = random.random(2)
+        start, end = (np.round((place + side).clip(0, 1) * cells) for side in (-half, half))
+        if not mixed or (start == end).any():
+            return None
+        (top, left), (bottom, right) = (start / cells).tolist(), (end / cells).tolist()
+        return top, left, bottom, right
 
 
 @contextmanager

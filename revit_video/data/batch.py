@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
+from revit_video.data.token_labels import TokenLabels
+
 Skipped = tuple[str, str]
 """(path, reason) of an unreadable video."""
 
@@ -19,6 +21,7 @@ class Views:
     starts: torch.Tensor  # (V,) start of the view's clip in seconds
     clip_index: torch.Tensor  # (V,)
     crops: torch.Tensor  # (V,)
+    boxes: torch.Tensor | None = None  # (V, 4) see `TrainTransform.with_crop`; None in evaluation
 
     @classmethod
     def none(cls, num_frames: int, size: int) -> Views:
@@ -39,6 +42,7 @@ class Sample:
     row: int  # index of the video in its list
     path: str
     skipped: list[Skipped] = field(default_factory=list)
+    label_map: torch.Tensor | None = None  # (2, K, H, W) see `TokenLabelMaps`; None if not asked for
 
 
 @dataclass
@@ -53,6 +57,7 @@ class Batch:
     crops: torch.Tensor  # (B,)
     paths: list[str]  # B entries
     skipped: list[Skipped] = field(default_factory=list)  # videos, not views
+    token_labels: TokenLabels | None = None  # of B crops; None if not asked for
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -74,6 +79,7 @@ class Batch:
             starts=function(self.starts),
             clip_index=function(self.clip_index),
             crops=function(self.crops),
+            token_labels=self.token_labels and self.token_labels.map(function),
         )
 
 
@@ -90,7 +96,19 @@ def collate(samples: Sequence[Sample]) -> Batch:
         crops=torch.cat([v.crops for v in views]),
         paths=[sample.path for sample in samples for _ in range(len(sample.views))],
         skipped=[skip for sample in samples for skip in sample.skipped],
+        token_labels=_token_labels(samples),
     )
+
+
+def _token_labels(samples: Sequence[Sample]) -> TokenLabels | None:
+    told = [
+        TokenLabels(sample.label_map.expand(len(sample.views), -1, -1, -1, -1), sample.views.boxes)
+        for sample in samples
+        if sample.label_map is not None and sample.views.boxes is not None
+    ]
+    if not told:
+        return None
+    return TokenLabels(torch.cat([each.maps for each in told]), torch.cat([each.crops for each in told]))
 
 
 def with_reversed(batch: Batch, partner: torch.Tensor) -> Batch:

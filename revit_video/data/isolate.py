@@ -112,9 +112,10 @@ class _Child:
             raise answer
         if isinstance(answer, str):
             raise RuntimeError(f"while decoding {arguments[0]}:\n{answer}")
-        shape, rest = answer
+        shape, rest, boxes = answer
         pixels = self._memory[: shape.numel()].view(shape).clone()
-        return Views(pixels, *map(torch.tensor, rest))
+        starts, clip_index, crops = map(torch.tensor, rest)
+        return Views(pixels, starts, clip_index, crops, None if boxes is None else torch.tensor(boxes))
 
     def ended_by(self) -> int:
         """The signal that ended the process, which is over."""
@@ -155,7 +156,7 @@ def _answer(decode: Decode, memory: Tensor, arguments: tuple[Any, ...]) -> Any:
         views = decode(*arguments)
         memory[: views.clips.numel()] = views.clips.flatten()
         rest = [part.tolist() for part in (views.starts, views.clip_index, views.crops)]
-        return views.clips.shape, rest
+        return views.clips.shape, rest, None if views.boxes is None else views.boxes.tolist()
     except DecodeError as error:
         return error
     except Exception:

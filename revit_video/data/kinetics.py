@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from revit_video.data.batch import Sample, Skipped, Views
 from revit_video.data.isolate import Isolated
 from revit_video.data.sampling import seeded_generator
+from revit_video.data.token_labels import TokenLabelMaps
 from revit_video.data.transforms import TrainTransform
 from revit_video.data.video import DecodeError
 from revit_video.data.views import ClipSpec, random_view, uniform_views
@@ -103,6 +104,8 @@ class TrainClips(Dataset[Sample]):
     Args:
         timeout: seconds that decoding a video may take, in a process apart (0: any); None decodes right here,
             where a decoder that crashes or hangs takes the caller with it.
+        label_maps: those of images, which come with their clips; one that cannot be read makes its image
+            unreadable.
     """
 
     def __init__(
@@ -113,8 +116,10 @@ class TrainClips(Dataset[Sample]):
         frame_jitter: bool = False,
         seed: int = 0,
         timeout: float | None = None,
+        label_maps: TokenLabelMaps | None = None,
     ) -> None:
         self.videos = videos
+        self._label_maps = label_maps
         self._spec = spec
         self._transform = transform
         self._frame_jitter = frame_jitter
@@ -129,8 +134,9 @@ class TrainClips(Dataset[Sample]):
         for attempt, row in enumerate(self._candidates(*key)):
             path, annotation = self.videos[row]
             try:
+                label_map = self._label_maps.read(path) if self._label_maps else None
                 views = self._decode(row, path, *key, attempt)
-                return Sample(views, annotation["label"], row, path, skipped)
+                return Sample(views, annotation["label"], row, path, skipped, label_map)
             except DecodeError as error:
                 skipped.append((error.path, error.reason))
         nothing = Views.none(self._spec.num_frames, self._transform.crop_size)

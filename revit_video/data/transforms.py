@@ -67,9 +67,28 @@ class TrainTransform:
 
     def __call__(self, clip: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """uint8 (C, T, H, W), scaled to the drawn short side -> uint8 (C, T, crop, crop)."""
-        clip = self._resized_crop(clip, generator) if self.areas else self._crop(clip, generator)
+        return self.with_crop(clip, generator)[0]
+
+    def with_crop(
+        self, clip: torch.Tensor, generator: torch.Generator
+    ) -> tuple[torch.Tensor, tuple[float, float, float, float]]:
+        """What a call gives, and where that lay: left, top, right and bottom, in fractions of the frame.
+
+        The first column of a clip that was mirrored comes from the right: its left is larger than its right.
+        What `augmentations` do to it after that is not told.
+        """
+        height, width = clip.shape[-2:]
+        top, left, high, wide = box = self._draw_box(height, width, generator)
+        crop = left / width, top / height, (left + wide) / width, (top + high) / height
+        if self.areas:
+            size = [self.crop_size, self.crop_size]
+            frames = functional.resized_crop(clip.transpose(0, 1), *box, size, InterpolationMode.BICUBIC)
+            clip = frames.transpose(0, 1)
+        else:
+            clip = clip[..., top : top + high, left : left + wide]
         if self.flip and torch.rand((), generator=generator) < 0.5:
             clip = clip.flip(-1)
+            crop = crop[2], crop[1], crop[0], crop[3]
         frames = clip.transpose(0, 1)  # torchvision wants (…, C, H, W)
         for adjust, strength in self._adjustments:
             factor = 1 + strength * (2 * torch.rand((), generator=generator).item() - 1)
@@ -77,23 +96,20 @@ class TrainTransform:
         clip = frames.transpose(0, 1)
         for augment in self.augmentations:
             clip = augment(clip, generator)
-        return clip.contiguous()
+        return clip.contiguous(), crop
 
-    def _crop(self, clip: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        height, width = clip.shape[-2:]
-        top = _draw_integer(0, height - self.crop_size, generator)
-        left = _draw_integer(0, width - self.crop_size, generator)
-        return clip[..., top : top + self.crop_size, left : left + self.crop_size]
-
-    def _resized_crop(self, clip: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        height, width = clip.shape[-2:]
+    def _draw_box(self, height: int, width: int, generator: torch.Generator) -> tuple[int, int, int, int]:
+        """What to cut out: top, left, height and width in pixels."""
+        if not self.areas:
+            top = _draw_integer(0, height - self.crop_size, generator)
+            left = _draw_integer(0, width - self.crop_size, generator)
+            return top, left, self.crop_size, self.crop_size
         box = draw_box(height, width, self.areas, CROP_STRETCH, generator)
-        if box is None:  # a frame longer than any crop: its middle
-            high, wide = min(height, round(width * CROP_STRETCH)), min(width, round(height * CROP_STRETCH))
-            box = (height - high) // 2, (width - wide) // 2, high, wide
-        size = [self.crop_size, self.crop_size]
-        frames = functional.resized_crop(clip.transpose(0, 1), *box, size, InterpolationMode.BICUBIC)
-        return frames.transpose(0, 1)
+        if box is not None:
+            return box
+        # A frame longer than any crop: its middle.
+        high, wide = min(height, round(width * CROP_STRETCH)), min(width, round(height * CROP_STRETCH))
+        return (height - high) // 2, (width - wide) // 2, high, wide
 
 
 def draw_box(

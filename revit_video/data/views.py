@@ -52,11 +52,13 @@ def random_view(
             return order_frames(indices, spec.frame_order, generator)
 
         clip = video.get_clip(window.clip_start_sec, window.clip_end_sec, choose, short_side)["video"]
+    clip, box = transform.with_crop(clip, generator)
     return Views(
-        clips=transform(clip, generator).unsqueeze(0),
+        clips=clip.unsqueeze(0),
         starts=torch.tensor([float(window.clip_start_sec)]),
         clip_index=torch.zeros(1, dtype=torch.long),
         crops=torch.zeros(1, dtype=torch.long),
+        boxes=torch.tensor([box]),
     )
 
 

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from revit_video.data.targets import Targets
+from revit_video.length import TokenLength
 from revit_video.models.revit import Output
 
 
@@ -30,7 +32,7 @@ class Distillation:
 
 
 def label_loss(output: Output, labels: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy with the labels, averaged over the heads that there are.
+    """Cross-entropy with the labels, averaged over the heads of the special tokens that there are.
 
     Args:
         labels: class indices `(B,)`, or the share of each class in clips that are mixed `(B, classes)`.
@@ -39,6 +41,18 @@ def label_loss(output: Output, labels: Tensor, smoothing: float = 0.0) -> Tensor
     if output.dist is None:
         return loss
     return (loss + F.cross_entropy(_precise(output.dist), labels, label_smoothing=smoothing)) / 2
+
+
+def dense_loss(dense: Tensor, targets: Targets, length: TokenLength, smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy of every patch token with its own label, averaged over the tokens, as in LV-ViT.
+
+    Args:
+        dense: the dense head's logits `(B, N, classes)` at `length`.
+        smoothing: of the tokens' labels, the same as of the clips' in LV-ViT.
+    """
+    logits = _precise(dense.flatten(0, 1))
+    shares = targets.of_tokens(length, dense.shape[-1]).flatten(0, 1)
+    return F.cross_entropy(logits, shares.to(logits.dtype), label_smoothing=smoothing)
 
 
 def distillation_loss(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from revit_video.data.targets import Targets
 from revit_video.length import TokenLength
 from revit_video.runtime.distributed import broadcast_from_longest
 from revit_video.train.steps import MixedLengthStep
@@ -23,32 +24,33 @@ class ReplicaStep(MixedLengthStep):
         all ranks get the sum, and make the same update.
     """
 
-    def __call__(self, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def __call__(self, inputs: Tensor, labels: Tensor | Targets) -> dict[str, Tensor]:
+        targets = Targets.of(labels)
         own = self.model.lengths[self.ranks.length_rank]
         if not self._distils():
-            metrics = self._learn(own, self._read(inputs, own), labels)
+            metrics = self._learn(own, self._read(inputs, own, targets), targets)
         elif self.ranks.length_rank == 0:
-            metrics = self._teach(own, inputs, labels)
+            metrics = self._teach(own, inputs, targets)
         else:
-            metrics = self._study(own, inputs, labels)
+            metrics = self._study(own, inputs, targets)
         metrics = self._among_ranks(metrics)
         self._follow_teacher(metrics)
         return metrics
 
-    def _teach(self, length: TokenLength, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        output = self._read(inputs, length)
-        logits = self._teacher_logits(len(labels)).copy_(output.cls.detach())
+    def _teach(self, length: TokenLength, inputs: Tensor, targets: Targets) -> dict[str, Tensor]:
+        output = self._read(inputs, length, targets)
+        logits = self._teacher_logits(len(targets)).copy_(output.cls.detach())
         sent = broadcast_from_longest(logits, self.ranks)
-        metrics = self._learn(length, output, labels)
+        metrics = self._learn(length, output, targets)
         sent.wait()
         return metrics
 
-    def _study(self, length: TokenLength, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        logits = self._teacher_logits(len(labels))
+    def _study(self, length: TokenLength, inputs: Tensor, targets: Targets) -> dict[str, Tensor]:
+        logits = self._teacher_logits(len(targets))
         received = broadcast_from_longest(logits, self.ranks)
-        output = self._read(inputs, length)
+        output = self._read(inputs, length, targets)
         received.wait()
-        return self._learn(length, output, labels, logits)
+        return self._learn(length, output, targets, logits)
 
     def _teacher_logits(self, batch: int) -> Tensor:
         """Room for them, in the precision of the weights, which loses nothing under autocast."""

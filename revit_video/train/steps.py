@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from revit_video.data.targets import Targets
 from revit_video.length import TokenLength
 from revit_video.models.assigner import TokenLengthAssigner
 from revit_video.models.revit import Output, ReViT
 from revit_video.runtime.distributed import Ranks, sum_over_ranks
-from revit_video.train.losses import Distillation, distillation_loss, label_loss
+from revit_video.train.losses import Distillation, dense_loss, distillation_loss, label_loss
 
 
 class Step(Protocol):
     """Adds the gradients of one batch and returns what to log, as scalar tensors on the device.
 
+    `labels` are what the batches hold that the step is used with.
     What is logged is the mean over the ranks, so all return the same names in the same order.
     """
 
-    def __call__(self, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]: ...
+    def __call__(self, inputs: Tensor, labels: Any) -> dict[str, Tensor]: ...
 
     def state_dict(self) -> dict[str, Tensor]: ...
 
@@ -32,12 +34,14 @@ class MixedLengthStep:
     """ReViT-B: one mini-batch at every token length, longest first; the gradients add up (Algorithm 1).
 
     The longest length learns from the labels; its detached logits teach the others. Each length's
-    graph is freed by its own backward pass, so peak memory is the longest length's.
+    graph is freed by its own backward pass, so peak memory is the longest length's. With a dense head,
+    the patch tokens of every length learn their labels beside all that; none of them is taught.
 
     Args:
         distillation: how the shorter lengths learn; None teaches them with the labels alone.
         smoothing: label smoothing of every cross-entropy.
         autocast: dtype of mixed precision, None for full precision.
+        dense_weight: of the patch tokens' loss, where the model has a dense head.
     """
 
     momentum = 0.98  # of the teacher's running accuracy: about the last 50 batches
@@ -49,38 +53,43 @@ class MixedLengthStep:
         ranks: Ranks,
         smoothing: float = 0.0,
         autocast: torch.dtype | None = None,
+        dense_weight: float = 1.0,
     ) -> None:
         self.model, self.distillation, self.ranks = model, distillation, ranks
-        self.smoothing, self.autocast = smoothing, autocast
+        self.smoothing, self.autocast, self.dense_weight = smoothing, autocast, dense_weight
         self.teacher_top1 = torch.zeros((), device=ranks.device)
 
-    def __call__(self, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def __call__(self, inputs: Tensor, labels: Tensor | Targets) -> dict[str, Tensor]:
+        targets = Targets.of(labels)
         longest, *others = self.model.lengths
-        output = self._read(inputs, longest)
+        output = self._read(inputs, longest, targets)
         teacher = output.cls.detach() if self._distils() else None
-        metrics = self._learn(longest, output, labels)
+        metrics = self._learn(longest, output, targets)
         for length in others:
-            metrics |= self._learn(length, self._read(inputs, length), labels, teacher)
+            metrics |= self._learn(length, self._read(inputs, length, targets), targets, teacher)
         self._follow_teacher(metrics)
         return metrics
 
-    def _read(self, inputs: Tensor, length: TokenLength) -> Output:
+    def _read(self, inputs: Tensor, length: TokenLength, targets: Targets) -> Output:
         with torch.autocast(inputs.device.type, self.autocast, enabled=self.autocast is not None):
-            return self.model(inputs, length)
+            if targets.box is None:
+                return self.model(inputs, length)
+            return self.model(inputs, length, mix=targets.box)
 
     def _learn(
-        self, length: TokenLength, output: Output, labels: Tensor, teacher: Tensor | None = None
+        self, length: TokenLength, output: Output, targets: Targets, teacher: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Adds the gradients of what was read at `length`, learning from `teacher`'s logits if given."""
+        labels = targets.of_clips(self.model.num_classes)
         if teacher is None:
             loss = label_loss(output, labels, self.smoothing)
         else:
             assert self.distillation is not None
             loss = distillation_loss(output, teacher, labels, self.distillation, self.smoothing)
+        if output.dense is not None:
+            loss = loss + self.dense_weight * dense_loss(output.dense, targets, length, self.smoothing)
         loss.backward()
-        classes = labels if labels.dim() == 1 else labels.argmax(dim=1)  # of mixed clips, the larger part
-        top1 = 100 * (output.logits.detach().argmax(dim=1) == classes).float().mean()
-        return {f"loss_{length}": loss.detach(), f"top1_{length}": top1}
+        return {f"loss_{length}": loss.detach(), f"top1_{length}": top1(output, labels)}
 
     def _distils(self) -> bool:
         how = self.distillation
@@ -130,6 +139,12 @@ class AssignerStep:
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         pass
+
+
+def top1(output: Output, labels: Tensor) -> Tensor:
+    """Accuracy in percent; `labels` are class indices `(B,)`, or shares `(B, classes)`."""
+    classes = labels if labels.dim() == 1 else labels.argmax(dim=1)  # of mixed clips, the larger part
+    return 100 * (output.logits.detach().argmax(dim=1) == classes).float().mean()
 
 
 def trainable(module: nn.Module) -> list[nn.Parameter]:

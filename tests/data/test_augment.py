@@ -34,6 +34,13 @@ def test_an_augmentation_is_a_function_of_its_generator(augment) -> None:
     assert torch.equal(before, clip())
 
 
+def test_the_largest_magnitudes_too() -> None:
+    """Where nothing is left of the colours, Pillow refuses."""
+    augment = RandAugment("rand-m10-p1-inc1", 40, MEAN)
+    results = [augment(clip(), seeded_generator(seed)) for seed in range(40)]
+    assert any(not result.any() for result in results) and all(r.shape == clip().shape for r in results)
+
+
 def test_frames_are_augmented_alike_and_the_world_goes_on() -> None:
     augment = RandAugment("rand-m9-mstd0.5-inc1", 40, MEAN)
     random.seed(3)

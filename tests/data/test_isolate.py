@@ -45,8 +45,8 @@ def decode(path: str, log: str = "", number: int = 0) -> Views:
         raise DecodeError(path, "no such file")
     if path == "bug":
         raise ZeroDivisionError("our own")
-    index = torch.arange(2)
-    return Views(torch.full(SHAPE, number, dtype=torch.uint8), torch.tensor([0.1, 7.3]), index, index)
+    index, boxes = torch.arange(2), torch.tensor([[0.1, 0, 1, 0.7], [1, 1 / 3, 0, 1]])
+    return Views(torch.full(SHAPE, number, dtype=torch.uint8), torch.tensor([0.1, 7.3]), index, index, boxes)
 
 
 def misbehave(path: str) -> None:

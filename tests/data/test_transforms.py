@@ -51,6 +51,22 @@ def test_a_crop_of_random_area_is_a_box_scaled():
             torch.testing.assert_close(values[2:-2], expected[2:-2], rtol=0, atol=1.0)
 
 
+@pytest.mark.parametrize("areas", [(), (0.1, 0.9)])
+def test_crops_tell_where_they_were_cut_out(areas: tuple[float, ...]) -> None:
+    """The first and last pixels of a crop are those at the sides that it tells, also of mirrored ones."""
+    transform = TrainTransform((50, 50), 50, flip=True, areas=areas)
+    mirrored = 0
+    for seed in range(60):
+        clip, (left, top, right, bottom) = transform.with_crop(coordinates(100, 200), seeded_generator(seed))
+        assert torch.equal(clip, transform(coordinates(100, 200), seeded_generator(seed)))
+        columns, rows = clip[1, 0].float().mean(dim=0), clip[0, 0].float().mean(dim=1)
+        for values, start, end in ((columns, 200 * left, 200 * right), (rows, 100 * top, 100 * bottom)):
+            expected = start + (torch.arange(50) + 0.5) * (end - start) / 50 - 0.5
+            torch.testing.assert_close(values[2:-2], expected[2:-2], rtol=0, atol=1.0)
+        mirrored += left > right
+    assert 15 < mirrored < 45
+
+
 def test_a_frame_longer_than_any_crop_gives_its_middle():
     crop = TrainTransform((), 20, flip=False, areas=(0.9, 1))(coordinates(15, 200), seeded_generator(0))
     assert crop[1].min() >= 90 and crop[1].max() < 110 and crop[0].max() - crop[0].min() >= 13

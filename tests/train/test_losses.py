@@ -7,8 +7,10 @@ import math
 import pytest
 import torch
 
+from revit_video.data.targets import Targets
+from revit_video.length import TokenLength
 from revit_video.models.revit import Output
-from revit_video.train.losses import Distillation, distillation_loss, label_loss
+from revit_video.train.losses import Distillation, dense_loss, distillation_loss, label_loss
 
 LN2, LN3 = math.log(2), math.log(3)
 EVEN = torch.zeros(2, 2)  # probabilities 1/2, 1/2 in both rows
@@ -58,3 +60,14 @@ def test_smoothing_spreads_over_all_classes() -> None:
     assert label_loss(Output(cls), labels, 0.2).item() == pytest.approx(smoothed, rel=1e-5)
     loss = distillation_loss(Output(cls, EVEN[:1]), cls, labels, Distillation(1.0, 0.5), 0.2)
     assert loss.item() == pytest.approx(0.5 * smoothed + 0.5 * KL, rel=1e-5)
+
+
+def test_every_token_learns() -> None:
+    """Two clips of two tokens; of four tokens, those of the second clip are undecided."""
+    dense = torch.tensor([[[LN3, 0.0], [0.0, LN3]], [[0.0, 0.0], [0.0, 0.0]]])
+    targets, length = Targets(torch.tensor([0, 1])), TokenLength(1, 2)
+    expected = (math.log(4 / 3) + math.log(4) + 2 * LN2) / 4
+    assert dense_loss(dense, targets, length).item() == pytest.approx(expected, rel=1e-5)
+    smoothed = (0.9 * math.log(4 / 3) + 0.1 * math.log(4) + 0.9 * math.log(4) + 0.1 * math.log(4 / 3)) / 4
+    loss = dense_loss(dense, targets, length, smoothing=0.2).item()
+    assert loss == pytest.approx(smoothed + LN2 / 2, rel=1e-5)

@@ -8,12 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from revit_video.data.targets import Targets
+from revit_video.data.token_labels import TokenLabels
 from revit_video.runtime import distributed
 from revit_video.runtime.distributed import Ranks
 from revit_video.train import replicas
 from revit_video.train.losses import Distillation
 from revit_video.train.replicas import ReplicaStep
 from revit_video.train.steps import AssignerStep, MixedLengthStep, trainable
+from tests.label_maps import constant_map
 from tests.tiny import CLASSES, LinearAssigner, random_clips, tiny_revit
 
 # What every rank has at the end of each case
@@ -29,6 +32,7 @@ class Case:
     how: Distillation | None = Distillation(tau=2.0, lam=0.4)
     distill_token: bool = True
     parts: int = 1
+    token_labels: bool = False  # and MixToken
 
 
 CASES = {
@@ -39,6 +43,7 @@ CASES = {
     # Zero at the start, the teacher's accuracy is above it after a step.
     "once the teacher is good": Case(Distillation(tau=2.0, lam=0.4, min_teacher_top1=0.1)),
     "in two parts": Case(parts=2),
+    "token labels": Case(token_labels=True),
 }
 # ranks, token lengths, ranks a length group
 MESHES = {
@@ -48,29 +53,44 @@ MESHES = {
 }
 
 
-def trained(case: Case, lengths: list[int], ranks: Ranks) -> dict[str, Tensor]:
-    """The first step's gradients, the weights after all steps, and what every step told."""
-    model = tiny_revit(lengths=lengths, distill_token=case.distill_token)
+def trained(case: Case, lengths: list[int], ranks: Ranks, shares: int = 1) -> dict[str, Tensor]:
+    """The first step's gradients, the weights after all steps, and what every step told.
+
+    Args:
+        shares: parts that one rank reads one after the other as `shares` ranks would, where clips are mixed
+            with others of their share.
+    """
+    model = tiny_revit(lengths=lengths, distill_token=case.distill_token, dense_head=case.token_labels)
     method = MixedLengthStep if ranks.length_size == 1 else ReplicaStep
     step = method(model, case.how, ranks, smoothing=0.1)
     optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9, weight_decay=0.01)
     share = slice(
         ranks.data_rank * CLIPS // ranks.data_size, (ranks.data_rank + 1) * CLIPS // ranks.data_size
     )
+    parts = case.parts * shares if case.token_labels else case.parts
     told = {}
     for n in range(STEPS):
         labels = torch.randint(CLASSES, (CLIPS,), generator=torch.Generator().manual_seed(n))
-        clips, labels = random_clips(CLIPS, seed=n)[share], labels[share]
+        clips, targets = random_clips(CLIPS, seed=n)[share], labels[share]
+        if case.token_labels:
+            targets = mixed(labels, n).chunk(ranks.data_size)[ranks.data_rank]
         optimizer.zero_grad()
-        for part in zip(clips.chunk(case.parts), labels.chunk(case.parts), strict=True):
+        for part in zip(clips.chunk(parts), targets.chunk(parts), strict=True):
             for name, value in step(*part).items():
-                mean = distributed.sum_over_ranks(value, ranks) / ranks.world_size / case.parts
+                mean = distributed.sum_over_ranks(value, ranks) / ranks.world_size / parts
                 told[f"{name} in step {n}"] = told.get(f"{name} in step {n}", 0) + mean
-        distributed.reduce_gradients(trainable(model), ranks, case.parts)
+        distributed.reduce_gradients(trainable(model), ranks, parts)
         if n == 0:
             told |= {f"gradient of {name}": p.grad.clone() for name, p in model.named_parameters()}
         optimizer.step()
     return told | model.state_dict() | step.state_dict()
+
+
+def mixed(labels: Tensor, n: int) -> Targets:
+    """With maps of other classes, and a box that is wider in every step."""
+    maps = torch.stack([constant_map((int(label) + 1) % CLASSES, score=3.0).double() for label in labels])
+    crops = torch.tensor([[0.1, 0.2, 0.9, 0.8]]).repeat(len(labels), 1)
+    return Targets(labels, TokenLabels(maps, crops), (0.0, 0.25, 0.5, 0.5 + 0.25 * min(n, 2)))
 
 
 def assigners_gradient(ranks: Ranks) -> dict[str, Tensor]:
@@ -98,22 +118,23 @@ def on_this_rank(lengths: list[int], length_size: int) -> Told:
 
 
 @pytest.fixture(scope="module", params=MESHES)
-def mesh(request: pytest.FixtureRequest) -> tuple[list[int], Told]:
+def mesh(request: pytest.FixtureRequest) -> tuple[list[int], int, Told]:
     world_size, lengths, length_size = MESHES[request.param]
-    return lengths, distributed.launch(on_this_rank, world_size, lengths, length_size)
+    data_size = world_size // length_size
+    return lengths, data_size, distributed.launch(on_this_rank, world_size, lengths, length_size)
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_ranks_do_what_one_rank_does(name: str, mesh: tuple[list[int], Told]) -> None:
+def test_ranks_do_what_one_rank_does(name: str, mesh: tuple[list[int], int, Told]) -> None:
     """Every parameter's gradient and weights, the per-length ones too; what is logged; in float64."""
-    lengths, everyone = mesh
-    expected = trained(CASES[name], lengths, ALONE)
+    lengths, data_size, everyone = mesh
+    expected = trained(CASES[name], lengths, ALONE, data_size)
     for told in everyone:
         torch.testing.assert_close(told[name], expected, rtol=1e-10, atol=1e-13)
 
 
-def test_ranks_train_the_assigner_as_one_does(mesh: tuple[list[int], Told]) -> None:
-    for told in mesh[1]:
+def test_ranks_train_the_assigner_as_one_does(mesh: tuple[list[int], int, Told]) -> None:
+    for told in mesh[-1]:
         torch.testing.assert_close(told["assigner"], assigners_gradient(ALONE), rtol=1e-10, atol=1e-13)
 
 

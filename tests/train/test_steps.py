@@ -8,11 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from revit_video.data.targets import Targets
+from revit_video.data.token_labels import TokenLabels
 from revit_video.models.assigner import TokenLengthAssigner
 from revit_video.runtime import checkpoint
 from revit_video.runtime.distributed import Ranks
-from revit_video.train.losses import Distillation, distillation_loss, label_loss
+from revit_video.train.losses import Distillation, dense_loss, distillation_loss, label_loss
 from revit_video.train.steps import AssignerStep, MixedLengthStep, trainable
+from tests.label_maps import constant_map
 from tests.tiny import CLASSES, LinearAssigner, random_clips, tiny_revit
 
 ALONE = Ranks(rank=0, world_size=1, device=torch.device("cpu"))
@@ -103,6 +106,55 @@ def test_tiny_models_differ_between_classes() -> None:
     outputs = [tiny_revit(lengths=LENGTHS)(random_clips(4), length).logits for length in LENGTHS]
     assert all(output.shape == (4, CLASSES) for output in outputs)
     assert not torch.allclose(outputs[0], outputs[1], atol=0.1)
+
+
+# ---- Token labels and MixToken ---------------------------------------------------------------------------
+
+BOX = (0.0, 0.0, 0.5, 1.0)  # the upper half
+
+
+def token_labels(shown: list[int], score: float = 9.0) -> TokenLabels:
+    maps = torch.stack([constant_map(number, score).float() for number in shown])
+    return TokenLabels(maps, torch.tensor([[0.0, 0, 1, 1]]).repeat(len(shown), 1))
+
+
+def test_tokens_learn_their_labels_at_every_length() -> None:
+    """With one box for the teacher and all students."""
+    targets = Targets(LABELS, token_labels([2, 0, 3, 1], score=3.0), BOX)
+    models = [tiny_revit(lengths=LENGTHS, dense_head=True) for _ in range(2)]
+    clips, mixed = random_clips(4), targets.of_clips(CLASSES)
+    metrics = MixedLengthStep(models[0], HOW, ALONE, smoothing=0.1, dense_weight=0.7)(clips, targets)
+    outputs = [models[1](clips, length, mix=BOX) for length in models[1].lengths]
+    teacher = outputs[0].cls.detach()
+    losses = [label_loss(outputs[0], mixed, 0.1)]
+    losses += [distillation_loss(output, teacher, mixed, HOW, 0.1) for output in outputs[1:]]
+    for n, (output, length) in enumerate(zip(outputs, models[1].lengths, strict=True)):
+        losses[n] = losses[n] + 0.7 * dense_loss(output.dense, targets, length, 0.1)
+        torch.testing.assert_close(metrics[f"loss_{length}"], losses[n].detach())
+    torch.stack(losses).sum().backward()
+    torch.testing.assert_close(gradients(models[0]), gradients(models[1]), rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(outputs[1].cls, models[1](clips, LENGTHS[1]).cls, atol=0.01)
+
+
+def test_maps_that_show_the_clips_label_everywhere_teach_what_no_maps_teach() -> None:
+    told = []
+    for targets in (Targets(LABELS, token_labels(LABELS.tolist(), score=60.0)), LABELS):
+        model = tiny_revit(lengths=LENGTHS, dense_head=True)
+        told.append(MixedLengthStep(model, HOW, ALONE)(random_clips(4), targets) | gradients(model))
+    torch.testing.assert_close(told[0], told[1], rtol=1e-5, atol=1e-6)
+
+
+def test_the_weight_of_the_dense_head() -> None:
+    """Without it, the dense head learns nothing, and all else learns what it does without one."""
+    grads = []
+    for dense_head in (True, False):
+        model = tiny_revit(lengths=LENGTHS, dense_head=dense_head)
+        model.load_state_dict(tiny_revit(lengths=LENGTHS).state_dict(), strict=False)
+        MixedLengthStep(model, HOW, ALONE, dense_weight=0.0)(random_clips(4), LABELS)
+        grads.append(gradients(model))
+    extra = grads[0].keys() - grads[1].keys()
+    assert extra and not any(grads[0].pop(name).any() for name in extra)
+    torch.testing.assert_close(grads[0], grads[1])
 
 
 # ---- The assigner ----------------------------------------------------------------------------------------

@@ -1,0 +1,142 @@
+"""Token labels: what each patch of an image shows, as a larger model saw it (LV-ViT, Jiang et al. 2021)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+import torch.nn.functional as F
+from iopath.common.file_io import g_pathmgr
+from torch import Tensor
+from torchvision.ops import roi_align
+
+from revit_video.data.images import is_image
+from revit_video.data.video import DecodeError
+from revit_video.length import TokenLength
+
+_TRIED = 10  # label maps, for one to tell the layout of all
+
+
+class TokenLabelMaps:
+    """Label maps on disk, in the layout of LV-ViT's public code: `<folder>/<class folder>/<image's name>.pt`.
+
+    A map is a tensor `(2, K, H, W)` over a grid on the whole image: the K highest scores of each cell, before
+    any softmax, then their classes as numbers. The public maps, of NFNet-F6 on ImageNet's training images,
+    have K 5 on 18 x 18 cells, in half precision; the script that made them is public as well.
+
+    Args:
+        images: paths of all images, each in a folder named after its class.
+        num_classes: classes in the maps must be below it.
+
+    Raises:
+        ValueError: a folder is missing, a file is no image, or none of the first maps can be read.
+    """
+
+    def __init__(self, folder: str, images: Sequence[str], num_classes: int) -> None:
+        self._folder, self._num_classes = folder, num_classes
+        self._shape: torch.Size | None = None
+        if not g_pathmgr.isdir(folder):
+            raise ValueError(f"DATA.TOKEN_LABELS: no such folder: {folder!r}")
+        classes: dict[str, str] = {}
+        for image in images:
+            if not is_image(image):
+                raise ValueError(f"DATA.TOKEN_LABELS: label maps are of images, but {image} is none")
+            classes.setdefault(os.path.dirname(self._path(image)), image)
+        for own, image in classes.items():
+            if not g_pathmgr.isdir(own):
+                raise ValueError(f"DATA.TOKEN_LABELS: no such folder: {own!r}, for the label map of {image}")
+        self._shape = self._first_shape(images)
+
+    def read(self, image: str) -> Tensor:
+        """The label map of an image, float32 `(2, K, H, W)`, of the same shape for all images.
+
+        Raises:
+            DecodeError: it is missing or malformed.
+        """
+        path = self._path(image)
+        try:
+            with g_pathmgr.open(path, "rb") as file:
+                label_map = torch.load(file, "cpu", weights_only=True)
+        except FileNotFoundError:
+            raise DecodeError(image, f"no label map {path}") from None
+        except OSError as error:
+            raise DecodeError(image, f"label map {path}: {error.strerror or error}") from None
+        except Exception:  # what a reader says of arbitrary bytes has no common type
+            raise DecodeError(image, f"label map {path}: damaged, or more than a tensor") from None
+        if problem := self._problem(label_map):
+            raise DecodeError(image, f"label map {path}: {problem}")
+        return label_map.float()
+
+    def _path(self, image: str) -> str:
+        folder, name = os.path.split(image)
+        return os.path.join(self._folder, os.path.basename(folder), os.path.splitext(name)[0] + ".pt")
+
+    def _first_shape(self, images: Sequence[str]) -> torch.Size:
+        """Of the first map that can be read."""
+        reasons = []
+        for image in islice(images, _TRIED):
+            try:
+                return self.read(image).shape
+            except DecodeError as error:
+                reasons.append(str(error))
+        raise ValueError(f"DATA.TOKEN_LABELS: the first {len(reasons)} maps are unreadable; {reasons[0]}")
+
+    def _problem(self, label_map: object) -> str | None:
+        """What is wrong with a map, in a few words."""
+        if not isinstance(label_map, Tensor) or not label_map.is_floating_point():
+            return "it holds no tensor of scores and classes"
+        if label_map.dim() != 4 or len(label_map) != 2 or not label_map.numel():
+            return f"its shape is {tuple(label_map.shape)}, not 2 x K x H x W"
+        if self._shape and label_map.shape != self._shape:
+            return f"its shape is {tuple(label_map.shape)}, that of others {tuple(self._shape)}"
+        scores, classes = label_map.float()
+        if not scores.isfinite().all():
+            return "it holds scores that are not finite"
+        if not ((classes >= 0) & (classes < self._num_classes) & (classes == classes.round())).all():
+            return f"it holds classes other than 0 to {self._num_classes - 1}"
+        return None
+
+
+@dataclass(frozen=True)
+class TokenLabels:
+    """The label maps of a batch of crops, and where in its image each crop lies.
+
+    Modifications (of LV-ViT's public code):
+        It hands the crop's top and left to RoIAlign as x and y, and so reads the map at the crop mirrored
+        along its diagonal. Here tokens have the labels of their own places.
+        It also moves the map along with the rotations, shears and shifts of RandAugment. Here these are
+        unknown: in an image that RandAugment moved, labels are those of where the pixels came from.
+
+    Attributes:
+        maps: `(B, 2, K, H, W)`, see `TokenLabelMaps`.
+        crops: `(B, 4)`, see `TrainTransform.with_crop`.
+    """
+
+    maps: Tensor
+    crops: Tensor
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> TokenLabels:
+        """The same with all tensors passed through `function`."""
+        return TokenLabels(function(self.maps), function(self.crops))
+
+    def at(self, length: TokenLength, num_classes: int) -> Tensor:
+        """Shares of the classes in each token `(B, N, classes)`, which add up to 1.
+
+        As published, scores are averaged over a token's place in the image by RoIAlign, those of classes
+        that are not among a cell's K highest counting as 0; the softmax comes last.
+        """
+        top_scores, classes = self.maps.unbind(dim=1)
+        batch, _, height, width = top_scores.shape
+        scores = top_scores.new_zeros(batch, num_classes, height, width)
+        scores.scatter_(1, classes.long(), top_scores)
+        left, top, right, bottom = self.crops.to(scores.dtype).unbind(dim=1)
+        boxes = torch.stack([left.minimum(right), top, left.maximum(right), bottom], dim=1)
+        boxes = boxes * boxes.new_tensor([width, height, width, height])
+        numbered = torch.cat([torch.arange(batch).to(boxes).unsqueeze(1), boxes], dim=1)
+        tokens = roi_align(scores, numbered, (length.h, length.w), aligned=True)
+        mirrored = (left > right).view(-1, 1, 1, 1)
+        tokens = torch.where(mirrored, tokens.flip(-1), tokens)
+        return F.softmax(tokens.flatten(2).transpose(1, 2), dim=-1)

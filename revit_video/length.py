@@ -74,6 +74,35 @@ def patch_geometry(size: int, cells: int) -> tuple[int, int, int]:
     """
     kernel = -(-size // cells)
     padding = kernel * cells - size
-    if cells > size or padding >= kernel:
+    if cells > size or padding - padding // 2 >= kernel:
         raise ValueError(f"{size} px cannot be cut into {cells} patches: one would hold only padding")
     return kernel, padding // 2, padding - padding // 2
+
+
+def stem_geometry(size: int, length: TokenLength) -> tuple[int, int]:
+    """How often a convolutional stem halves `size` pixels for `length`, and its channels' doublings.
+
+    Those are the halvings that a whole patch stands for, rounded down: 4 for 14x14 and for 10x10 of 224 px.
+    As many are taken where they meet the grid; otherwise at least one less, so that the patches of the last
+    convolution, of several pixels each, leave little to padding: 3 for 10x10, to 28 px and 3 a patch.
+
+    Returns:
+        `(halvings, doublings)`.
+
+    Raises:
+        ValueError: the frame cannot be halved and then cut into the patches.
+    """
+    cells = max(length.h, length.w)
+    doublings = (size // cells).bit_length() - 1
+    meets = cells << max(doublings, 0) == size
+    for halvings in range(doublings if meets else doublings - 1, 0, -1):
+        if size % 2**halvings == 0 and _can_cut(size >> halvings, length):
+            return halvings, doublings
+    raise ValueError(f"{size} px cannot be halved and then cut into {length} patches, as a conv stem does")
+
+
+def _can_cut(size: int, length: TokenLength) -> bool:
+    try:
+        return bool(patch_geometry(size, length.h) and patch_geometry(size, length.w))
+    except ValueError:
+        return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from revit_video.length import TokenLength, find, patch_geometry, token_lengths
+from revit_video.length import TokenLength, find, patch_geometry, stem_geometry, token_lengths
 
 
 @pytest.mark.parametrize("value", [14, "14", "14x14", " 14 x 14 ", (14, 14), [14, 14], TokenLength(14, 14)])
@@ -65,6 +65,7 @@ def test_find_lists_what_exists() -> None:
         (48, 5, (10, 1, 1)),
         (7, 4, (2, 0, 1)),  # an odd rest goes behind
         (6, 6, (1, 0, 0)),
+        (56, 20, (3, 2, 2)),
     ],
 )
 def test_patch_geometry(size: int, cells: int, expected: tuple[int, int, int]) -> None:
@@ -86,3 +87,26 @@ def test_patches_cover_every_crop_that_can_be_cut() -> None:
 def test_crops_that_cannot_be_cut(size: int, cells: int) -> None:
     with pytest.raises(ValueError, match=f"{size} px cannot be cut into {cells} patches"):
         patch_geometry(size, cells)
+
+
+@pytest.mark.parametrize(
+    ("size", "length", "expected"),
+    [
+        (224, "14x14", (4, 4)),  # to the grid itself
+        (224, "7x7", (5, 5)),
+        (224, "10x10", (3, 4)),  # to 28 px, 3 a patch
+        (448, "20x20", (3, 4)),  # to 56 px, 3 a patch
+        (96, "4x4", (3, 4)),  # to 12 px, 3 a patch
+        (224, "12x12", (2, 4)),  # 28 px would be too few
+        (224, "14x7", (4, 4)),  # by the finer side
+        (32, "16x16", (1, 1)),
+    ],
+)
+def test_stem_geometry(size: int, length: str, expected: tuple[int, int]) -> None:
+    assert stem_geometry(size, TokenLength.parse(length)) == expected
+
+
+@pytest.mark.parametrize(("size", "length"), [(225, "15x15"), (32, "32x32"), (32, "10x10"), (32, "40x40")])
+def test_frames_that_a_stem_cannot_halve(size: int, length: str) -> None:
+    with pytest.raises(ValueError, match=f"{size} px cannot be halved and then cut into {length} patches"):
+        stem_geometry(size, TokenLength.parse(length))

@@ -12,11 +12,13 @@ from fvcore.common.config import CfgNode
 from torch import Tensor
 
 from revit_video import flops
-from revit_video.build.model import backbone_payload, build_model
+from revit_video.build.model import backbone_payload, build_model, model_spec
 from revit_video.build.pretrained import CONFIG, FIXED, PREPROCESSOR, SAFETENSORS, read_source
 from revit_video.build.resolve import fill_normalisation
 from revit_video.config import load_cfg
 from revit_video.length import patch_geometry
+from revit_video.models.dvt import DVT
+from revit_video.models.presets import PLAIN, PRESETS, preset
 from revit_video.models.pretrained import Report, Source, at_length, initialise, sizes_of, to_transformers
 from revit_video.models.revit import ReViT
 from revit_video.runtime import checkpoint
@@ -49,6 +51,8 @@ def convert(source: str, destination: str, to: str, cfg_path: str | None, opts: 
         )
     fill_normalisation(cfg, source, found.data)
     model = build_model(cfg)
+    if isinstance(model, DVT):
+        raise ValueError("DVT.ENABLE: a cascade is no model that could be converted to")
     report = initialise(model, found)
     names = found.data.get("class_names")
     EXPORTS[to](destination, cfg, model.eval(), names if found.num_classes == model.num_classes else None)
@@ -57,13 +61,15 @@ def convert(source: str, destination: str, to: str, cfg_path: str | None, opts: 
 
 def description(source: Source, opts: Sequence[Any]) -> list[Any]:
     """The config of a model like the source, as `KEY VALUE` pairs."""
-    spec = source.spec or _spec(source, opts)
+    spec = PLAIN | (source.spec or _spec(source, opts))
     crop = spec["img_size"]
     pairs = {
         "DATA.TRAIN_CROP_SIZE": crop,
         "DATA.TEST_CROP_SIZE": crop,
         "DATA.TRAIN_JITTER_SCALES": [crop, crop],
         "DATA.NUM_FRAMES": spec["num_frames"],
+        "MODEL.ARCH": _arch(spec),
+        "MODEL.STEM": spec["stem"],
         "MODEL.NUM_CLASSES": spec["num_classes"],
         "MODEL.EMBED_DIM": spec["embed_dim"],
         "MODEL.DEPTH": spec["depth"],
@@ -91,7 +97,7 @@ def description(source: Source, opts: Sequence[Any]) -> list[Any]:
 
 
 def _spec(source: Source, opts: Sequence[Any]) -> dict[str, Any]:
-    """Arguments of `ReViT` for a TimeSformer or an image model, the latter to read 8 frames."""
+    """Arguments of `ReViT` for a TimeSformer, an LV-ViT, or another image model, then to read 8 frames."""
     state, sizes, (length,) = source.states[0], source.sizes, source.lengths
     heads = sizes["num_heads"] or sizes["embed_dim"] // HEAD_WIDTH
     if source.num_heads is None and sizes["embed_dim"] % HEAD_WIDTH and "MODEL.NUM_HEADS" not in opts:
@@ -99,16 +105,24 @@ def _spec(source: Source, opts: Sequence[Any]) -> dict[str, Any]:
             f"{source.name} does not tell its attention heads, and its width {sizes['embed_dim']} is no "
             f"multiple of {HEAD_WIDTH}: give MODEL.NUM_HEADS n"
         )
-    half = -(-length.h // 2)
+    half, lvvit = -(-length.h // 2), source.halving > 1
     return {
         **sizes,
         "num_heads": heads,
         "attention": source.attention or "divided_space_time",
-        "img_size": length.h * state["patch_embed.proj.weight"].shape[-1],
+        "img_size": length.h * state["patch_embed.proj.weight"].shape[-1] * source.halving,
         "num_frames": state["time_embed"].shape[1] if "time_embed" in state else 8,
         "num_classes": source.num_classes,
         "lengths": [str(length), f"{half}x{half}"][: 2 if half < length.h else 1],
+        **({name: preset("lvvit_small")[name] for name in ("num_frames", *PLAIN)} if lvvit else {}),
     }
+
+
+def _arch(spec: dict[str, Any]) -> str:
+    """The preset that has what `spec` says and no key of its own does."""
+    names = [name for name in PLAIN if name != "stem"]
+    alike = (arch for arch in PRESETS if all((PLAIN | preset(arch))[n] == (PLAIN | spec)[n] for n in names))
+    return next(alike, "timesformer_base")
 
 
 # ---- Writing ---------------------------------------------------------------------------------------------
@@ -120,17 +134,17 @@ def _to_revit(path: str, cfg: CfgNode, model: ReViT, names: list[str] | None) ->
 
 
 def _to_timesformer(path: str, cfg: CfgNode, model: ReViT, names: list[str] | None) -> None:
-    state = {f"model.{name}": value for name, value in _longest(model).items()}
+    state = {f"model.{name}": value for name, value in _longest(cfg, model).items()}
     checkpoint.save(path, {"model_state": state})
 
 
 def _to_transformers(path: str, cfg: CfgNode, model: ReViT, names: list[str] | None) -> None:
+    state = to_transformers(_longest(cfg, model))
     if model.attention == "space_only":
         raise ValueError(
             "transformers cannot express a space-only model: its own gives logits for every frame, not for "
             "the clip; --to timesformer can"
         )
-    state = to_transformers(_longest(model))
     sizes = sizes_of(model)
     labels = names or [f"LABEL_{n}" for n in range(model.num_classes)]
     config = FIXED | {
@@ -171,9 +185,11 @@ def _to_transformers(path: str, cfg: CfgNode, model: ReViT, names: list[str] | N
 EXPORTS = {"revit": _to_revit, "timesformer": _to_timesformer, "transformers": _to_transformers}
 
 
-def _longest(model: ReViT) -> dict[str, Tensor]:
-    """The longest length's weights; ValueError where a TimeSformer has no such grid."""
-    length = model.lengths[0]
+def _longest(cfg: CfgNode, model: ReViT) -> dict[str, Tensor]:
+    """The longest length's weights; ValueError where a TimeSformer has no such grid, or no such parts."""
+    spec, length = PLAIN | model_spec(cfg), model.lengths[0]
+    if unlike := [f"{name} {spec[name]}" for name in PLAIN if spec[name] != PLAIN[name]]:
+        raise ValueError(f"{', '.join(unlike)}: cannot be exported, a TimeSformer has no such parts")
     if length.h != length.w:
         raise ValueError(f"token length {length} cannot be exported: a TimeSformer's grid is square")
     if any(patch_geometry(model.img_size, length.h)[1:]):

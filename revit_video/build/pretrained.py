@@ -1,7 +1,8 @@
 """Reading the weights that a model may start from; a source is recognised by its content.
 
 - `timm:<name>`: a ViT of timm, its weights by way of timm, which may download them.
-- A file, of torch or safetensors: a checkpoint of this project, TimeSformer's `.pyth`, a timm ViT's weights.
+- A file, of torch or safetensors: a checkpoint of this project, TimeSformer's `.pyth`, a timm ViT's weights,
+  LV-ViT's `.pth.tar`.
 - A folder: transformers' TimeSformer. Nothing in it, or in any file, is ever executed.
 """
 
@@ -20,15 +21,30 @@ from safetensors import SafetensorError
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from revit_video.build.model import check_payload
-from revit_video.models.pretrained import Source, from_transformers, revit_source, single_length
-from revit_video.models.revit import ReViT
+from revit_video.build.model import check_payload, model_from
+from revit_video.models.dvt import DVT
+from revit_video.models.norm import NORM_EPS
+from revit_video.models.pretrained import (
+    LVVIT_STEM,
+    Source,
+    from_lvvit,
+    from_transformers,
+    revit_source,
+    single_length,
+)
 from revit_video.runtime import checkpoint
 from revit_video.runtime.checkpoint import CheckpointError
 
 TIMM = "timm:"
 OFFICIAL_DATA = {"mean": [0.45] * 3, "std": [0.225] * 3}  # of all models that TimeSformer's authors published
-NORM_EPS = 1e-6
+# What LV-ViT's weights do not tell. It is so for its S and M; T's branches are whole, L's a third.
+LVVIT = {
+    "attention": "space_only",
+    "residual_scale": 0.5,
+    "norm_eps": 1e-5,
+    "data": {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
+}
+LVVIT_NOTE = "it does not tell skip_lam: taken as 2, as in LV-ViT-S and -M"
 
 # transformers: what its config may not change, and what it is where the config does not say.
 FIXED = {"hidden_act": "gelu", "layer_norm_eps": NORM_EPS, "qkv_bias": True, "num_channels": 3}
@@ -94,14 +110,15 @@ def _read_file(path: str, device: str = "cpu") -> dict[str, Any]:
 
 def _own(path: str, payload: dict[str, Any]) -> Source:
     with torch.random.fork_rng():  # its initial weights are not used, and must not move the seed on
-        model = ReViT(**payload["model"]["spec"])
-    model.load_state_dict(payload["model"]["weights"])
+        model = model_from(payload)
+    if isinstance(model, DVT):
+        raise CheckpointError(f"{path} is a DVT, of whose models none stands alone: no model starts from it")
     notes = ("the assigner that it holds is left out",) if "assigner" in payload else ()
     return revit_source(path, model, data=payload["data"], spec=payload["model"]["spec"], notes=notes)
 
 
 def _bare(path: str, payload: dict[str, Any]) -> Source:
-    """TimeSformer's or a timm ViT's weights, alone or as a training left them."""
+    """TimeSformer's, a timm ViT's or an LV-ViT's weights, alone or as a training left them."""
     official = "model_state" in payload
     for key in ("model_state", "state_dict", "model"):
         if isinstance(payload.get(key), dict):
@@ -113,6 +130,8 @@ def _bare(path: str, payload: dict[str, Any]) -> Source:
         raise CheckpointError(
             f"{path} holds no weights, or more than those: {', '.join(map(str, others[:4]))}"
         )
+    if LVVIT_STEM in payload:
+        return single_length(path, from_lvvit(payload), **LVVIT, notes=(LVVIT_NOTE,))
     if any(".temporal_attn." in name for name in payload):
         return single_length(path, payload, attention="divided_space_time", data=OFFICIAL_DATA)
     if "time_embed" in payload:

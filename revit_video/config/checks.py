@@ -10,7 +10,7 @@ from typing import Any
 
 from fvcore.common.config import CfgNode
 
-from revit_video.length import TokenLength, patch_geometry, token_lengths
+from revit_video.length import TokenLength, patch_geometry, stem_geometry, token_lengths
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,9 @@ FRACTION = Rule(lambda value: 0 <= value <= 1, "between 0 and 1")
 BELOW_ONE = Rule(lambda value: 0 <= value < 1, "at least 0 and below 1")
 PERCENT = Rule(lambda value: 0 <= value <= 100, "between 0 and 100")
 NOT_EMPTY = Rule(bool, "given")
+DENSE = ("lvvit_small",)
+PRESET_STEMS = {"lvvit_small": "lvvit"}
+IMAGE_MODELS = ("deit_small", "lvvit_small")
 PER_LENGTH = one_of("per_length", "shared", "resized")
 RAND_AUGMENT = r"rand(-(m|n|mmax)\d+|-inc[01]|-(mstd|p)\d+(\.\d+)?)*"
 
@@ -248,6 +251,46 @@ def check_crops(cfg: CfgNode) -> Iterator[Mistake]:
         )
 
 
+def check_image_models(cfg: CfgNode) -> Iterator[Mistake]:
+    """Their presets differ from a TimeSformer's; for videos, a TimeSformer can be given their sizes."""
+    arch = cfg.MODEL.ARCH
+    if arch not in IMAGE_MODELS:
+        return
+    for key, needed in (("DATA.NUM_FRAMES", 1), ("TIMESFORMER.ATTENTION_TYPE", "space_only")):
+        if get(cfg, key) != needed:
+            words = f"must be {needed} with MODEL.ARCH {arch}, which reads images; got {get(cfg, key)}"
+            yield Mistake((key, "MODEL.ARCH"), words)
+
+
+def check_stem(cfg: CfgNode) -> Iterator[Mistake]:
+    """Convolutions before the projection: they halve the frames, and each length has its own."""
+    stem = cfg.MODEL.STEM or PRESET_STEMS.get(cfg.MODEL.ARCH, "patch")
+    if stem == "patch":
+        return
+    embed, size, keys = cfg.REVIT.PATCH_EMBED, cfg.DATA.TRAIN_CROP_SIZE, ("MODEL.STEM", "MODEL.ARCH")
+    if embed != "per_length":
+        words = f"must be per_length with a stem of convolutions, {stem}; got {embed}"
+        yield Mistake(("REVIT.PATCH_EMBED", *keys), words)
+    try:
+        lengths = token_lengths(cfg.REVIT.TOKEN_LENGTHS)
+    except ValueError:
+        return  # check_lengths tells
+    for length in lengths:
+        if problem := _cannot_stem(stem, size, cfg.MODEL.EMBED_DIM, length):
+            yield Mistake((*keys, "DATA.TRAIN_CROP_SIZE", "REVIT.TOKEN_LENGTHS", "MODEL.EMBED_DIM"), problem)
+
+
+def _cannot_stem(stem: str, size: int, width: int, length: TokenLength) -> str | None:
+    if stem == "lvvit":
+        return f"lvvit halves frames, {size} px" if size % 2 else _cannot_cut(size // 2, length)
+    try:
+        _, doublings = stem_geometry(size, length)
+    except ValueError as error:
+        return str(error)
+    first = 2 ** (doublings - 1)
+    return f"conv needs a width divisible by {first} for {length}, not {width}" if width % first else None
+
+
 def check_heads(cfg: CfgNode) -> Iterator[Mistake]:
     width, heads = cfg.MODEL.EMBED_DIM, cfg.MODEL.NUM_HEADS
     if width > 0 and heads > 0 and width % heads:
@@ -317,6 +360,25 @@ def check_token_labels(cfg: CfgNode) -> Iterator[Mistake]:
     if cfg.MIXUP.TOKEN_ALPHA > 0 and _mixes(cfg):
         words = "mixes clips a second time, beside MIXUP.ALPHA or MIXUP.CUTMIX_ALPHA; one of them must be 0"
         yield Mistake(("MIXUP.TOKEN_ALPHA", "MIXUP.ALPHA", "MIXUP.CUTMIX_ALPHA"), words)
+    for key in ("DATA.TOKEN_LABELS", "MIXUP.TOKEN_ALPHA"):
+        if not get(cfg, key):
+            continue
+        if cfg.MODEL.ARCH not in DENSE:
+            words = f"is for models with a dense head, {', '.join(DENSE)}; MODEL.ARCH is {cfg.MODEL.ARCH}"
+            yield Mistake((key, "MODEL.ARCH"), words)
+        if cfg.DVT.ENABLE:
+            yield Mistake((key, "DVT.ENABLE"), "DVT's models have no dense head; one of them must be off")
+    if not cfg.DATA.TOKEN_LABELS:
+        return
+    if cfg.DATA.NUM_FRAMES != 1:
+        words = f"label maps are of images; DATA.NUM_FRAMES must be 1, got {cfg.DATA.NUM_FRAMES}"
+        yield Mistake(("DATA.TOKEN_LABELS", "DATA.NUM_FRAMES"), words)
+    if cfg.DATA.REVERSED_CLASSES:
+        words = "label maps are of images, which have no time to reverse; DATA.REVERSED_CLASSES must be empty"
+        yield Mistake(("DATA.TOKEN_LABELS", "DATA.REVERSED_CLASSES"), words)
+    if _mixes(cfg):
+        words = "pixels that are mixed have no label maps; mix tokens with MIXUP.TOKEN_ALPHA instead"
+        yield Mistake(("DATA.TOKEN_LABELS", "MIXUP.ALPHA", "MIXUP.CUTMIX_ALPHA"), words)
 
 
 def check_dvt(cfg: CfgNode) -> Iterator[Mistake]:
@@ -329,9 +391,19 @@ def check_dvt(cfg: CfgNode) -> Iterator[Mistake]:
         ("REVIT.PATCH_EMBED", "per_length"),
         ("REVIT.POS_EMBED", "per_length"),
         ("TRAIN.METHOD", "revit_b"),
+        ("MODEL.COMPILE", False),
     ):
         if get(cfg, key) != needed:
             yield Mistake((key, "DVT.ENABLE"), f"must be {needed} with DVT.ENABLE, got {get(cfg, key)}")
+    if cfg.TIMESFORMER.ATTENTION_TYPE == "joint_space_time":
+        words = "is divided_space_time or space_only with DVT.ENABLE: relations are those within a frame"
+        yield Mistake(("TIMESFORMER.ATTENTION_TYPE", "DVT.ENABLE"), words)
+    if cfg.MODEL.ARCH in DENSE:
+        words = f"{cfg.MODEL.ARCH} has a dense head, which DVT does not train"
+        yield Mistake(("MODEL.ARCH", "DVT.ENABLE"), words)
+    if cfg.ADAPTIVE.CASCADE_THRESHOLD > 0:
+        words = "must be 0 with DVT.ENABLE: each length has its own, solved for ADAPTIVE.BUDGET or MAX_DROP"
+        yield Mistake(("ADAPTIVE.CASCADE_THRESHOLD", "DVT.ENABLE"), words)
 
 
 def check_folds(cfg: CfgNode) -> Iterator[Mistake]:
@@ -343,6 +415,8 @@ def check_folds(cfg: CfgNode) -> Iterator[Mistake]:
 COMBINATIONS = (
     check_lengths,
     check_crops,
+    check_image_models,
+    check_stem,
     check_heads,
     check_batches,
     check_reversed_classes,

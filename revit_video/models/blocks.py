@@ -13,11 +13,15 @@ from torch import Tensor, nn
 
 from revit_video.models.layers import Attention, DropPath, Mlp, TimeAttention
 from revit_video.models.linear import Linear
-from revit_video.models.norm import LengthNorm
+from revit_video.models.norm import NORM_EPS, LengthNorm
 
 
 class JointBlock(nn.Module):
-    """Attention over all tokens of the clip at once (`joint_space_time`)."""
+    """Attention over all tokens of the clip at once (`joint_space_time`).
+
+    Args:
+        residual_scale: factor on every branch before it is added: 1 / `skip_lam` of LV-ViT.
+    """
 
     sample_dims = 1  # stochastic depth drops a branch for whole clips
 
@@ -30,13 +34,16 @@ class JointBlock(nn.Module):
         shared_norm: bool = False,
         drop: float = 0.0,
         drop_path: float = 0.0,
+        qkv_bias: bool = True,
+        residual_scale: float = 1.0,
+        norm_eps: float = NORM_EPS,
     ) -> None:
         super().__init__()
-        self.norm1 = LengthNorm(dim, num_lengths, shared_norm)
-        self.attn = Attention(dim, num_heads, drop)
-        self.norm2 = LengthNorm(dim, num_lengths, shared_norm)
+        self.norm1 = LengthNorm(dim, num_lengths, shared_norm, norm_eps)
+        self.attn = Attention(dim, num_heads, drop, qkv_bias)
+        self.norm2 = LengthNorm(dim, num_lengths, shared_norm, norm_eps)
         self.mlp = Mlp(dim, int(dim * mlp_ratio), drop=drop)
-        self.drop_path = DropPath(drop_path, self.sample_dims)
+        self.drop_path = DropPath(drop_path, self.sample_dims, residual_scale)
 
     def forward(self, special: Tensor, patches: Tensor, i: int) -> tuple[Tensor, Tensor]:
         x = self.attend(special, patches, i)
@@ -51,6 +58,17 @@ class JointBlock(nn.Module):
         special = special + self.attend(special, patches, i, special.shape[-2])
         (special,) = self.feed_forward(i, special)
         return special
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Makes the scale of the branches part of their last weights: the same answers, not for training."""
+        self._scale(self.attn.proj)
+        self._scale(self.mlp.fc2)
+        self.drop_path.scale = 1.0
+
+    def _scale(self, last: Linear) -> None:
+        last.weight.mul_(self.drop_path.scale)
+        last.bias.mul_(self.drop_path.scale)
 
     def attend(self, special: Tensor, patches: Tensor, i: int, queries: int | None = None) -> Tensor:
         """The attention branch, `(B, S + T N, C)`, or its first `queries` tokens."""
@@ -98,10 +116,16 @@ class DividedBlock(JointBlock):
         shared_norm: bool = False,
         drop: float = 0.0,
         drop_path: float = 0.0,
+        qkv_bias: bool = True,
+        residual_scale: float = 1.0,
+        norm_eps: float = NORM_EPS,
     ) -> None:
-        super().__init__(dim, num_heads, mlp_ratio, num_lengths, shared_norm, drop, drop_path)
-        self.temporal_norm1 = LengthNorm(dim, num_lengths, shared_norm)
-        self.temporal_attn = TimeAttention(dim, num_heads, drop)
+        super().__init__(
+            *(dim, num_heads, mlp_ratio, num_lengths, shared_norm, drop, drop_path),
+            *(qkv_bias, residual_scale, norm_eps),
+        )
+        self.temporal_norm1 = LengthNorm(dim, num_lengths, shared_norm, norm_eps)
+        self.temporal_attn = TimeAttention(dim, num_heads, drop, qkv_bias)
         self.temporal_fc = Linear(dim, dim)
 
     def forward(self, special: Tensor, patches: Tensor, i: int) -> tuple[Tensor, Tensor]:
@@ -120,7 +144,9 @@ class DividedBlock(JointBlock):
 
     @torch.no_grad()
     def fold(self) -> None:
-        """Makes one product of two, `temporal_fc` after the attention's own projection: not for training."""
+        """Besides, makes one product of two, `temporal_fc` after the attention's own projection."""
+        self._scale(self.temporal_fc)
+        super().fold()
         proj, fc = self.temporal_attn.proj, self.temporal_fc
         weight = fc.weight.double()
         proj.bias.copy_(weight @ proj.bias.double() + fc.bias)

@@ -19,18 +19,22 @@ class Attention(nn.Module):
     Names as in TimeSformer (`qkv`, `proj`), so that its weights load unchanged.
     """
 
-    def __init__(self, dim: int, num_heads: int, drop: float = 0.0) -> None:
+    def __init__(self, dim: int, num_heads: int, drop: float = 0.0, qkv_bias: bool = True) -> None:
         super().__init__()
         if dim % num_heads:
             raise ValueError(f"{num_heads} attention heads do not divide the width {dim}")
         self.num_heads = num_heads
-        self.qkv = Linear(dim, 3 * dim)
+        self.qkv = Linear(dim, 3 * dim, bias=qkv_bias)
         self.proj = Linear(dim, dim)
         self.drop = nn.Dropout(drop)
 
     def forward(self, x: Tensor, queries: int | None = None) -> Tensor:
         """`(..., L, C)` -> `(..., L, C)`, or with `queries` what the first tokens alone get of all."""
-        *batch, length, dim = x.shape
+        return self.merged(attend(*self.heads(x, queries)), x)
+
+    def heads(self, x: Tensor, queries: int | None = None) -> tuple[Tensor, ...]:
+        """Queries, keys and values of every head, each `(batch, heads, L, C / heads)`."""
+        length, dim = x.shape[-2:]
         if queries is None:
             parts = self.qkv(x).reshape(-1, length, 3, self.num_heads, dim // self.num_heads).unbind(2)
         else:
@@ -38,12 +42,16 @@ class Attention(nn.Module):
                 part.reshape(-1, part.shape[-2], self.num_heads, dim // self.num_heads)
                 for part in self._projected(x[..., :queries, :], x, x)
             )
-        x = attend(*(part.transpose(1, 2) for part in parts))  # each (batch, heads, L, C / heads)
-        return self.drop(self.proj(x.transpose(1, 2).reshape(*batch, -1, dim)))
+        return tuple(part.transpose(1, 2) for part in parts)
+
+    def merged(self, x: Tensor, like: Tensor) -> Tensor:
+        """What the heads made `(batch, heads, L, C / heads)`, projected, with the leading axes of `like`."""
+        return self.drop(self.proj(x.transpose(1, 2).reshape(*like.shape[:-2], -1, like.shape[-1])))
 
     def _projected(self, *inputs: Tensor) -> Iterator[Tensor]:
         """Queries, keys and values of the tokens that are given for each."""
-        for x, weight, bias in zip(inputs, self.qkv.weight.chunk(3), self.qkv.bias.chunk(3), strict=True):
+        biases = (None,) * 3 if self.qkv.bias is None else self.qkv.bias.chunk(3)
+        for x, weight, bias in zip(inputs, self.qkv.weight.chunk(3), biases, strict=True):
             yield linear(x, weight, bias)
 
 
@@ -76,14 +84,14 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 class Mlp(nn.Module):
     """Two linear layers with a GELU between them; names as in TimeSformer (`fc1`, `fc2`)."""
 
-    def __init__(self, dim: int, hidden_dim: int, drop: float = 0.0) -> None:
+    def __init__(self, dim: int, hidden_dim: int, drop: float = 0.0, out_dim: int | None = None) -> None:
         super().__init__()
         self.fc1 = Linear(dim, hidden_dim)
-        self.fc2 = Linear(hidden_dim, dim)
+        self.fc2 = Linear(hidden_dim, out_dim or dim)
         self.drop = nn.Dropout(drop)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(..., C)` -> `(..., C)`."""
+        """`(..., C)` -> `(..., C)`, or the width `out_dim`."""
         return self.drop(self.fc2(self.drop(linear_gelu(x, self.fc1.weight, self.fc1.bias))))
 
 
@@ -95,15 +103,18 @@ class DropPath(nn.Module):
     Args:
         drop_prob: how likely a sample loses the branch.
         sample_dims: how many leading axes count samples.
+        scale: factor on the branch, dropped or not.
     """
 
-    def __init__(self, drop_prob: float, sample_dims: int = 1) -> None:
+    def __init__(self, drop_prob: float, sample_dims: int = 1, scale: float = 1.0) -> None:
         super().__init__()
-        self.drop_prob, self.sample_dims = drop_prob, sample_dims
+        self.drop_prob, self.sample_dims, self.scale = drop_prob, sample_dims, scale
 
     def forward(self, *branch: Tensor) -> tuple[Tensor, ...]:
         if not self.training or self.drop_prob == 0:
-            return branch
+            return branch if self.scale == 1 else tuple(self.scale * x for x in branch)
         keep_prob = 1 - self.drop_prob
         kept = branch[0].new_empty(branch[0].shape[: self.sample_dims]).bernoulli_(keep_prob) / keep_prob
+        if self.scale != 1:
+            kept = self.scale * kept
         return tuple(x * kept.view(*kept.shape, *[1] * (x.ndim - kept.ndim)) for x in branch)

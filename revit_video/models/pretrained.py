@@ -1,8 +1,8 @@
 """Weights of other models in ours, every one accounted for.
 
 The names of TimeSformer are the common ones: `blocks.0.temporal_attn.qkv.weight`, `pos_embed`, `head.weight`.
-A ViT of timm has the same, without the temporal ones; transformers' are renamed; a ReViT, read at one of its
-token lengths, is a TimeSformer (`at_length`).
+A ViT of timm has the same, without the temporal ones; transformers' and LV-ViT's are renamed; a ReViT, read
+at one of its token lengths, is a TimeSformer (`at_length`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from timm.layers import resample_abs_pos_embed, resample_patch_embed
 from torch import Tensor
 
 from revit_video.length import TokenLength
+from revit_video.models.embed import OnePatchEmbed, OnePositionEmbed, PatchEmbeds, ResizedPatchEmbed
+from revit_video.models.norm import NORM_EPS
 from revit_video.models.revit import ReViT
 
 State = Mapping[str, Tensor]
@@ -30,7 +32,9 @@ OWN_TO_LENGTH = re.compile(r"((?:^|\.)(?:norm[12]?|temporal_norm1|patch_embed|po
 # both heads be a pretrained answer from the first step; the two losses then pull the twins apart.
 TEMPORAL_TWINS = {".temporal_norm1.": ".norm1.", ".temporal_attn.": ".attn."}
 DISTILLATION_TWINS = {"dist_token": "cls_token", "head_dist.": "head."}
+REUSE = "_reuse."  # in the names of what only a DVT has
 ZERO_IN_IMAGE_MODELS = (".temporal_fc.", "time_embed")
+LVVIT_STEM = "patch_embed.conv1.weight"  # tells an LV-ViT's weights from a ViT's
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class Source:
         states: for each of them, the weights under TimeSformer's names.
         attention: its kind of blocks; None for an image model, which serves for every kind.
         num_heads: None where it does not tell.
+        residual_scale, norm_eps: see `ReViT`.
         data: what it tells of its clips, under the names of a checkpoint: `mean`, `std`, `class_names` ...
         spec: a ReViT's arguments; None for other models.
         notes: what else is to be said of it.
@@ -53,6 +58,8 @@ class Source:
     states: tuple[State, ...]
     attention: str | None = None
     num_heads: int | None = None
+    residual_scale: float = 1.0
+    norm_eps: float = NORM_EPS
     data: dict[str, Any] = field(default_factory=dict)
     spec: dict[str, Any] | None = None
     notes: tuple[str, ...] = ()
@@ -62,6 +69,11 @@ class Source:
         """0 without a head."""
         head = self.states[0].get("head.weight")
         return 0 if head is None else len(head)
+
+    @property
+    def halving(self) -> int:
+        """By how much LV-ViT's stem shrinks the frame before it is cut into patches; 1 if it has none."""
+        return 2 if LVVIT_STEM in self.states[0] else 1
 
     @property
     def sizes(self) -> dict[str, Any]:
@@ -75,6 +87,8 @@ class Source:
             "num_heads": self.num_heads,
             "mlp_ratio": None if hidden is None else len(hidden) / width,
             "attention": self.attention,
+            "residual_scale": self.residual_scale,
+            "norm_eps": self.norm_eps,
         }
 
 
@@ -106,7 +120,8 @@ def single_length(name: str, state: State, **known: Any) -> Source:
 def revit_source(name: str, model: ReViT, **known: Any) -> Source:
     """The source of a ReViT, with all its lengths."""
     states = tuple(at_length(model, i) for i in range(len(model.lengths)))
-    return Source(name, model.lengths, states, model.attention, sizes_of(model)["num_heads"], **known)
+    sizes = {key: sizes_of(model)[key] for key in ("attention", "num_heads", "residual_scale", "norm_eps")}
+    return Source(name, model.lengths, states, **sizes, **known)
 
 
 @torch.no_grad()
@@ -120,13 +135,8 @@ def at_length(model: ReViT, i: int) -> dict[str, Tensor]:
             state[common] = value
     if i == 0:
         state = {name: value for name, value in state.items() if "dist" not in name}
-    kernel, bias = model.patch_embed.projection(i)
-    assert bias is not None
-    return state | {
-        "patch_embed.proj.weight": kernel,
-        "patch_embed.proj.bias": bias,
-        "pos_embed": model.pos_embed[i].detach(),
-    }
+    embed = {f"patch_embed.{name}": value for name, value in model.patch_embed.weights(i).items()}
+    return state | embed | {"pos_embed": model.pos_embed[i].detach()}
 
 
 # ---- What became of every weight -------------------------------------------------------------------------
@@ -175,10 +185,11 @@ def patterns(names: Iterable[str], most: int = 8) -> str:
 
 @torch.no_grad()
 def initialise(model: ReViT, source: Source) -> Report:
-    """Starts every parameter of `model` from `source`; the model's own initial head stays for other classes.
+    """Starts every parameter of `model` from `source`; the model's own initial heads stay for other classes.
 
     Embeddings are resampled to the model's grids, kernels (as in FlexiViT) and frames (linearly). Each token
-    length starts from the source's shortest one that is no shorter, or from the longest.
+    length starts from the source's shortest one that is no shorter, or from the longest; a stem, which has
+    running means as well, only from one of the same convolutions.
 
     Raises:
         ValueError: the source is of another model, lacks weights, or has some that mean nothing here.
@@ -188,13 +199,20 @@ def initialise(model: ReViT, source: Source) -> Report:
     same_classes = source.num_classes == model.num_classes
     read: set[str] = set()
     lacking: list[str] = []
-    for name, parameter in model.named_parameters():
+    for name, parameter in model.state_dict().items():
         common, own = _common_name(name)
         if common.startswith("head") and not same_classes:
             theirs = source.num_classes or "none"
             report.add("initialised", name, f"new: {model.num_classes} classes, the source has {theirs}")
             continue
-        state, grid = _state_for(model, source, common, own)
+        if REUSE in common:
+            report.add("initialised", name, "new: what a DVT reuses passes through it")
+            continue
+        target = _target(model, common, own)
+        state, grid = _state_for(source, common, own, target)
+        if common.startswith("patch_embed") and not _has_stem(state, model, own):
+            report.add("initialised", name, "new: the source has another stem")
+            continue
         key, remark = _origin(common, source, state)
         if key is None and remark:
             parameter.zero_()
@@ -204,8 +222,7 @@ def initialise(model: ReViT, source: Source) -> Report:
             lacking.append(common)
             continue
         read.add(key)
-        target = model.lengths[-1 if own is None else own]
-        value = _fitted(common, state[key], parameter, grid, target)
+        value = _fitted(model, common, state[key], parameter, grid, target)
         if value.shape != parameter.shape:
             shapes = [" x ".join(map(str, tensor.shape)) for tensor in (state[key], parameter)]
             raise ValueError(f"{source.name}: {key} is {shapes[0]}, which does not fit {name}, {shapes[1]}")
@@ -231,7 +248,7 @@ def _check_sizes(model: ReViT, source: Source) -> None:
 
 
 def sizes_of(model: ReViT) -> dict[str, Any]:
-    """The arguments that a source must share: width, depth, heads, MLP ratio, attention."""
+    """The arguments that a source must share, whether they show in the weights' shapes or not."""
     block: Any = model.blocks[0]
     width = model.cls_token.shape[-1]
     return {
@@ -240,6 +257,8 @@ def sizes_of(model: ReViT) -> dict[str, Any]:
         "num_heads": block.attn.num_heads,
         "mlp_ratio": block.mlp.fc1.out_features / width,
         "attention": model.attention,
+        "residual_scale": block.drop_path.scale,
+        "norm_eps": block.norm1[0].eps,
     }
 
 
@@ -253,6 +272,11 @@ def _check_accounted(
         for name in heads:
             report.add("ignored", name)
         left = [name for name in left if name not in heads]
+    if not any(name.startswith("patch_embed") for name in read):  # all of another stem
+        for name in left:
+            if name.startswith("patch_embed"):
+                report.add("ignored", name)
+        left = [name for name in left if not name.startswith("patch_embed")]
     if source.spec is not None:  # ours: all its parts are known, this model may do without some
         for name in left:
             report.add("ignored", name)
@@ -279,11 +303,29 @@ def nearest(lengths: Sequence[TokenLength], wanted: TokenLength) -> TokenLength:
     return longer[-1] if longer else lengths[0]
 
 
-def _state_for(model: ReViT, source: Source, common: str, own: int | None) -> tuple[State, TokenLength]:
-    """Where a parameter comes from. What all lengths share is in the shortest length's embeddings' shape."""
+def _target(model: ReViT, common: str, own: int | None) -> TokenLength:
+    """The length of an embedding: its own; of a grid for all lengths that grid's; else the shortest."""
+    if own is not None:
+        return model.lengths[own]
+    if common == "pos_embed.grid" and isinstance(model.pos_embed, OnePositionEmbed):
+        return TokenLength(*model.pos_embed.grid.shape[2:])
+    return model.lengths[-1]
+
+
+def _has_stem(state: State, model: ReViT, own: int | None) -> bool:
+    """Whether `state` has the convolutions that come before the projection at this length, if any."""
+    weights = {} if own is None else model.patch_embed.weights(own)
+    ours = {f"patch_embed.{name}": w.shape for name, w in weights.items() if name.startswith("conv")}
+    return ours == {name: w.shape for name, w in state.items() if name.startswith("patch_embed.conv")}
+
+
+def _state_for(
+    source: Source, common: str, own: int | None, target: TokenLength
+) -> tuple[State, TokenLength]:
+    """Where a parameter comes from; an embedding of `target`, from that of another length."""
     if own is None and not common.startswith(("patch_embed", "pos_embed")):
         return source.states[-1], source.lengths[-1]
-    grid = nearest(source.lengths, model.lengths[-1 if own is None else own])
+    grid = nearest(source.lengths, target)
     return source.states[source.lengths.index(grid)], grid
 
 
@@ -301,16 +343,29 @@ def _origin(common: str, source: Source, state: State) -> tuple[str | None, str]
     return None, ""
 
 
-def _fitted(common: str, value: Tensor, like: Tensor, grid: TokenLength, target: TokenLength) -> Tensor:
+def _fitted(
+    model: ReViT, common: str, value: Tensor, like: Tensor, grid: TokenLength, target: TokenLength
+) -> Tensor:
     """`value` in the shape of the parameter `like`; `grid` and `target` are the lengths of both."""
     value = value.to(like.dtype)
+    if common.endswith(("norm2.weight", "norm2.bias", "mlp.fc1.weight")):
+        return torch.cat([value, like[..., value.shape[-1] :]], dim=-1)  # a DVT's read more channels
     if common.startswith("pos_embed"):
         return _positions(common, value, like, grid, target)
     if common == "patch_embed.proj.weight" and value.shape[:2] == like.shape[:2]:
-        return resample_patch_embed(value, list(like.shape[2:]))
+        return _kernel(model.patch_embed, value, like)
     if common == "time_embed" and value.shape[1] != like.shape[1]:
         return F.interpolate(value.transpose(1, 2), size=like.shape[1], mode="linear").transpose(1, 2)
     return value
+
+
+def _kernel(embed: PatchEmbeds | OnePatchEmbed, value: Tensor, like: Tensor) -> Tensor:
+    if value.shape == like.shape or not isinstance(embed, ResizedPatchEmbed):
+        return resample_patch_embed(value, list(like.shape[2:]))
+    # The one that gives the longest length this kernel: what resampling makes of it there is undone.
+    value = resample_patch_embed(value, list(embed.kernels[0]))
+    down, across = (torch.linalg.pinv(embed.get_buffer(name)) for name in ("down0", "across0"))
+    return down @ value @ across.mT
 
 
 def _positions(common: str, value: Tensor, like: Tensor, grid: TokenLength, target: TokenLength) -> Tensor:
@@ -324,6 +379,14 @@ def _positions(common: str, value: Tensor, like: Tensor, grid: TokenLength, targ
     if common == "pos_embed.grid":
         return places.transpose(1, 2).unflatten(2, (target.h, target.w))
     return torch.cat([special[:, : like.shape[1] - target.count], places], dim=1)
+
+
+# ---- LV-ViT's names --------------------------------------------------------------------------------------
+
+
+def from_lvvit(state: State) -> dict[str, Tensor]:
+    """From the names of LV-ViT's authors: its second head is ours for patch tokens."""
+    return {re.sub(r"^aux_head\.", "head_dense.", name): value for name, value in state.items()}
 
 
 # ---- transformers' names ---------------------------------------------------------------------------------

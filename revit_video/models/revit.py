@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -13,27 +13,53 @@ from torch.utils.checkpoint import checkpoint
 from revit_video.length import TokenLength, find, token_lengths
 from revit_video.models.blocks import BLOCKS, DividedBlock, JointBlock
 from revit_video.models.embed import (
+    PATCH_EMBEDS,
+    POSITION_EMBEDS,
+    STEMS,
+    OnePatchEmbed,
     PatchEmbeds,
-    PositionEmbeds,
-    SharedPatchEmbed,
-    SharedPositionEmbed,
     place_waves,
     waves,
 )
 from revit_video.models.layers import Attention
-from revit_video.models.norm import LengthNorm
+from revit_video.models.linear import Linear
+from revit_video.models.norm import NORM_EPS, LengthNorm
+
+# A part of the frame: top, left, bottom and right, in fractions of its sides.
+Box = tuple[float, float, float, float]
+
+
+def inside(box: Box, length: TokenLength) -> Tensor:
+    """Which tokens of the grid lie in `box`, whose sides are rounded to whole cells; booleans `(N, 1)`."""
+    sides = zip(box, (length.h, length.w) * 2, strict=True)
+    top, left, bottom, right = (math.floor(side * cells + 0.5) for side, cells in sides)
+    grid = torch.zeros(length.h, length.w, dtype=torch.bool)
+    grid[top:bottom, left:right] = True
+    return grid.view(-1, 1)
 
 
 class Output(NamedTuple):
-    """Logits `(B, classes)` of the class head and, at the shorter lengths, of the distillation head."""
+    """Logits of the heads that there are.
+
+    Attributes:
+        cls: `(B, classes)` of the class head.
+        dist: `(B, classes)` of the distillation head, at the shorter lengths.
+        dense: `(B, N, classes)` of the dense head, for every place of the grid.
+    """
 
     cls: Tensor
     dist: Tensor | None = None
+    dense: Tensor | None = None
 
     @property
     def logits(self) -> Tensor:
-        """What inference and label mining read: the mean of the heads that there are, as in DeiT."""
-        return self.cls if self.dist is None else (self.cls + self.dist) / 2
+        """What inference and label mining read, `(B, classes)`.
+
+        The mean of the special tokens' heads, as in DeiT; to it, as in LV-ViT, half of what the dense head
+        gives each class at its best place.
+        """
+        logits = self.cls if self.dist is None else (self.cls + self.dist) / 2
+        return logits if self.dense is None else logits + 0.5 * self.dense.amax(dim=1)
 
 
 class ReViT(nn.Module):
@@ -48,7 +74,10 @@ class ReViT(nn.Module):
         img_size: side of the square frames, in pixels.
         num_frames: frames a clip, T.
         attention: `divided_space_time`, `joint_space_time` or `space_only`.
-        norm, patch_embed, pos_embed: `per_length`, or `shared` for the paper's ablations.
+        norm, patch_embed, pos_embed: `per_length`, or `shared` for the paper's ablations; embeddings also
+            `resized`, one for all lengths as in FlexiViT.
+        stem: from pixels to tokens. `patch`: one convolution, its kernel as large as the patch. `conv`:
+            several of 3x3 with batch norms (paper section 4). `lvvit`: LV-ViT's.
         pos_init: how position embeddings start. `normal`: as small noise, like TimeSformer's. `sincos`: as
             waves over place and over time, which a model trained from scratch on little data needs in
             order to tell directions of motion apart.
@@ -56,6 +85,10 @@ class ReViT(nn.Module):
             attention starts less uniform, which shortens the plateau of training from scratch.
         act_checkpoint: in training, keep only what goes into each block and compute the rest again for
             the gradients: less memory, about a third more time.
+        qkv_bias, residual_scale, dense_head, norm_eps: LV-ViT's. Its queries, keys and values have no bias,
+            both branches of its blocks are halved (1 / `skip_lam`), a second head classifies every patch
+            token, and its LayerNorms' eps is PyTorch's.
+        block_types: the blocks to build from, by `attention`.
 
     Raises:
         ValueError: lengths not descending, a length that the frame cannot be cut into, a head count
@@ -77,19 +110,31 @@ class ReViT(nn.Module):
         norm: str = "per_length",
         patch_embed: str = "per_length",
         pos_embed: str = "per_length",
+        stem: str = "patch",
         distill_token: bool = True,
         drop_rate: float = 0.0,
         drop_path: float = 0.0,
         pos_init: str = "normal",
         qk_init_gain: float = 1.0,
         act_checkpoint: bool = False,
+        qkv_bias: bool = True,
+        residual_scale: float = 1.0,
+        dense_head: bool = False,
+        norm_eps: float = NORM_EPS,
+        block_types: Mapping[str, Callable[..., JointBlock]] = BLOCKS,
     ) -> None:
         super().__init__()
-        if attention not in BLOCKS:
-            raise ValueError(f"unknown attention {attention!r}; there are {', '.join(BLOCKS)}")
-        for name, choice in (("norm", norm), ("patch_embed", patch_embed), ("pos_embed", pos_embed)):
-            if choice not in ("per_length", "shared"):
-                raise ValueError(f"{name} is 'per_length' or 'shared', not {choice!r}")
+        if attention not in block_types:
+            raise ValueError(f"unknown attention {attention!r}; there are {', '.join(block_types)}")
+        if norm not in ("per_length", "shared"):
+            raise ValueError(f"norm is 'per_length' or 'shared', not {norm!r}")
+        for name, choice in (("patch_embed", patch_embed), ("pos_embed", pos_embed)):
+            if choice not in POSITION_EMBEDS:
+                raise ValueError(f"{name} is one of {', '.join(POSITION_EMBEDS)}, not {choice!r}")
+        if stem not in STEMS:
+            raise ValueError(f"unknown stem {stem!r}; there are {', '.join(STEMS)}")
+        if stem != "patch" and patch_embed != "per_length":
+            raise ValueError(f"patch_embed {patch_embed!r} needs the stem 'patch', not {stem!r}")
         if pos_init not in ("normal", "sincos"):
             raise ValueError(f"pos_init is 'normal' or 'sincos', not {pos_init!r}")
         if pos_init == "sincos" and embed_dim % 4:
@@ -97,13 +142,16 @@ class ReViT(nn.Module):
         self.lengths = token_lengths(lengths)
         self.num_classes, self.img_size, self.num_frames = num_classes, img_size, num_frames
         self.attention, self.act_checkpoint = attention, act_checkpoint
-        self._graphs: Callable[[Tensor, int], Output] | None = None
+        self._graphs: Callable[[Tensor, int, Tensor | None], Output] | None = None
 
         distils = distill_token and len(self.lengths) > 1
         num_special = [1] + [1 + distils] * (len(self.lengths) - 1)
-        patches = PatchEmbeds if patch_embed == "per_length" else SharedPatchEmbed
-        positions = PositionEmbeds if pos_embed == "per_length" else SharedPositionEmbed
-        self.patch_embed = patches(self.lengths, img_size, embed_dim)
+        self.patch_embed: PatchEmbeds | OnePatchEmbed
+        if patch_embed == "per_length":
+            self.patch_embed = PatchEmbeds(self.lengths, img_size, embed_dim, stem)
+        else:
+            self.patch_embed = PATCH_EMBEDS[patch_embed](self.lengths, img_size, embed_dim)
+        positions = POSITION_EMBEDS[pos_embed]
         self.pos_embed = positions(self.lengths, num_special, embed_dim)
         has_time = attention != "space_only"
         self.time_embed = nn.Parameter(torch.zeros(1, num_frames, embed_dim)) if has_time else None
@@ -114,51 +162,77 @@ class ReViT(nn.Module):
         shared_norm = norm == "shared"
         rates = [drop_path * layer / max(depth - 1, 1) for layer in range(depth)]
         self.blocks = nn.ModuleList(
-            BLOCKS[attention](
-                embed_dim, num_heads, mlp_ratio, len(self.lengths), shared_norm, drop_rate, rates[layer]
+            block_types[attention](
+                *(embed_dim, num_heads, mlp_ratio, len(self.lengths), shared_norm, drop_rate, rates[layer]),
+                *(qkv_bias, residual_scale, norm_eps),
             )
             for layer in range(depth)
         )
-        self.norm = LengthNorm(embed_dim, len(self.lengths), shared_norm)
+        self.norm = LengthNorm(embed_dim, len(self.lengths), shared_norm, norm_eps)
         self.head = nn.Linear(embed_dim, num_classes)
         self.head_dist = nn.Linear(embed_dim, num_classes) if distils else None
+        self.head_dense = Linear(embed_dim, num_classes) if dense_head else None
         self._init_weights(pos_init, qk_init_gain)
 
-    def forward(self, clips: Tensor, length: int | str | TokenLength) -> Output:
+    def forward(self, clips: Tensor, length: int | str | TokenLength, mix: Box | None = None) -> Output:
         """Classifies normalised `clips` `(B, 3, T, H, W)` at one token length.
+
+        Args:
+            mix: LV-ViT's MixToken, for training. Within this box the patch tokens are those of the batch in
+                reverse order, `clips.flip(0)`; what the dense head says of them is handed back, so that
+                `dense[b]` are the tokens of clip b. The box is rounded to the length's grid.
 
         Raises:
             ValueError: a length the model does not have, or clips of another shape.
         """
         i = find(self.lengths, length)
         self._check(clips)
+        mixed = None if mix is None else inside(mix, self.lengths[i]).to(clips.device)
         if self._graphs is None:
-            return self._read(clips, i)
+            return self._read(clips, i, mixed)
         if not torch.is_grad_enabled():
             torch._dynamo.maybe_mark_dynamic(clips, 0)
-        return self._graphs(clips, i)
+        return self._graphs(clips, i, mixed)
 
     def features(self, clips: Tensor, length: int | str | TokenLength) -> tuple[Tensor, Tensor]:
-        """The special tokens, normalised, `(B, S, C)`, and the last block's patch tokens `(B, T, N, C)`."""
+        """The special tokens, normalised, `(B, S, C)`, and the last block's patch tokens `(B, T, N, C)`.
+
+        With a dense head the patch tokens are normalised as well.
+        """
         i = find(self.lengths, length)
         self._check(clips)
-        special, patches = self._embed(clips, i)
+        special, patches = self._blocks(*self._embed(clips, i), i)
+        return self._pooled(special, i), patches if self.head_dense is None else self._normed(patches, i)
+
+    def _read(self, clips: Tensor, i: int, mixed: Tensor | None = None) -> Output:
+        special, patches = self._embed(clips, i, mixed)
+        if self.head_dense is None:
+            special = self._read_out(special, patches, i)
+            return self.classify(self._pooled(special, i))
+        special, patches = self._blocks(special, patches, i)
+        output = self.classify(self._pooled(special, i), self._normed(patches, i))
+        if mixed is None:
+            return output
+        assert output.dense is not None
+        return output._replace(dense=torch.where(mixed, output.dense.flip(0), output.dense))
+
+    def _blocks(self, special: Tensor, patches: Tensor, i: int) -> tuple[Tensor, Tensor]:
         for block in self.blocks:
             special, patches = self._run(block, special, patches, i)
-        return self._pooled(special, i), patches
+        return special, patches
 
-    def _read(self, clips: Tensor, i: int) -> Output:
-        special, patches = self._embed(clips, i)
+    def _read_out(self, special: Tensor, patches: Tensor, i: int) -> Tensor:
         *blocks, last = cast(list[JointBlock], list(self.blocks))
         for block in blocks:
             special, patches = self._run(block, special, patches, i)
-        special = self._run(last.read_out, special, patches, i)
-        return self.classify(self._pooled(special, i))
+        return self._run(last.read_out, special, patches, i)
 
-    def _embed(self, clips: Tensor, i: int) -> tuple[Tensor, Tensor]:
+    def _embed(self, clips: Tensor, i: int, mixed: Tensor | None = None) -> tuple[Tensor, Tensor]:
         batch, frames = clips.shape[0], clips.shape[2]
         patches = self.patch_embed(clips.transpose(1, 2).flatten(0, 1), i)  # (B T, N, C)
         patches = patches.unflatten(0, (batch, frames))
+        if mixed is not None:
+            patches = torch.where(mixed, patches.flip(0), patches)
         special = self._special_tokens(i)  # (1, S, C)
         position = self.pos_embed[i]  # (1, S + N, C)
         special = (special + position[:, : special.shape[1]]).expand(batch, -1, -1)
@@ -178,14 +252,24 @@ class ReViT(nn.Module):
     def _pooled(self, special: Tensor, i: int) -> Tensor:
         if self.time_embed is None:
             special = special.mean(dim=1)  # the frames of a space-only model vote
-        return self.norm(special.to(self.head.weight.dtype), i)  # heads may be more precise than the blocks
+        return self._normed(special, i)
 
-    def classify(self, special: Tensor) -> Output:
-        """Logits from the special tokens `(B, S, C)`: the class head, and the other head if S is 2."""
+    def _normed(self, tokens: Tensor, i: int) -> Tensor:
+        return self.norm(tokens.to(self.head.weight.dtype), i)  # heads may be more precise than the blocks
+
+    def classify(self, special: Tensor, patches: Tensor | None = None) -> Output:
+        """Logits from what `features` gives: of all heads, or without `patches` of the special tokens' alone.
+
+        The distillation head reads the second special token, if there is one. The dense head's logits are
+        means over the frames, and so are those of mean tokens.
+        """
         cls = self.head(special[:, 0])
-        if self.head_dist is None or special.shape[1] == 1:
-            return Output(cls)
-        return Output(cls, self.head_dist(special[:, 1]))
+        dist = dense = None
+        if self.head_dist is not None and special.shape[1] > 1:
+            dist = self.head_dist(special[:, 1])
+        if self.head_dense is not None and patches is not None:
+            dense = self.head_dense(patches.mean(dim=1))
+        return Output(cls, dist, dense)
 
     def compile(self, **options: Any) -> None:
         """Have each token length read by a graph of its own; `options` are those of `torch.compile`.

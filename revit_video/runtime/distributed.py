@@ -301,6 +301,29 @@ def _buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
     yield from by_dtype.values()
 
 
+@contextmanager
+def shared_statistics(module: nn.Module, ranks: Ranks) -> Iterator[None]:
+    """What batch norms learn of the clips read within this block, all ranks learn at its end.
+
+    To their running statistics the ranks' changes are added, divided by `ranks.data_size`: the mean over the
+    shares of the batch, and where each token length has a rank of its own, all that was learned of each.
+    Ranks that had the same statistics before have the same ones afterwards.
+    """
+    running = [b for part in module.modules() if isinstance(part, nn.BatchNorm2d) for b in part.buffers()]
+    if ranks.world_size == 1 or not running:
+        yield
+        return
+    before = [statistic.clone() for statistic in running]
+    yield
+    changes = [now - then for now, then in zip(running, before, strict=True)]
+    flat = torch.cat([change.flatten() for change in changes])  # counts of batches among them, as fractions
+    dist.all_reduce(flat)
+    flat /= ranks.data_size
+    shares = flat.split([change.numel() for change in changes])
+    for now, then, share in zip(running, before, shares, strict=True):
+        now.copy_(then + share.view_as(then).to(then.dtype))
+
+
 def broadcast_parameters(module: nn.Module, ranks: Ranks) -> None:
     """Give every rank the parameters and buffers of rank 0."""
     if ranks.world_size > 1:

@@ -14,7 +14,14 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from revit_video.data.sampling import seeded_generator
-from revit_video.runtime.distributed import Ranks, gather_objects, reduce_gradients, sum_over_ranks
+from revit_video.data.targets import Targets
+from revit_video.runtime.distributed import (
+    Ranks,
+    gather_objects,
+    reduce_gradients,
+    shared_statistics,
+    sum_over_ranks,
+)
 from revit_video.runtime.logging import StatsLog, progress
 from revit_video.train.optim import LearningRate
 from revit_video.train.steps import Step, trainable
@@ -23,7 +30,8 @@ MOST_NAMED = 8  # clips in a message
 
 logger = logging.getLogger(__name__)
 
-Batches = Callable[[int, int], Iterable[tuple[Tensor, Tensor, Sequence[str]]]]
+# Labels are a tensor or `Targets`, whichever the step takes.
+Batches = Callable[[int, int], Iterable[tuple[Tensor, Any, Sequence[str]]]]
 
 
 class NonFiniteLoss(ValueError):
@@ -166,7 +174,8 @@ def _run_epoch(
             _seed(training)
             lr = _set_learning_rate(training)
             training.optimizer.zero_grad(set_to_none=True)
-            metrics = _accumulate(training, inputs, labels)
+            with shared_statistics(training.model, ranks):
+                metrics = _accumulate(training, inputs, labels)
             stop = reduce_gradients(parameters, ranks, training.accumulate, asked_to_stop())
             norm = nn.utils.clip_grad_norm_(parameters, training.clip_gradient or math.inf)
             values = _over_ranks(metrics | {"grad_norm": norm}, ranks)
@@ -202,7 +211,7 @@ def _set_learning_rate(training: Training) -> float:
     return lr
 
 
-def _accumulate(training: Training, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
+def _accumulate(training: Training, inputs: Tensor, labels: Tensor | Targets) -> dict[str, Tensor]:
     """Adds up the gradients of the batch's parts; each metric's mean over them."""
     parts = zip(inputs.chunk(training.accumulate), labels.chunk(training.accumulate), strict=True)
     metrics = [training.step(*part) for part in parts]

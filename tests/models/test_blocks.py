@@ -1,10 +1,12 @@
-"""Stochastic depth in the three kinds of blocks."""
+"""Stochastic depth and scaled branches in the three kinds of blocks."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from revit_video.models.blocks import BLOCKS
 from tests.tiny import FRAMES, tiny_revit
@@ -41,3 +43,27 @@ def test_stochastic_depth_drops_a_branch_of_whole_samples(attention: str, branch
     for ours, full in zip(moved, whole, strict=True):
         factor = 2 * kept.view(*samples, *[1] * (full.ndim - kept.ndim))
         torch.testing.assert_close(ours, factor * full)
+
+
+@pytest.mark.parametrize("attention", BLOCKS)
+def test_branches_are_scaled_in_every_way_to_read_and_for_nothing_once_folded(attention: str) -> None:
+    """As by a block whose branches' last weights are scaled, with the same draws of stochastic depth."""
+    changes = dict(depth=1, attention=attention, drop_path=0.5, qkv_bias=False)
+    (scaled,), (plain,) = (tiny_revit(**changes, residual_scale=s).blocks for s in (0.25, 1.0))
+    with torch.no_grad():
+        for name, last in plain.named_modules():
+            if name in ("attn.proj", "mlp.fc2", "temporal_fc"):
+                last.weight *= 0.25
+                last.bias *= 0.25
+    samples = (5, FRAMES) if attention == "space_only" else (5,)
+    special, patches = torch.randn(*samples, 2, 24).double(), torch.randn(5, FRAMES, 4, 24).double()
+
+    def answers(block: Any) -> list[Tensor]:
+        torch.manual_seed(0)
+        return [*block(special, patches, 1), block.read_out(special, patches, 1)]
+
+    for training in (True, False):
+        torch.testing.assert_close(answers(scaled.train(training)), answers(plain.train(training)))
+    scaled.fold()
+    assert scaled.drop_path.scale == 1
+    torch.testing.assert_close(answers(scaled), answers(plain))

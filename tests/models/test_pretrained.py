@@ -151,7 +151,7 @@ def test_another_grid_or_kernel_is_resampled_as_timm_does(img_size: int, patch: 
 def test_a_resampled_kernel_on_a_resized_patch_gives_the_same_embedding() -> None:
     vit = random_vit(img_size=64, patch_size=16)
     model, _ = loaded(single_length("vit", vit.state_dict()), img_size=64, lengths=[4, 2])
-    (first, bias), (second, _) = (model.patch_embed.projection(i) for i in (0, 1))
+    (first, bias), (second, _) = (model.patch_embed.weights(i).values() for i in (0, 1))
     assert first.shape[2:] == (16, 16) and second.shape[2:] == (32, 32)
     patch = torch.randn(5, 3, 16, 16)
     resized = F.interpolate(patch, (32, 32), mode="bicubic", antialias=True)
@@ -190,7 +190,14 @@ def test_time_embeddings_are_interpolated_linearly() -> None:
 # ---- Accounting ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shared", [{}, dict(norm="shared", patch_embed="shared", pos_embed="shared")])
+@pytest.mark.parametrize(
+    "shared",
+    [
+        {},
+        dict(norm="shared", patch_embed="shared", pos_embed="shared"),
+        dict(patch_embed="resized", pos_embed="resized"),
+    ],
+)
 @pytest.mark.parametrize("attention", ["divided_space_time", "joint_space_time", "space_only"])
 def test_every_parameter_is_in_the_report(attention: str, shared: dict[str, Any]) -> None:
     model, report = loaded(vit_source(), attention=attention, **shared)
@@ -299,10 +306,63 @@ def logits_alone(model: ReViT, i: int, clips: Tensor) -> Tensor:
     return alone(clips, length).cls
 
 
+@torch.no_grad()
+def test_stems_are_copied_with_what_their_norms_have_seen() -> None:
+    """Between equal lengths; another one starts from the nearest one's, if its convolutions are the same."""
+    parts = dict(stem="conv", dense_head=True, qkv_bias=False, residual_scale=0.5, norm_eps=1e-5)
+    theirs, clips = tiny_revit(seed=2, lengths=[8, 4], **parts).float(), random_clips(4).float()
+    for length in theirs.lengths:
+        theirs.train()(clips, length)  # moves the running means
+    source = revit_source("own", theirs.eval(), spec={})
+    model, report = loaded(source, lengths=[8, 4], **parts)
+    for length in theirs.lengths:
+        torch.testing.assert_close(model(clips, length).logits, theirs(clips, length).logits)
+    assert [verb for verb, groups in report.counts.items() if groups] == ["copied"]
+    model, report = loaded(source, lengths=[5, 4], **parts)
+    (other,) = [name for name in report.counts["initialised"] if name.startswith("patch_embed")]
+    assert (
+        other == "patch_embed.0 (new: the source has another stem)"
+        and "patch_embed.1" in report.counts["copied"]
+    )
+
+
+@pytest.mark.parametrize("stem", ["conv", "lvvit"])
+def test_a_stem_that_the_source_has_not_is_left_as_it_was(stem: str) -> None:
+    source, before = vit_source(), tiny_revit(seed=1, stem=stem).float().patch_embed.state_dict()
+    model, report = loaded(source, stem=stem)
+    torch.testing.assert_close(model.patch_embed.state_dict(), before)
+    assert torch.equal(model.blocks[1].mlp.fc1.weight, source.states[0]["blocks.1.mlp.fc1.weight"])
+    new = [name for name in report.counts["initialised"] if name.startswith("patch_embed")]
+    assert new == [f"patch_embed.{i} (new: the source has another stem)" for i in (0, 1)]
+    assert report.counts["ignored"]["patch_embed.proj"] == 2
+    plain, report = loaded(revit_source("own", model, spec={}))
+    assert report.counts["ignored"]["patch_embed.conv1"] == 1 and not report.counts["copied"]["patch_embed.0"]
+
+
+def test_resized_embeddings_start_as_resized_ones() -> None:
+    parts = dict(patch_embed="resized", pos_embed="resized")
+    theirs, clips = tiny_revit(seed=2, **parts).float(), random_clips(2).float()
+    model, _ = loaded(revit_source("own", theirs, spec={}), **parts)
+    for length in model.lengths:
+        torch.testing.assert_close(model(clips, length).logits, theirs(clips, length).logits)
+
+
+@pytest.mark.parametrize("pos_embed", ["per_length", "resized"])
+@pytest.mark.parametrize("patch_embed", ["per_length", "resized"])
+@torch.no_grad()
+def test_resized_embeddings_start_as_the_image_models(patch_embed: str, pos_embed: str) -> None:
+    """What the one kernel or grid gives the longest length is the ViT's own."""
+    vit, frame = random_vit(), random_clips(2, frames=1).float()
+    changes = dict(patch_embed=patch_embed, pos_embed=pos_embed, attention="space_only", num_frames=1)
+    model, _ = loaded(single_length("vit", vit.state_dict()), **changes)
+    close(model(frame, 8).cls, vit(frame[:, :, 0]))
+
+
+@pytest.mark.parametrize("sharing", ["shared", "resized"])
 @pytest.mark.parametrize("kind", ["norm", "patch_embed", "pos_embed"])
 @torch.no_grad()
-def test_at_any_length_it_is_a_timesformer(kind: str) -> None:
-    model = tiny_revit(distill_token=False, **{kind: "shared"}).float().eval()
+def test_at_any_length_it_is_a_timesformer(kind: str, sharing: str) -> None:
+    model = tiny_revit(distill_token=False, **{kind: "shared" if kind == "norm" else sharing}).float().eval()
     clips = random_clips(2).float()
     for i, length in enumerate(model.lengths):
         torch.testing.assert_close(logits_alone(model, i, clips), model(clips, length).cls)

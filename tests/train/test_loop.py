@@ -20,6 +20,7 @@ from revit_video.runtime.logging import StatsLog
 from revit_video.train.loop import NonFiniteLoss, Training, fit
 from revit_video.train.losses import Distillation
 from revit_video.train.optim import cosine_schedule, make_optimizer, with_warmup
+from revit_video.train.replicas import ReplicaStep
 from revit_video.train.steps import MixedLengthStep
 from tests.tiny import CLASSES, random_clips, tiny_revit
 
@@ -39,8 +40,10 @@ def batches(epoch: int, first: int, dies_at: tuple[int, int] | None = None) -> I
         yield random_clips(4, seed=10 * epoch + n), labels, [f"{n}.mp4"] * 4
 
 
-def training(optimizer: str = "adamw", dies_at: tuple[int, int] | None = None, **changes: Any) -> Training:
-    model = tiny_revit(drop_path=0.5, drop_rate=0.2)
+def training(
+    optimizer: str = "adamw", dies_at: tuple[int, int] | None = None, stem: str = "patch", **changes: Any
+) -> Training:
+    model = tiny_revit(drop_path=0.5, drop_rate=0.2, stem=stem)
     arguments: dict[str, Any] = dict(
         model=model,
         step=MixedLengthStep(model, Distillation(min_teacher_top1=1.0), ALONE),
@@ -61,6 +64,10 @@ def averaged(optimizer: str = "adamw", **changes: Any) -> Training:
     job = training(optimizer, **changes)
     job.average = ModelEmaV3(job.model, 0.9, use_warmup=True)
     return job
+
+
+def with_batch_norms(optimizer: str = "adamw", **changes: Any) -> Training:
+    return averaged(optimizer, stem="conv", **changes)
 
 
 def run_through(job: Training, folder: Path, save: bool = False) -> dict[str, Tensor]:
@@ -89,8 +96,8 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 @pytest.mark.parametrize("dies_at", [(1, 2), (2, 0)], ids=["within an epoch", "between two"])
 @pytest.mark.parametrize(
     ("make", "optimizer"),
-    [(training, "sgd"), (training, "adamw"), (averaged, "adamw")],
-    ids=["sgd", "adamw", "averaged"],
+    [(training, "sgd"), (training, "adamw"), (averaged, "adamw"), (with_batch_norms, "adamw")],
+    ids=["sgd", "adamw", "averaged", "batch norms"],
 )
 def test_a_killed_and_resumed_run_ends_with_the_same_weights(
     make: Callable[..., Training], optimizer: str, dies_at: tuple[int, int], tmp_path: Path
@@ -155,15 +162,17 @@ def test_a_request_to_stop_is_passed_on_after_the_iteration(tmp_path: Path) -> N
 # ---- The average of the weights --------------------------------------------------------------------------
 
 
-def test_the_average_follows_the_weights(tmp_path: Path) -> None:
+@pytest.mark.parametrize("make", [averaged, with_batch_norms])
+def test_the_average_follows_the_weights(make: Callable[..., Training], tmp_path: Path) -> None:
     """Against the recursion written out; early on, the initial weights do not linger."""
-    job = averaged()
+    job = make()
     expected = {name: value.clone() for name, value in job.model.state_dict().items()}
     with StatsLog(str(tmp_path), tensorboard=False) as stats:
         for done, _ in enumerate(fit(job, stats)):
             decay = min(0.9, 1 - max(done, 1) ** (-2 / 3))
             for name, value in job.model.state_dict().items():
-                expected[name] = decay * expected[name] + (1 - decay) * value
+                own = value.is_floating_point()  # no count of batches
+                expected[name] = decay * expected[name] + (1 - decay) * value if own else value.clone()
     torch.testing.assert_close(dict(job.result.state_dict()), expected)
     assert not same(job.model.state_dict(), expected)
 
@@ -312,3 +321,51 @@ def one_bad_share() -> list[str]:
 def test_all_ranks_stop_together_and_name_the_clips_of_the_one() -> None:
     for message, weights in distributed.launch(one_bad_share, 2):
         assert "loss not finite on 1.mp4; lower" in message and weights == "0.0"
+
+
+# ---- Batch norms and ranks -------------------------------------------------------------------------------
+
+
+def a_step_with_batch_norms(ranks: Ranks) -> dict[str, Tensor]:
+    """The state after two parts of a batch of eight clips, each part shared among the ranks."""
+    model = tiny_revit(stem="conv")
+    share = torch.arange(8).view(2, ranks.data_size, -1)[:, ranks.data_rank].flatten()
+    clips, labels = random_clips(8)[share], share % CLASSES
+    method = MixedLengthStep if ranks.length_size == 1 else ReplicaStep
+    job = training(
+        accumulate=2,
+        epochs=1,
+        batches_per_epoch=1,
+        ranks=ranks,
+        model=model,
+        step=method(model, Distillation(), ranks),
+        optimizer=torch.optim.SGD(model.parameters(), 0.01),
+        batches=lambda epoch, first: [(clips, labels, NAMES)],
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        return run_through(job, Path(folder))
+
+
+def steps_with_batch_norms() -> dict[str, list[dict[str, Tensor]]]:
+    ranks = distributed.init("cpu")
+    meshes = {"data": ranks, "length": distributed.in_length_groups(ranks, 2)}
+    states = {name: a_step_with_batch_norms(mesh) for name, mesh in meshes.items()}
+    return {name: distributed.gather_objects(state, ranks) for name, state in states.items()}
+
+
+def test_without_batch_norms_ranks_tell_each_other_nothing() -> None:
+    with distributed.shared_statistics(tiny_revit(), Ranks(0, 2, ALONE.device)):
+        pass  # here is no other rank to talk to
+
+
+def test_ranks_have_the_statistics_of_all_clips() -> None:
+    """Those of each length, from its rank; the mean of all shares', the whole's in the first norm's mean."""
+    found, alone = distributed.launch(steps_with_batch_norms, 2), a_step_with_batch_norms(ALONE)
+    for states in found.values():
+        assert same(*states)
+    names = [name for name in alone if name.endswith(("running_mean", "running_var", "batches_tracked"))]
+    assert len(names) == 3 * (2 + 3)
+    for name in names:
+        torch.testing.assert_close(found["length"][0][name], alone[name])
+        if "bn1.running_mean" in name or "batches_tracked" in name:
+            torch.testing.assert_close(found["data"][0][name], alone[name])

@@ -15,8 +15,8 @@ from revit_video.adaptive.policies import Assigned, Policy, Prediction, Static, 
 from revit_video.data.batch import Batch
 from revit_video.length import TokenLength
 from revit_video.meters import by_video, counts_by_name, topk
-from revit_video.models.inference import read
-from revit_video.models.revit import ReViT
+from revit_video.models.dvt import AnyModel
+from revit_video.models.inference import read_all
 from revit_video.runtime.distributed import Ranks, gather_objects
 
 Skip = tuple[str, str]
@@ -54,7 +54,7 @@ class Table(NamedTuple):
 @torch.inference_mode()
 def tabulate(
     batches: Iterable[Batch],
-    model: ReViT,
+    model: AnyModel,
     ranks: Ranks,
     assigned: Assigned | None = None,
     keep_scores: bool = True,
@@ -73,8 +73,7 @@ def tabulate(
         skipped += batch.skipped
         if not len(batch):
             continue
-        outputs = [read(model, batch.clips, length) for length in model.lengths]
-        scores = torch.stack(outputs, dim=1).softmax(dim=2).cpu()
+        scores = read_all(model, batch.clips).softmax(dim=2).cpu()
         views = Views(batch.clips, torch.arange(len(batch)), batch.rows.cpu())
         asked = assigned.probabilities(views) if assigned else scores.new_empty(len(batch), 0)
         parts.append(_Part(batch, scores, asked, keep_scores))
@@ -193,9 +192,13 @@ def evaluate(batches: Iterable[Batch], policies: Mapping[str, Policy], ranks: Ra
 
     Args:
         batches: this rank's share, normalised and on the device; a video's views in one batch.
-        policies: by name; the static ones in the order of the model's lengths.
+        policies: by name; the static ones in the order of the model's lengths. The first one's model is the
+            one whose static policies make the table; those of other models are timed like any policy.
     """
-    statics = {name: policy for name, policy in policies.items() if isinstance(policy, Static)}
+    first = _model(policies)
+    statics = {
+        n: policy for n, policy in policies.items() if isinstance(policy, Static) and policy.model is first
+    }
     others = {name: policy for name, policy in policies.items() if name not in statics}
     runs = {name: _Run() for name in policies}
     parts: list[_Part] = []
@@ -211,7 +214,7 @@ def evaluate(batches: Iterable[Batch], policies: Mapping[str, Policy], ranks: Ra
         turn = len(parts)
         answers = {name: runs[name].timed(_at_once, p, views)[0] for name, p in _rotated(statics, turn)}
         scores = [answers[name].logits.softmax(dim=1).cpu() for name in statics]
-        if len(scores) == len(_model(policies).lengths):
+        if len(scores) == len(first.lengths):
             views = views._replace(truth=_true_lengths(scores, batch))
         for name, policy in _rotated(others, turn):
             runs[name].timed(policy.submit, views)
@@ -269,7 +272,7 @@ def _warm_up(policies: Mapping[str, Policy], views: Views) -> None:
         policy(views._replace(truth=torch.zeros(len(views.clips), dtype=torch.long)))
 
 
-def _model(policies: Mapping[str, Policy]) -> ReViT:
+def _model(policies: Mapping[str, Policy]) -> AnyModel:
     return next(iter(policies.values())).model
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections.abc import Sequence
@@ -11,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from revit_video.length import TokenLength
+from revit_video.length import TokenLength, stem_geometry
 from revit_video.models.assigner import TokenLengthAssigner
-from revit_video.models.embed import PatchEmbeds, PositionEmbeds
+from revit_video.models.dvt import DVT, AnyModel
+from revit_video.models.embed import PatchEmbeds, PositionEmbeds, separate_embeddings
 from revit_video.models.norm import LengthNorm
 from revit_video.models.revit import ReViT
 
@@ -79,8 +81,14 @@ def count(module: nn.Module, *inputs: Tensor | TokenLength) -> Macs:
     return Macs(sum(operations.values()) / GIGA, products / GIGA)
 
 
-def revit_macs(model: ReViT, length: TokenLength) -> Macs:
-    """Cost of one view `(1, 3, T, S, S)` at one length."""
+def revit_macs(model: AnyModel, length: TokenLength) -> Macs:
+    """Cost of one view `(1, 3, T, S, S)` at one length, which reads embeddings of its own (`for_inference`).
+
+    A DVT has read all shorter lengths before; their cost is included.
+    """
+    model = copy.deepcopy(model, {id(weight): weight for weight in model.parameters()})  # the same weights
+    if isinstance(model, ReViT):
+        separate_embeddings(model)
     size = (1, 3, model.num_frames, model.img_size, model.img_size)
     return count(_AllOutputs(model), model.cls_token.new_zeros(size), length)
 
@@ -102,6 +110,8 @@ def matmul_gmacs(
     num_classes: int,
     special: int = 1,
     attention: str = "divided_space_time",
+    stem: str = "patch",
+    dense_head: bool = False,
 ) -> float:
     """The matrix products of one view in closed form, to check the count against.
 
@@ -109,8 +119,7 @@ def matmul_gmacs(
         special: special tokens, 2 where the length has a distillation token.
     """
     frames, patches, dim = num_frames, length.count, embed_dim
-    kernel = -(-img_size // length.h) * -(-img_size // length.w)
-    embed = frames * patches * 3 * kernel * dim
+    embed = frames * _embed_macs(length, img_size, dim, stem)
 
     def attend(sequences: int, tokens: int) -> int:
         return sequences * (4 * tokens * dim**2 + 2 * tokens**2 * dim)
@@ -123,10 +132,27 @@ def matmul_gmacs(
         block += attend(frames, special + patches)
     if attention == "divided_space_time":
         block += attend(patches, frames) + frames * patches * dim**2  # temporal attention, temporal_fc
-    return (embed + depth * block + special * dim * num_classes) / GIGA
+    heads = (special + dense_head * patches) * dim * num_classes
+    return (embed + depth * block + heads) / GIGA
 
 
-def cost_table(model: ReViT, views: int, assigner: TokenLengthAssigner | None = None) -> dict[str, Any]:
+def _embed_macs(length: TokenLength, img_size: int, dim: int, stem: str) -> int:
+    """Of one frame: the stem's convolutions, then the projection of the patches that are left of it."""
+    side, channels, macs = img_size, 3, 0
+    if stem == "lvvit":
+        side, channels = img_size // 2, 64
+        macs = side**2 * 64 * (7**2 * 3 + 2 * 3**2 * 64)
+    elif stem == "conv":
+        halvings, doublings = stem_geometry(img_size, length)
+        for k in range(1, halvings + 1):
+            side, wider = side // 2, dim // 2 ** (doublings - k)
+            macs += side**2 * 3**2 * channels * wider
+            channels = wider
+    kernel = -(-side // length.h) * -(-side // length.w)
+    return macs + length.count * channels * kernel * dim
+
+
+def cost_table(model: AnyModel, views: int, assigner: TokenLengthAssigner | None = None) -> dict[str, Any]:
     """The content of `flops.json`: cost a view at every length, of the assigner, and views a video."""
     table: dict[str, Any] = {
         "unit": "GMACs",
@@ -163,9 +189,11 @@ def format_table(costs: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def params_at(model: ReViT, length: TokenLength) -> int:
-    """Parameters that a pass at `length` reads: the shared ones and its own."""
+def params_at(model: AnyModel, length: TokenLength) -> int:
+    """Parameters that a pass at `length` reads: the shared ones and its own, of a DVT all shorter ones'."""
     i = model.lengths.index(length)
+    if isinstance(model, DVT):
+        return sum(map(_count_params, model.models[i:]))
     total = _count_params(model)
     for module in model.modules():
         if isinstance(module, LengthNorm | PatchEmbeds | PositionEmbeds) and len(module) > 1:
@@ -184,13 +212,15 @@ def _count_params(part: nn.Module | nn.Parameter) -> int:
 class _AllOutputs(nn.Module):
     """Hands out the patch tokens too: tracing drops what nobody reads, though a pass computes it."""
 
-    def __init__(self, model: ReViT) -> None:
+    def __init__(self, model: AnyModel) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, clips: Tensor, length: TokenLength) -> tuple[Tensor, Tensor]:
+    def forward(self, clips: Tensor, length: TokenLength) -> Any:
+        if isinstance(self.model, DVT):
+            return self.model.features(clips, length)
         special, patches = self.model.features(clips, length)
-        return self.model.classify(special).logits, patches
+        return self.model.classify(special, patches).logits, patches
 
 
 class _Call(nn.Module):

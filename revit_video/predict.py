@@ -11,17 +11,17 @@ import torch
 from iopath.common.file_io import g_pathmgr
 from torch import Tensor
 
-from revit_video.adaptive.policies import Assigned, Policy, Static, Views
+from revit_video.adaptive.policies import Assigned, Cascade, Policy, Static, Views
 from revit_video.build import files
-from revit_video.build.model import CONVERT, assigner_from, read_payload
+from revit_video.build.model import CONVERT, assigner_from, model_from, read_payload
 from revit_video.data.folders import KNOWN, list_videos
 from revit_video.data.sampling import clip_duration
 from revit_video.data.transforms import Normalize
 from revit_video.data.video import DecodeError
 from revit_video.data.views import ClipSpec, uniform_views
 from revit_video.length import TokenLength
+from revit_video.models.dvt import DVT, AnyModel
 from revit_video.models.inference import for_inference, inference_dtype
-from revit_video.models.revit import ReViT
 from revit_video.runtime import checkpoint
 
 
@@ -55,12 +55,13 @@ class Predictor:
     """A trained model and its way of choosing lengths. `load` makes one.
 
     Attributes:
-        model: the `ReViT`; `model.lengths` are its token lengths, longest first.
-        policy: chooses the length; the longest one always where there is no assigner.
+        model: the `ReViT` or `DVT`; `model.lengths` are its token lengths, longest first.
+        policy: chooses the length: the assigner, or else a DVT's early exit; where there is neither, it is
+            the longest one always.
         class_names: in the order of the logits.
     """
 
-    def __init__(self, model: ReViT, policy: Policy, data: dict[str, Any], device: torch.device) -> None:
+    def __init__(self, model: AnyModel, policy: Policy, data: dict[str, Any], device: torch.device) -> None:
         self.model, self.policy, self.device = model, policy, device
         self.class_names: list[str] = data["class_names"] or [f"class {n}" for n in range(model.num_classes)]
         duration = clip_duration(data["num_frames"], data["sampling_rate"], data["target_fps"])
@@ -123,18 +124,16 @@ def load(path: str | os.PathLike[str], device: str = "auto", dtype: str = "auto"
         device = "cuda" if torch.cuda.is_available() else "cpu"
     place = torch.device(device)
     payload = read_payload(_checkpoint_in(os.fspath(path)))
-    model = ReViT(**payload["model"]["spec"])
-    model.load_state_dict(payload["model"]["weights"])
-    model.to(place).eval()
+    model = model_from(payload).to(place)
     asked = payload["data"].get("dtype", "auto") if dtype == "auto" else dtype
     reader = for_inference(model, inference_dtype(asked, model))
     costs = payload["costs"]
     gmacs = [length["gmacs"] for length in costs["lengths"].values()]
     batch_size = payload["data"]["num_clips"] * payload["data"]["num_crops"]  # the views of one video
     policy: Policy = Static(reader, gmacs, model.lengths[0], batch_size=batch_size)
+    settings = payload.get("policy", {})
     if "assigner" in payload:
         assigner = assigner_from(payload)
-        settings = payload["policy"]
         policy = Assigned(
             reader,
             gmacs,
@@ -144,6 +143,8 @@ def load(path: str | os.PathLike[str], device: str = "auto", dtype: str = "auto"
             settings["per_view"],
             batch_size=batch_size,
         )
+    elif isinstance(model, DVT) and "cascade_threshold" in settings:
+        policy = Cascade(reader, gmacs, settings["cascade_threshold"], batch_size=batch_size)
     return Predictor(model, policy, payload["data"], place)
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from revit_video.models.dvt import DVT
 from revit_video.models.revit import ReViT
 
 SIZE, FRAMES, CLASSES = 32, 3, 5
+Model = TypeVar("Model", bound=nn.Module)
 
 
 def tiny_revit(seed: int = 0, **changes: Any) -> ReViT:
@@ -29,6 +31,29 @@ def tiny_revit(seed: int = 0, **changes: Any) -> ReViT:
     )
     with torch.random.fork_rng():
         model = ReViT(**arguments | changes).double()
+    return _randomised(model, seed)
+
+
+def tiny_dvt(seed: int = 0, **changes: Any) -> DVT:
+    """Three lengths, 8x8, 4x4 and 2x2, each a model of the size of `tiny_revit`, in float64."""
+    arguments: dict[str, Any] = dict(
+        num_classes=CLASSES,
+        lengths=[8, 4, 2],
+        img_size=SIZE,
+        num_frames=FRAMES,
+        embed_dim=24,
+        depth=2,
+        num_heads=3,
+        mlp_ratio=2.0,
+        reuse_hidden=10,
+        reuse_dim=6,
+    )
+    with torch.random.fork_rng():
+        model = DVT(**arguments | changes).double()
+    return _randomised(model, seed)
+
+
+def _randomised(model: Model, seed: int) -> Model:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():

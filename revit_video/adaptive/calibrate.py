@@ -12,6 +12,10 @@ from torch import Tensor
 from revit_video.adaptive.policies import pick_lengths
 from revit_video.meters import by_video
 
+NEVER = 2.0  # a threshold that no probability reaches
+# Thresholds from 0 to 1, evenly spaced in log-odds, since most of them matter close to 1.
+IN_LOG_ODDS = (0.0, *torch.linspace(-4, 10, 201).sigmoid().tolist(), 1.0)
+
 
 class Readings(NamedTuple):
     """What each length says of V views.
@@ -30,8 +34,8 @@ class Readings(NamedTuple):
 class Point(NamedTuple):
     """One operating point: top-1 in percent of videos, cost in GMACs a view, share of views at each length.
 
-    `drop` is the loss against always reading the longest length, in points, and `error` its standard
-    error over the videos.
+    `threshold` is what was varied: where a cascade has several, q of `exit_thresholds`. `drop` is the loss
+    against always reading the longest length, in points, and `error` its standard error over the videos.
     """
 
     threshold: float
@@ -67,12 +71,54 @@ def cascade_points(readings: Readings, gmacs: Sequence[float]) -> list[Point]:
     paid = torch.tensor(gmacs, dtype=torch.float64).flip(0).cumsum(0).flip(0)
 
     def outcome(threshold: float) -> tuple[Tensor, Tensor]:
-        sure = confidence >= threshold
-        sure[:, 0] = True
-        chosen = sure.shape[1] - 1 - sure.flip(1).int().argmax(dim=1)
+        chosen = exits(confidence, [threshold] * len(gmacs))
         return chosen, paid[chosen]
 
     return _sweep(readings, outcome)
+
+
+def staged_points(readings: Readings, paid: Sequence[float]) -> list[Point]:
+    """Every distinct outcome of a cascade with `exit_thresholds`, cheapest first; `Point.threshold` is q.
+
+    Args:
+        paid: what a view has cost that stops at each length, longest first.
+    """
+    confidence = readings.scores.amax(dim=2)
+    costs = torch.tensor(paid, dtype=torch.float64)
+
+    def outcome(q: float) -> tuple[Tensor, Tensor]:
+        chosen = exits(confidence, exit_thresholds(confidence, q))
+        return chosen, costs[chosen]
+
+    return _sweep(readings, outcome, [0.0, *torch.logspace(-3, 3, 201).tolist()])
+
+
+def exit_thresholds(confidence: Tensor, q: float) -> list[float]:
+    """A threshold for each length, longest first, with which q^k of the views stop at the k-th shortest.
+
+    In proportion to all lengths' q^k; DVT's rule. Where more stop than are to, they are equally confident.
+
+    Args:
+        confidence: largest class probability of held-out views at each length `(V, lengths)`.
+        q: 0 stops all at the shortest length; the larger, the more go on.
+    """
+    count, lengths = confidence.shape
+    shares = torch.tensor([q**k for k in range(lengths)], dtype=torch.float64)
+    wanted = (count * shares / shares.sum() + 1e-6).floor().int().tolist()
+    thresholds, there = [0.0] * lengths, torch.ones(count, dtype=torch.bool)
+    for i, stop in zip(reversed(range(1, lengths)), wanted, strict=False):
+        reached = confidence[there, i].sort(descending=True).values
+        if stop < len(reached):
+            thresholds[i] = reached[stop - 1].item() if stop else NEVER
+        there &= confidence[:, i] < thresholds[i]
+    return thresholds
+
+
+def exits(confidence: Tensor, thresholds: Sequence[float]) -> Tensor:
+    """Position of the length `(V,)` at which each view of a cascade is sure enough, or of the longest."""
+    sure = confidence >= torch.tensor(thresholds, dtype=confidence.dtype)
+    sure[:, 0] = True
+    return sure.shape[1] - 1 - sure.flip(1).int().argmax(dim=1)
 
 
 def choose_point(points: Sequence[Point], max_drop: float, safety: float) -> Point:
@@ -87,6 +133,17 @@ def choose_point(points: Sequence[Point], max_drop: float, safety: float) -> Poi
     return min(allowed, key=lambda point: (point.gmacs, -point.top1))
 
 
+def best_within(points: Sequence[Point], budget: float) -> Point:
+    """The most accurate point, of equal ones the cheapest, that costs at most `budget` GMACs a view.
+
+    The cheapest of all where none is within the budget.
+    """
+    within = [point for point in points if point.gmacs <= budget * (1 + 1e-9)]
+    if not within:
+        return min(points, key=lambda point: (point.gmacs, -point.top1))
+    return max(within, key=lambda point: (point.top1, -point.gmacs))
+
+
 def right_videos(readings: Readings, chosen: Tensor) -> Tensor:
     """Whether each video is classified correctly `(N,)`, in ascending order of its number.
 
@@ -98,10 +155,11 @@ def right_videos(readings: Readings, chosen: Tensor) -> Tensor:
 
 
 def _sweep(
-    readings: Readings, outcome: Callable[[float], tuple[Tensor, Tensor]], steps: int = 201
+    readings: Readings,
+    outcome: Callable[[float], tuple[Tensor, Tensor]],
+    thresholds: Sequence[float] = IN_LOG_ODDS,
 ) -> list[Point]:
-    """Points at thresholds spaced evenly in log-odds, since most of them matter close to 1."""
-    thresholds = [0.0, *torch.linspace(-4, 10, steps).sigmoid().tolist(), 1.0]
+    """The distinct outcomes of `thresholds`, cheapest first."""
     _, video = readings.videos.unique(return_inverse=True)
     chosen = torch.zeros_like(video)
     right = at_longest = right_videos(readings, chosen)

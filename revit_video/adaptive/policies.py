@@ -13,8 +13,8 @@ from torch import Tensor
 from revit_video.adaptive.bucketing import Buckets, Group
 from revit_video.length import TokenLength, find
 from revit_video.models.assigner import TokenLengthAssigner
-from revit_video.models.inference import read
-from revit_video.models.revit import ReViT
+from revit_video.models.dvt import DVT, AnyModel
+from revit_video.models.inference import read, read_stage
 
 
 class Views(NamedTuple):
@@ -71,7 +71,7 @@ class Policy(ABC):
     overhead = 0.0
     """GMACs a clip that the choice itself costs."""
 
-    def __init__(self, model: ReViT, gmacs: Sequence[float], batch_size: int = 32) -> None:
+    def __init__(self, model: AnyModel, gmacs: Sequence[float], batch_size: int = 32) -> None:
         self.model, self.gmacs, self.batch_size = model.eval(), list(gmacs), batch_size
         self.buckets = Buckets(partial(read, self.model), model.lengths, batch_size)
 
@@ -106,7 +106,7 @@ class Static(Policy):
     """Every clip at one length."""
 
     def __init__(
-        self, model: ReViT, gmacs: Sequence[float], length: TokenLength | str, **run: object
+        self, model: AnyModel, gmacs: Sequence[float], length: TokenLength | str, **run: object
     ) -> None:
         super().__init__(model, gmacs, **run)  # type: ignore[arg-type]
         self.i = find(model.lengths, length)
@@ -126,7 +126,7 @@ class Assigned(Policy):
 
     def __init__(
         self,
-        model: ReViT,
+        model: AnyModel,
         gmacs: Sequence[float],
         assigner: TokenLengthAssigner,
         assigner_gmacs: float,
@@ -154,19 +154,31 @@ class Assigned(Policy):
 class Cascade(Policy):
     """Reads the shortest length first and goes on while it is unsure; every pass is paid for.
 
+    The clips that go on in a DVT take with them what was made of them so far: nothing is computed twice.
+    They do not wait for those of later batches, since that state is large: for a TimeSformer at 10x10, 47 MB
+    a clip.
+
     Args:
-        threshold: the largest class probability at which a clip stops.
+        threshold: the largest class probability at which a clip stops, or one for each length, longest first.
+            At the longest every clip stops.
     """
 
-    def __init__(self, model: ReViT, gmacs: Sequence[float], threshold: float, **run: object) -> None:
+    def __init__(
+        self, model: AnyModel, gmacs: Sequence[float], threshold: float | Sequence[float], **run: object
+    ) -> None:
         super().__init__(model, gmacs, **run)  # type: ignore[arg-type]
-        self.threshold = threshold
+        each = [threshold] * len(gmacs) if isinstance(threshold, int | float) else threshold
+        self.thresholds = [0.0, *each[1:]]
+        self.paid = paid_in_cascade(model, gmacs)
 
     def choose(self, views: Views) -> Tensor:
         return torch.full((len(views.clips),), len(self.gmacs) - 1)
 
     @torch.inference_mode()
     def submit(self, views: Views) -> list[Prediction]:
+        if isinstance(self.model, DVT):
+            batches = zip(views.clips.split(self.batch_size), views.rows.split(self.batch_size), strict=True)
+            return [part for clips, rows in batches for part in self._through_stages(self.model, clips, rows)]
         groups = self.buckets.add(views.clips, views.rows, self.choose(views))
         return list(self._settle(groups))
 
@@ -179,9 +191,7 @@ class Cascade(Policy):
 
     def _settle(self, groups: Iterable[Group]) -> Iterator[Prediction]:
         for group in groups:
-            sure = group.logits.softmax(dim=1).amax(dim=1) >= self.threshold
-            if group.i == 0:
-                sure = torch.ones_like(sure)
+            sure = self._sure(group.logits, group.i)
             here = sure.to(group.rows.device)
             if here.any():
                 yield self._finish(Group(group.i, group.rows[here], group.clips[:0], group.logits[sure]))
@@ -189,9 +199,25 @@ class Cascade(Policy):
                 onward = torch.full((int((~here).sum()),), group.i - 1)
                 yield from self._settle(self.buckets.add(group.clips[~sure], group.rows[~here], onward))
 
+    def _through_stages(self, model: DVT, clips: Tensor, rows: Tensor) -> Iterator[Prediction]:
+        state = None
+        for i in reversed(range(len(model.lengths))):
+            logits, state = read_stage(model, clips, i, state)
+            sure = self._sure(logits, i)
+            here = sure.to(rows.device)
+            if here.any():
+                yield self._finish(Group(i, rows[here], clips[:0], logits[sure]))
+            if here.all():
+                return
+            clips, rows, state = clips[~sure], rows[~here], state.of(~sure)
+
+    def _sure(self, logits: Tensor, i: int) -> Tensor:
+        """Which clips stop at length `i`, `(B,)`."""
+        return logits.softmax(dim=1).amax(dim=1) >= self.thresholds[i]
+
     def _finish(self, group: Group) -> Prediction:
         count = len(group.rows)
-        cost = torch.full((count,), sum(self.gmacs[group.i :]), dtype=torch.float64)
+        cost = torch.full((count,), self.paid[group.i], dtype=torch.float64)
         return Prediction(group.rows, group.logits, torch.full((count,), group.i), cost)
 
 
@@ -203,7 +229,7 @@ class Random(Policy):
     """
 
     def __init__(
-        self, model: ReViT, gmacs: Sequence[float], mix: Sequence[float], seed: int = 0, **run: object
+        self, model: AnyModel, gmacs: Sequence[float], mix: Sequence[float], seed: int = 0, **run: object
     ) -> None:
         super().__init__(model, gmacs, **run)  # type: ignore[arg-type]
         self.mix = torch.tensor(mix, dtype=torch.float)
@@ -222,6 +248,16 @@ class Oracle(Policy):
         if views.truth is None:
             raise ValueError("the oracle needs the true token lengths of the clips")
         return views.truth
+
+
+def paid_in_cascade(model: AnyModel, gmacs: Sequence[float]) -> list[float]:
+    """What a clip has cost that stops at each length, where the lengths themselves cost `gmacs`.
+
+    A DVT's costs are those of a cascade already.
+    """
+    if isinstance(model, DVT):
+        return list(gmacs)
+    return [sum(gmacs[i:]) for i in range(len(gmacs))]
 
 
 def pick_lengths(probabilities: Tensor, threshold: float | None) -> Tensor:

@@ -6,7 +6,6 @@ import logging
 import math
 from collections.abc import Iterator
 from itertools import chain, islice, repeat
-from typing import Any
 
 import torch
 from fvcore.common.config import CfgNode
@@ -14,19 +13,18 @@ from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 from torch import Tensor
 
 from revit_video import flops
-from revit_video.adaptive.calibrate import Point, assigned_points, cascade_points, choose_point
 from revit_video.adaptive.labels import NONE_CORRECT, MinedLabels, read_labels
 from revit_video.adaptive.policies import Assigned
 from revit_video.build import files
 from revit_video.build import model as build
+from revit_video.build.calibration import assigned_settings, cascade_settings
 from revit_video.build.data import EvalBatches, class_names, mine_split, video_list
 from revit_video.build.job import Job, gmacs_of
 from revit_video.data.order import epoch_order
 from revit_video.data.sampling import seeded_generator
-from revit_video.evaluate import Table
 from revit_video.models.assigner import small_frames
 from revit_video.runtime import checkpoint
-from revit_video.runtime.distributed import Ranks, broadcast_parameters, gather_objects
+from revit_video.runtime.distributed import Ranks, broadcast_parameters
 from revit_video.runtime.logging import keep_stats
 from revit_video.train.loop import Training, fit
 from revit_video.train.optim import cosine_schedule, make_optimizer, with_warmup
@@ -71,12 +69,11 @@ def assigner(job: Job) -> None:
     with job.stats() as stats:
         for _ in fit(training, stats):
             pass
-    _average_buffers(network, ranks)
     policy = Assigned(
         model, gmacs_of(costs), network, costs["assigner_gmacs"], None, cfg.ADAPTIVE.DECISION == "view"
     )
     table = job.tabulate(model, "val", job.test_batches("val"), policy)
-    settings = _calibrated(job, table, costs)
+    settings = assigned_settings(cfg, table, costs) | cascade_settings(cfg, model, table, costs)
     if ranks.is_main:
         files.write_json(job.path(files.FLOPS), costs)
         payload = build.assigner_payload(cfg, network, settings)
@@ -92,47 +89,6 @@ def _check_weights(job: Job, mined: MinedLabels, path: str) -> None:
         logger.warning("%s was mined by %d models; MINE.FOLDS is %d", job.path(files.LABELS), models, folds)
     elif not folds and mined.checkpoints != (checkpoint.digest(path),):
         logger.warning("%s was mined with other weights than %s", job.path(files.LABELS), path)
-
-
-def _average_buffers(network: torch.nn.Module, ranks: Ranks) -> None:
-    """Batch norms have seen other clips on each rank: keep the mean of their statistics."""
-    for buffer in network.buffers():
-        if buffer.is_floating_point():
-            shares = gather_objects(buffer.cpu(), ranks)
-            buffer.copy_(torch.stack(shares).mean(dim=0))
-
-
-def _calibrated(job: Job, table: Table, costs: dict[str, Any]) -> dict[str, Any]:
-    """The policies' settings: fixed by the config, or chosen on `table`, the validation list."""
-    adaptive = job.cfg.ADAPTIVE
-    gmacs = gmacs_of(costs)
-    points = assigned_points(table.assigned, table.readings, gmacs, costs["assigner_gmacs"])
-    settings: dict[str, Any] = {"per_view": adaptive.DECISION == "view", "threshold": None}
-    mix = table.assigned.argmax(dim=1).bincount(minlength=len(gmacs)).double() / len(table.rows)
-    if adaptive.POLICY == "cumulative":
-        chosen = _point(points, adaptive.THRESHOLD, adaptive.MAX_DROP, adaptive.SAFETY)
-        settings["threshold"], mix = chosen.threshold, torch.tensor(chosen.mix)
-        logger.info(
-            "assigner on val: threshold %.3f gives %+.2f points at %.0f %% of the longest length's cost",
-            chosen.threshold,
-            0 - chosen.drop,  # no minus before a zero
-            100 * chosen.gmacs / gmacs[0],
-        )
-    cascade = _point(
-        cascade_points(table.readings, gmacs),
-        adaptive.CASCADE_THRESHOLD,
-        adaptive.MAX_DROP,
-        adaptive.SAFETY,
-    )
-    return settings | {"mix": mix.tolist(), "cascade_threshold": cascade.threshold}
-
-
-def _point(points: list[Point], threshold: float, max_drop: float, safety: float) -> Point:
-    """The point at a threshold that the config gives, or the chosen one."""
-    if threshold > 0:
-        same = max((p for p in points if p.threshold <= threshold), key=lambda point: point.threshold)
-        return same._replace(threshold=threshold)
-    return choose_point(points, max_drop, safety)
 
 
 class MinedBatches:

@@ -18,7 +18,7 @@ from revit_video.build.model import build_model, load_backbone, model_spec, read
 from revit_video.config import dump_cfg
 from revit_video.data.batch import Skipped
 from revit_video.evaluate import Table, tabulate
-from revit_video.models.revit import ReViT
+from revit_video.models.dvt import AnyModel
 from revit_video.runtime import checkpoint
 from revit_video.runtime.checkpoint import atomic_write_text
 from revit_video.runtime.distributed import Ranks, gather_objects
@@ -53,7 +53,7 @@ class Job:
         """The run's statistics; only the main rank writes them."""
         return StatsLog(self.cfg.OUTPUT_DIR, self.cfg.TENSORBOARD.ENABLE, self.ranks.is_main)
 
-    def trained(self) -> tuple[str, ReViT]:
+    def trained(self) -> tuple[str, AnyModel]:
         """Path and model of the checkpoint to use: the one that the config names, or the run's own last."""
         path = self.cfg.TEST.CHECKPOINT_FILE_PATH or checkpoint.latest(self.path(files.CHECKPOINTS))
         if path is None:
@@ -77,7 +77,7 @@ class Job:
 
     def tabulate(
         self,
-        model: ReViT,
+        model: AnyModel,
         split: str,
         batches: EvalBatches,
         assigned: Assigned | None = None,

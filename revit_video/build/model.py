@@ -11,8 +11,9 @@ from torch import nn
 
 from revit_video.length import TokenLength
 from revit_video.models.assigner import TokenLengthAssigner
+from revit_video.models.dvt import DVT, AnyModel
 from revit_video.models.inference import for_inference, inference_dtype
-from revit_video.models.presets import preset
+from revit_video.models.presets import PLAIN, preset
 from revit_video.models.revit import ReViT
 from revit_video.runtime import checkpoint
 from revit_video.runtime.checkpoint import CheckpointError
@@ -24,8 +25,15 @@ FORMAT = "revit_video 1"
 CONVERT = "tools/convert.py SOURCE DESTINATION --to revit makes one of a ViT, a TimeSformer or timm:<name>"
 
 
+KINDS: dict[str, type[AnyModel]] = {"revit": ReViT, "dvt": DVT}
+"""What a checkpoint calls each model; those that say nothing hold a `ReViT`."""
+
+# Arguments of `ReViT` that say what the token lengths share, or learn from each other: in a DVT, nothing.
+AMONG_LENGTHS = ("norm", "patch_embed", "pos_embed", "distill_token")
+
+
 def model_spec(cfg: CfgNode) -> dict[str, Any]:
-    """Arguments of `ReViT`: the preset, overridden by what the config sets."""
+    """Arguments of the model, a `ReViT` or `DVT`: the preset, overridden by what the config sets."""
     sizes = {
         "img_size": cfg.DATA.TRAIN_CROP_SIZE,
         "num_frames": cfg.DATA.NUM_FRAMES,
@@ -34,7 +42,7 @@ def model_spec(cfg: CfgNode) -> dict[str, Any]:
         "num_heads": cfg.MODEL.NUM_HEADS,
         "mlp_ratio": cfg.MODEL.MLP_RATIO,
     }
-    return {
+    spec = {
         **preset(cfg.MODEL.ARCH),
         **{name: value for name, value in sizes.items() if value},
         "num_classes": cfg.MODEL.NUM_CLASSES,
@@ -47,12 +55,20 @@ def model_spec(cfg: CfgNode) -> dict[str, Any]:
         "drop_rate": cfg.MODEL.DROP_RATE,
         "drop_path": cfg.MODEL.DROP_PATH,
     }
+    if cfg.MODEL.STEM:
+        spec["stem"] = cfg.MODEL.STEM
+    if spec.get("stem") == "patch":
+        del spec["stem"]  # as in checkpoints that know of no other
+    if cfg.DVT.ENABLE:
+        reuse = {"feature_reuse": cfg.DVT.FEATURE_REUSE, "relation_reuse": cfg.DVT.RELATION_REUSE}
+        return {name: value for name, value in spec.items() if name not in AMONG_LENGTHS} | reuse
+    return spec
 
 
-def build_model(cfg: CfgNode) -> ReViT:
+def build_model(cfg: CfgNode) -> AnyModel:
     """A new model; its initial weights follow from `RNG_SEED`."""
     torch.manual_seed(cfg.RNG_SEED)
-    return ReViT(
+    return (DVT if cfg.DVT.ENABLE else ReViT)(
         **model_spec(cfg),
         pos_init=cfg.MODEL.POS_INIT,
         qk_init_gain=cfg.MODEL.QK_INIT_GAIN,
@@ -83,7 +99,7 @@ def distillation(cfg: CfgNode) -> Distillation | None:
     return Distillation(how.TAU, how.LAMBDA, how.HARD, how.MIN_TEACHER_TOP1) if how.ENABLE else None
 
 
-def reader(cfg: CfgNode, model: ReViT) -> ReViT:
+def reader(cfg: CfgNode, model: AnyModel) -> AnyModel:
     """The copy of `model` that mining, calibration and the test all read with, so that they agree."""
     return for_inference(model, inference_dtype(cfg.TEST.DTYPE, model))
 
@@ -161,31 +177,37 @@ def data_spec(cfg: CfgNode, class_names: list[str] | None) -> dict[str, Any]:
 
 
 def backbone_payload(
-    cfg: CfgNode, model: ReViT, class_names: list[str] | None, costs: dict[str, Any]
+    cfg: CfgNode, model: AnyModel, class_names: list[str] | None, costs: dict[str, Any]
 ) -> dict[str, Any]:
     """What a checkpoint of the backbone holds, beside the state of its training."""
+    kind = {"kind": "dvt"} if isinstance(model, DVT) else {}
     return {
         "format": FORMAT,
-        "model": {"spec": model_spec(cfg), "weights": model.state_dict()},
+        "model": kind | {"spec": model_spec(cfg), "weights": model.state_dict()},
         "data": data_spec(cfg, class_names),
         "costs": costs,
     }
 
 
-def load_backbone(path: str, model: ReViT, spec: dict[str, Any]) -> dict[str, Any]:
+def load_backbone(path: str, model: AnyModel, spec: dict[str, Any]) -> dict[str, Any]:
     """Loads a backbone checkpoint into `model` and returns the whole checkpoint.
 
     Raises:
         CheckpointError: it cannot be read, or is of a model that differs from `spec`.
     """
     payload = read_payload(path)
-    theirs = payload["model"]["spec"]
+    if not isinstance(model, KINDS[kind_of(payload)]):
+        raise CheckpointError(
+            f"{path} is of a {KINDS[kind_of(payload)].__name__}, the config asks for a "
+            f"{type(model).__name__} (DVT.ENABLE)"
+        )
+    theirs, ours = PLAIN | payload["model"]["spec"], PLAIN | spec
     # What only matters in training may change; everything else must agree.
-    names = [name for name in spec if name not in ("drop_rate", "drop_path")]
+    names = [name for name in ours if name not in ("drop_rate", "drop_path")]
     differing = [
-        f"{name} {theirs.get(name)} (config: {spec[name]})"
+        f"{name} {theirs.get(name)} (config: {ours[name]})"
         for name in names
-        if theirs.get(name) != spec[name]
+        if theirs.get(name) != ours[name]
     ]
     if differing:
         raise CheckpointError(
@@ -194,6 +216,18 @@ def load_backbone(path: str, model: ReViT, spec: dict[str, Any]) -> dict[str, An
         )
     model.load_state_dict(payload["model"]["weights"])
     return payload
+
+
+def kind_of(payload: dict[str, Any]) -> str:
+    """A key of `KINDS`."""
+    return payload["model"].get("kind", "revit")
+
+
+def model_from(payload: dict[str, Any]) -> AnyModel:
+    """The model of a checkpoint, ready to use."""
+    model = KINDS[kind_of(payload)](**payload["model"]["spec"])
+    model.load_state_dict(payload["model"]["weights"])
+    return model.eval()
 
 
 def read_payload(path: str, part: str = "model", device: str = "cpu") -> dict[str, Any]:

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
 from typing import Any
 
 from fvcore.common.config import CfgNode
 
 from revit_video import flops
-from revit_video.adaptive.calibrate import assigned_points, cascade_points
+from revit_video.adaptive.calibrate import assigned_points
 from revit_video.adaptive.policies import Assigned, Cascade, Oracle, Policy, Random, Static
 from revit_video.build import files
 from revit_video.build import model as build
+from revit_video.build.calibration import cascade_settings, points_of_cascade
 from revit_video.build.data import class_names
 from revit_video.build.job import Job, gmacs_of
 from revit_video.evaluate import Evaluation, Table, evaluate, static_top1
-from revit_video.length import TokenLength
 from revit_video.models.assigner import TokenLengthAssigner
-from revit_video.models.revit import ReViT
+from revit_video.models.dvt import AnyModel
 from revit_video.report import print_table, write_report
 from revit_video.runtime import checkpoint
 from revit_video.runtime.logging import progress
 
-NEED_ASSIGNER = {"assigned", "random", "cascade"}  # by its choice, its mix of lengths, its calibration
+NEED_ASSIGNER = {"assigned", "random"}  # by its choice, its mix of lengths
 
 logger = logging.getLogger(__name__)
 
@@ -33,43 +32,64 @@ def test(job: Job) -> None:
     """Runs every policy over the test list; writes results.json, predictions.csv and the report."""
     cfg, ranks = job.cfg, job.ranks
     _, model = job.trained()
-    policies, costs, assigner = build_policies(job, model)
+    policies, costs, settings = build_policies(job, model)
     job.record_config()
     batches = job.test_batches(cfg.TEST.SPLIT)
     with progress(batches, len(batches), "test", ranks.is_main) as bar:
         result = evaluate(bar, policies, ranks)
     job.record_skipped("test", result.table.skipped)
     if ranks.is_main:
-        results = _results(job, result, costs, model, assigner)
+        results = _results(job, result, costs, model, settings)
         files.write_json(job.path(files.RESULTS), results)
         files.write_json(job.path(files.FLOPS), costs)
         files.write_predictions(job.path(files.PREDICTIONS), result, model.lengths)
-        if assigner:  # what `load` reads is what was tested
+        if settings:  # what `load` reads is what was tested
             backbone = build.backbone_payload(cfg, model, class_names(cfg), costs)
-            checkpoint.save(job.path(files.MODEL), backbone | assigner)
+            checkpoint.save(job.path(files.MODEL), backbone | settings)
         print_table(results)
         logger.info("report: %s", write_report(cfg.OUTPUT_DIR))
 
 
-def build_policies(job: Job, model: ReViT) -> tuple[dict[str, Policy], dict[str, Any], dict[str, Any] | None]:
-    """The policies to test by name, the cost table, and the assigner's checkpoint if there is one."""
-    assigner = _assigner(job)
-    network = build.assigner_from(assigner).to(job.ranks.device) if assigner else None
+def build_policies(
+    job: Job, model: AnyModel
+) -> tuple[dict[str, Policy], dict[str, Any], dict[str, Any] | None]:
+    """The policies to test by name, the cost table, and the assigner's checkpoint.
+
+    Without an assigner the latter holds the policies' settings alone, or is None if nothing was to be set.
+    """
+    saved = _assigner(job)
+    network = build.assigner_from(saved).to(job.ranks.device) if saved else None
     costs = flops.cost_table(model, job.views, network)
-    return _policies(job, model, costs, network, assigner["policy"] if assigner else {}), costs, assigner
+    if saved is None and "cascade" in job.cfg.TEST.POLICIES:
+        saved = _calibrated_cascade(job, model, costs)
+    return _policies(job, model, costs, network, saved["policy"] if saved else {}), costs, saved
 
 
 def _assigner(job: Job) -> dict[str, Any] | None:
     """The assigner's checkpoint, its settings overridden by the config; None where no policy needs it."""
-    path = job.path(files.ASSIGNER)
-    if not set(job.cfg.TEST.POLICIES) & NEED_ASSIGNER:
+    path, wanted = job.path(files.ASSIGNER), set(job.cfg.TEST.POLICIES)
+    if not wanted & (NEED_ASSIGNER | {"cascade"}):  # the cascade was calibrated with it
         return None
     if not os.path.isfile(path):
-        logger.warning("%s: no assigner, so only policies that need none are tested", path)
+        if wanted & NEED_ASSIGNER:
+            logger.warning("%s: no assigner, so only policies that need none are tested", path)
         return None
     payload = build.read_assigner(path, job.cfg)
     payload["policy"] |= _overrides(job.cfg, payload["policy"])
     return payload
+
+
+def _calibrated_cascade(job: Job, model: AnyModel, costs: dict[str, Any]) -> dict[str, Any] | None:
+    """The cascade's settings: the config's, or chosen on the validation list; None where there is none."""
+    if job.cfg.ADAPTIVE.CASCADE_THRESHOLD > 0:
+        return {"policy": {"cascade_threshold": job.cfg.ADAPTIVE.CASCADE_THRESHOLD}}
+    try:
+        batches = job.test_batches("val")
+    except (ValueError, OSError) as error:
+        logger.warning("the cascade is not tested, having no list to be calibrated on: %s", error)
+        return None
+    table = job.tabulate(model, "val", batches)
+    return {"policy": cascade_settings(job.cfg, model, table, costs)}
 
 
 def _overrides(cfg: CfgNode, saved: dict[str, Any]) -> dict[str, Any]:
@@ -92,7 +112,7 @@ def _overrides(cfg: CfgNode, saved: dict[str, Any]) -> dict[str, Any]:
 
 def _policies(
     job: Job,
-    model: ReViT,
+    model: AnyModel,
     costs: dict[str, Any],
     network: TokenLengthAssigner | None,
     settings: dict[str, Any],
@@ -113,8 +133,8 @@ def _policies(
             policies["assigned"] = Assigned(model, gmacs, network, cost, threshold, per_view, **run)
         if "random" in wanted:
             policies["random"] = Random(model, gmacs, settings["mix"], cfg.RNG_SEED, **run)
-        if "cascade" in wanted:
-            policies["cascade"] = Cascade(model, gmacs, settings["cascade_threshold"], **run)
+    if "cascade" in wanted and "cascade_threshold" in settings:
+        policies["cascade"] = Cascade(model, gmacs, settings["cascade_threshold"], **run)
     if "oracle" in wanted:
         policies["oracle"] = Oracle(model, gmacs, **run)
     if not policies:
@@ -126,7 +146,7 @@ def _policies(
 
 
 def _results(
-    job: Job, result: Evaluation, costs: dict[str, Any], model: ReViT, assigner: dict[str, Any] | None
+    job: Job, result: Evaluation, costs: dict[str, Any], model: AnyModel, settings: dict[str, Any] | None
 ) -> dict[str, Any]:
     """The content of results.json."""
     lengths = [str(length) for length in model.lengths]
@@ -134,9 +154,11 @@ def _results(
     longest = result.scores.get(lengths[0]) or next(iter(result.scores.values()))
     entries = {name: score.as_dict(longest) for name, score in result.scores.items()}
     adaptive = entries.get("assigned")
-    if adaptive is not None and assigner is not None:
-        threshold = assigner["policy"]["threshold"]
+    if adaptive is not None and settings is not None:
+        threshold = settings["policy"]["threshold"]
         adaptive |= {"assigner_gmacs": costs["assigner_gmacs"], "threshold": threshold}
+    if "cascade" in entries and settings is not None:
+        entries["cascade"]["threshold"] = settings["policy"]["cascade_threshold"]
     return {
         "dataset": os.path.basename(os.path.normpath(job.cfg.DATA.PATH_TO_DATA_DIR)),
         "split": job.cfg.TEST.SPLIT,
@@ -151,16 +173,14 @@ def _results(
         "static": {name: entries[name] for name in lengths if name in entries},
         "adaptive": adaptive,
         "policies": {name: entries[name] for name in ("random", "cascade", "oracle") if name in entries},
-        "curves": _curves(result.table, model.lengths, costs) if lengths[0] in entries else {},
+        "curves": _curves(result.table, model, costs) if lengths[0] in entries else {},
     }
 
 
-def _curves(
-    table: Table, lengths: Sequence[TokenLength], costs: dict[str, Any]
-) -> dict[str, list[dict[str, float]]]:
+def _curves(table: Table, model: AnyModel, costs: dict[str, Any]) -> dict[str, list[dict[str, float]]]:
     """What each threshold would have given on these videos; the thresholds in use were chosen elsewhere."""
     gmacs = gmacs_of(costs)
-    curves = {"cascade": cascade_points(table.readings, gmacs)}
+    curves = {"cascade": points_of_cascade(model, table.readings, gmacs)}
     if table.assigned.shape[1]:
         curves["assigned"] = assigned_points(table.assigned, table.readings, gmacs, costs["assigner_gmacs"])
     drawn = {
@@ -168,6 +188,6 @@ def _curves(
         for name, points in curves.items()
     }
     # A random mix of two lengths lies on the line between them.
-    top1 = static_top1(table, lengths).values()
+    top1 = static_top1(table, model.lengths).values()
     drawn["random"] = [{"gmacs": cost, "top1": value} for cost, value in zip(gmacs, top1, strict=True)][::-1]
     return drawn

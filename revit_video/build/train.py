@@ -17,6 +17,7 @@ from revit_video.build.data import TrainBatches, class_names
 from revit_video.build.job import Job, percents
 from revit_video.build.pretrained import read_source
 from revit_video.evaluate import static_top1
+from revit_video.models.dvt import DVT, AnyModel
 from revit_video.models.pretrained import initialise
 from revit_video.models.revit import ReViT
 from revit_video.runtime import checkpoint
@@ -30,9 +31,10 @@ from revit_video.runtime.distributed import (
 )
 from revit_video.runtime.logging import StatsLog, keep_stats
 from revit_video.runtime.termination import Termination
+from revit_video.train.cascade import CascadeStep
 from revit_video.train.loop import Training, fit
 from revit_video.train.replicas import ReplicaStep
-from revit_video.train.steps import MixedLengthStep
+from revit_video.train.steps import MixedLengthStep, Step
 
 logger = logging.getLogger(__name__)
 
@@ -119,12 +121,8 @@ def _ranks(job: Job) -> Ranks:
     return job.ranks
 
 
-def _training(job: Job, ranks: Ranks, model: ReViT, batches: TrainBatches) -> Training:
+def _training(job: Job, ranks: Ranks, model: AnyModel, batches: TrainBatches) -> Training:
     cfg = job.cfg
-    method = ReplicaStep if cfg.TRAIN.METHOD == "revit_e" else MixedLengthStep
-    step = method(
-        model, build.distillation(cfg), ranks, cfg.SOLVER.LABEL_SMOOTHING, build.autocast(cfg, ranks)
-    )
     average = None
     if cfg.TRAIN.EMA_DECAY:
         average = ModelEmaV3(model, cfg.TRAIN.EMA_DECAY, use_warmup=True)
@@ -138,7 +136,7 @@ def _training(job: Job, ranks: Ranks, model: ReViT, batches: TrainBatches) -> Tr
     )
     return Training(
         model,
-        step,
+        training_step(cfg, ranks, model),
         build.build_optimizer(cfg, model),
         batches,
         len(batches),
@@ -154,7 +152,16 @@ def _training(job: Job, ranks: Ranks, model: ReViT, batches: TrainBatches) -> Tr
     )
 
 
-def _starting_point(job: Job, model: ReViT) -> dict[str, Any] | None:
+def training_step(cfg: CfgNode, ranks: Ranks, model: AnyModel) -> Step:
+    """What a batch does to the model: DVT's cascade, ReViT-E or ReViT-B."""
+    smoothing, autocast = cfg.SOLVER.LABEL_SMOOTHING, build.autocast(cfg, ranks)
+    if isinstance(model, DVT):
+        return CascadeStep(model, smoothing, autocast)
+    method = ReplicaStep if cfg.TRAIN.METHOD == "revit_e" else MixedLengthStep
+    return method(model, build.distillation(cfg), ranks, smoothing, autocast, cfg.TRAIN.DENSE_WEIGHT)
+
+
+def _starting_point(job: Job, model: AnyModel) -> dict[str, Any] | None:
     """Loads the weights to start from, if any; the state of the training when it is to be resumed."""
     cfg = job.cfg
     last = checkpoint.latest(job.path(files.CHECKPOINTS)) if cfg.TRAIN.AUTO_RESUME else None
@@ -162,12 +169,14 @@ def _starting_point(job: Job, model: ReViT) -> dict[str, Any] | None:
         logger.info("resuming from %s", last)
         return build.load_backbone(last, model, build.model_spec(cfg)).get("training")
     if cfg.TRAIN.CHECKPOINT_FILE_PATH:
-        logger.info("starting from %s", initialise(model, read_source(cfg.TRAIN.CHECKPOINT_FILE_PATH)))
+        source = read_source(cfg.TRAIN.CHECKPOINT_FILE_PATH)
+        for part in model.models if isinstance(model, DVT) else [model]:
+            logger.info("starting from %s", initialise(part, source))
     return None
 
 
-def _result(training: Training) -> ReViT:
-    assert isinstance(training.result, ReViT)
+def _result(training: Training) -> AnyModel:
+    assert isinstance(training.result, ReViT | DVT)
     return training.result
 
 

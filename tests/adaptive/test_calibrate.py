@@ -7,12 +7,17 @@ import torch
 from torch import Tensor
 
 from revit_video.adaptive.calibrate import (
+    NEVER,
     Point,
     Readings,
     assigned_points,
+    best_within,
     cascade_points,
     choose_point,
+    exit_thresholds,
+    exits,
     right_videos,
+    staged_points,
 )
 
 GMACS = [10.0, 2.0]
@@ -167,3 +172,64 @@ def test_where_nothing_passes_the_most_accurate_is_taken() -> None:
     points = [point(3.0, 1), point(1.0, 4), point(1.0, 3), point(2.0, 9)]
     chosen = choose_point(points, max_drop=0.5, safety=0.0)
     assert (chosen.drop, chosen.gmacs) == (1.0, 3)
+
+
+def test_the_most_accurate_within_a_budget() -> None:
+    points = [point(3.0, 1), point(0.5, 2), point(0.5, 3), point(0.0, 9)]
+    assert best_within(points, 4).gmacs == 2
+    assert best_within(points, 9).gmacs == 9, "the budget itself may be spent"
+    assert best_within(points, 100).gmacs == 9
+    assert best_within(points, 0.5).gmacs == 1, "none is within it: the cheapest"
+
+
+# ---- A threshold for each length -------------------------------------------------------------------------
+
+# Confidence of seven views, longest length first.
+CONFIDENCE = torch.tensor(
+    [
+        [0.1, 0.2, 0.90],
+        [0.1, 0.9, 0.80],
+        [0.1, 0.8, 0.70],
+        [0.1, 0.7, 0.60],
+        [0.1, 0.6, 0.50],
+        [0.1, 0.5, 0.40],
+        [0.1, 0.4, 0.30],
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    ("q", "thresholds", "chosen"),
+    [
+        (0, [0, 0, 0], [2] * 7),
+        (0.5, [0, 0.5, 0.6], [2, 2, 2, 2, 1, 1, 0]),  # 4 : 2 : 1
+        (1, [0, 0.7, 0.8], [2, 2, 1, 1, 0, 0, 0]),  # 7 / 3 each, rounded down
+        (2, [0, 0.8, 0.9], [2, 1, 1, 0, 0, 0, 0]),  # 1 : 2 : 4; the first view, which is 0.2 sure, has left
+        (1e6, [0, NEVER, NEVER], [0] * 7),
+    ],
+)
+def test_exit_fractions_give_the_thresholds(q: float, thresholds: list[float], chosen: list[int]) -> None:
+    solved = exit_thresholds(CONFIDENCE, q)
+    assert solved == pytest.approx(thresholds)
+    assert exits(CONFIDENCE, solved).tolist() == chosen
+
+
+def test_views_that_are_equally_sure_leave_together() -> None:
+    same = torch.full((6, 3), 0.5)
+    assert exits(same, exit_thresholds(same, 1)).tolist() == [2] * 6
+
+
+def test_every_outcome_of_a_staged_cascade() -> None:
+    """What is paid is given: 5 at the long length after the short one's 2, not 5 + 2."""
+    confidence = torch.tensor([[0.99, 0.6], [0.4, 0.9], [0.99, 0.7], [0.99, 0.8]])
+    points = staged_points(single_views(CORRECT, confidence), [5.0, 2.0])
+    assert rounded(points) == [
+        (50.0, 2.0, 0.0, [0.0, 1.0]),
+        (75.0, 2.75, -25.0, [0.25, 0.75]),
+        (50.0, 3.5, 0.0, [0.5, 0.5]),
+        (50.0, 4.25, 0.0, [0.75, 0.25]),
+        (50.0, 5.0, 0.0, [1.0, 0.0]),
+    ]
+    for each in points:
+        chosen = exits(confidence, exit_thresholds(confidence, each.threshold))
+        assert chosen.double().mean().item() == pytest.approx(each.mix[1])

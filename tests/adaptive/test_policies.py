@@ -21,8 +21,9 @@ from revit_video.adaptive.policies import (
     mean_by_video,
     pick_lengths,
 )
+from revit_video.models.dvt import DVT
 from revit_video.models.revit import ReViT
-from tests.tiny import random_clips, tiny_revit
+from tests.tiny import random_clips, tiny_dvt, tiny_revit
 
 GMACS = [8.0, 4.0, 1.0]
 COUNT = 13
@@ -131,6 +132,52 @@ def test_a_cascade_pays_for_every_pass_and_stops_when_sure(model: ReViT) -> None
 def test_cascades_at_the_ends(threshold: float, i: int, cost: float, model: ReViT) -> None:
     prediction = streamed(Cascade(model, GMACS, threshold, batch_size=4), views(), [5, 5, 3])
     assert prediction.lengths.tolist() == [i] * COUNT and prediction.cost.tolist() == [cost] * COUNT
+
+
+# ---- DVT's early exit ------------------------------------------------------------------------------------
+
+PAID = [9.0, 3.0, 1.0]  # what a clip has cost that stops at each length
+
+
+@pytest.fixture(scope="module")
+def cascade() -> DVT:
+    return tiny_dvt(drop_rate=0.5, drop_path=0.5).train()
+
+
+def exit_of(cascade: DVT, clips: Tensor, thresholds: list[float]) -> list[int]:
+    """Where each clip stops, from what every length says of all."""
+    confidence = [cascade(clips, length).logits.softmax(dim=1).amax(dim=1) for length in cascade.lengths]
+    return [next((i for i in (2, 1) if confidence[i][n] >= thresholds[i]), 0) for n in range(len(clips))]
+
+
+@pytest.mark.parametrize("sizes", [[13], [1] * 13, [2, 6, 5]])
+def test_unsure_clips_go_on_with_their_state(sizes: list[int], cascade: DVT) -> None:
+    """Whoever left before them or goes with them, each clip's answer is the length's own, at its cost."""
+    confidence = cascade.eval()(random_clips(COUNT), 2).logits.softmax(dim=1).amax(dim=1)
+    second = cascade(random_clips(COUNT), 4).logits.softmax(dim=1).amax(dim=1)
+    thresholds = [0.0, second.median().item(), confidence.quantile(0.7).item()]
+    prediction = streamed(Cascade(cascade.train(), PAID, thresholds, batch_size=4), views(), sizes)
+    assert prediction.rows.tolist() == list(range(COUNT))
+    assert prediction.lengths.tolist() == exit_of(cascade, random_clips(COUNT), thresholds)
+    assert prediction.lengths.unique().tolist() == [0, 1, 2]
+    assert prediction.cost.tolist() == [PAID[i] for i in prediction.lengths]
+    for clip, i, logits in zip(random_clips(COUNT), prediction.lengths, prediction.logits, strict=True):
+        alone = cascade(clip[None], cascade.lengths[i]).logits[0]
+        torch.testing.assert_close(logits, alone.float(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("threshold", "i"), [(0.0, 2), (1.1, 0)])
+def test_early_exits_at_the_ends(threshold: float, i: int, cascade: DVT) -> None:
+    prediction = Cascade(cascade, PAID, threshold)(views())
+    assert prediction.lengths.tolist() == [i] * COUNT and prediction.cost.tolist() == [PAID[i]] * COUNT
+    logits = cascade(random_clips(COUNT), cascade.lengths[i]).logits.float()
+    torch.testing.assert_close(prediction.logits, logits, rtol=0, atol=1e-5)
+
+
+def test_other_policies_pay_for_all_that_a_cascade_reads(cascade: DVT) -> None:
+    for policy in (Oracle(cascade, PAID, batch_size=4), Static(cascade, PAID, "4x4", batch_size=4)):
+        prediction = policy(views())
+        assert prediction.cost.tolist() == [PAID[i] for i in prediction.lengths]
 
 
 # ---- Choices ---------------------------------------------------------------------------------------------

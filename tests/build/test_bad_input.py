@@ -229,7 +229,7 @@ def test_a_length_that_the_model_does_not_have(toy_run: Path) -> None:
         model(torch.zeros(1, 3, 2, 32, 32), 9)
 
 
-@pytest.mark.parametrize("asked", [[], ["assigned"], ["random", "cascade"]])
+@pytest.mark.parametrize("asked", [[], ["assigned"], ["random", "assigned"]])
 def test_nothing_to_test(asked: list[str], own_run: Path, videos: Path) -> None:
     (own_run / "assigner.pyth").unlink()
     message = refused(tool("test_net", *options(videos, own_run, "TEST.POLICIES", asked)))

@@ -13,12 +13,15 @@ import revit_video
 from revit_video.build.data import EvalBatches, TrainBatches, video_list
 from revit_video.build.job import Job
 from revit_video.build.model import build_model
+from revit_video.data.targets import Targets
+from revit_video.length import TokenLength
 from revit_video.predict import find_videos
 from revit_video.runtime.distributed import Ranks
 from revit_video.train.losses import Distillation
 from revit_video.train.steps import MixedLengthStep
 from tests.images import CLASSES, write_pictures
-from tests.toy import LENGTHS, STAGES, results_of, run_toy, table_of, tool, toy_cfg
+from tests.label_maps import constant_map, write_map
+from tests.toy import LENGTHS, STAGES, options, results_of, run_toy, stats_of, table_of, tool, toy_cfg
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 IMAGES = (
@@ -156,3 +159,75 @@ def test_the_model_is_a_clip_of_one_frame(run: Path, pictures: Path) -> None:
     cfg = toy_cfg(pictures, run, *IMAGES, "MODEL.NUM_CLASSES", 3)
     _, model = Job(cfg, ALONE, "").trained()
     assert model.num_frames == 1 and model.time_embed is None
+
+
+# ---- Token labels ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def maps(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A map of each training picture, which shows its class everywhere; the last one's is missing."""
+    folder = tmp_path_factory.mktemp("maps")
+    for path, label in listed(pictures, "train"):
+        written = write_map(folder, Path(path), constant_map(label, classes=3))
+    written.unlink()
+    return folder
+
+
+def lvvit(maps: Path) -> tuple[object, ...]:
+    tokens = ("DATA.TOKEN_LABELS", maps, "MIXUP.TOKEN_ALPHA", 1.0, "DATA.RANDOM_FLIP", True)
+    return *IMAGES, "MODEL.ARCH", "lvvit_small", *tokens, "MODEL.NUM_CLASSES", 3
+
+
+def test_tokens_have_the_labels_of_their_pictures(pictures: Path, maps: Path, tmp_path: Path) -> None:
+    """Through two workers, and cut off and begun again."""
+    cfg = toy_cfg(pictures, tmp_path, *lvvit(maps), "DATA_LOADER.NUM_WORKERS", 2)
+    batches = TrainBatches(cfg, ALONE)
+    whole = list(batches(1))
+    assert len({targets.box for _, targets, _ in whole}) > 2
+    for clips, targets, paths in whole:
+        assert isinstance(targets, Targets) and len(targets) == len(clips) == 4
+        assert targets.labels.tolist() == [CLASSES.index(Path(path).parent.name) for path in paths]
+        shown = targets.of_tokens(TokenLength(2, 2), 3).argmax(dim=2)
+        assert torch.equal(shown, targets.labels.unsqueeze(1).expand(-1, 4))
+    for one, other in zip(whole[3:], batches(1, first=3), strict=True):
+        assert same_batch(one, other)
+    assert len(batches.skipped) == 1
+
+
+def same_batch(one: tuple, other: tuple) -> bool:
+    tensors = []
+    for clips, targets, _ in (one, other):
+        tensors.append([clips, targets.labels, targets.token_labels.maps, targets.token_labels.crops])
+    same = all(map(torch.equal, *tensors))
+    return same and one[2] == other[2] and one[1].box == other[1].box
+
+
+def test_ranks_agree_on_the_mix(pictures: Path, maps: Path, tmp_path: Path) -> None:
+    """Those that share the clips on the box; those that share the token lengths on everything."""
+    cfg = toy_cfg(pictures, tmp_path, *lvvit(maps))
+    whole, second = (
+        list(TrainBatches(cfg, Ranks(rank, rank + 1, torch.device("cpu")))(0)) for rank in (0, 1)
+    )
+    assert [targets.box for _, targets, _ in whole] == [targets.box for _, targets, _ in second]
+    group = [TrainBatches(cfg, Ranks(rank, 2, torch.device("cpu"), length_size=2))(0) for rank in (0, 1)]
+    for one, other, alone in zip(*group, whole, strict=True):
+        assert same_batch(one, other) and same_batch(one, alone)
+
+
+def test_training_with_token_labels(pictures: Path, maps: Path, tmp_path: Path) -> None:
+    losses = []
+    for weight in (0, 1):
+        changes = ("TRAIN.DENSE_WEIGHT", weight, "TRAIN.ACCUMULATE", 2, "TRAIN.EVAL_PERIOD", 0)
+        output = run_toy(pictures, tmp_path / str(weight), *lvvit(maps), *changes, stages=["train"])
+        (row,) = table_of(output / "skipped.csv")
+        missing = listed(pictures, "train")[-1][0]
+        assert (row["path"], row["stage"]) == (missing, "train") and "no label map" in row["reason"]
+        losses.append([stats_of(output)[0][f"loss_{length}"] for length in LENGTHS])
+    assert all(dense > plain + 0.5 for plain, dense in zip(*losses, strict=True))
+
+
+def test_label_maps_that_are_nowhere(pictures: Path, tmp_path: Path) -> None:
+    finished = tool("train_net", *options(pictures, tmp_path, *lvvit(tmp_path / "nowhere")))
+    assert finished.code == 2 and finished.err.startswith("error: DATA.TOKEN_LABELS: no such folder: '")
+    assert finished.err.count("\n") == 1

@@ -80,6 +80,35 @@ def test_all_differences_are_named(tmp_path: Path) -> None:
         build.load_backbone(path, build.build_model(other), build.model_spec(other))
 
 
+def test_what_a_checkpoint_leaves_out_is_a_timesformers(tmp_path: Path) -> None:
+    """Parts of LV-ViT are differences too, whichever side has them."""
+    image = (
+        "DATA.NUM_FRAMES",
+        1,
+        "TIMESFORMER.ATTENTION_TYPE",
+        "space_only",
+        "DATA.TRAIN_JITTER_SCALES",
+        "[32,36]",
+    )
+    image += ("MODEL.MLP_RATIO", 4)
+    lvvit, deit = (
+        toy_cfg(tmp_path, tmp_path, *image, "MODEL.ARCH", f"{name}_small") for name in ("lvvit", "deit")
+    )
+    assert not {"stem", "qkv_bias", "residual_scale", "dense_head", "norm_eps"} & set(build.model_spec(deit))
+    path = str(tmp_path / "a.pyth")
+    for theirs, ours, said in (
+        (
+            lvvit,
+            deit,
+            r"model: stem lvvit \(config: patch\), qkv_bias False \(config: True\), residual_scale 0.5",
+        ),
+        (deit, lvvit, r"dense_head False \(config: True\), norm_eps 1e-06 \(config: 1e-05\); "),
+    ):
+        checkpoint.save(path, build.backbone_payload(theirs, build.build_model(theirs), None, {}))
+        with pytest.raises(CheckpointError, match=said):
+            build.load_backbone(path, build.build_model(ours), build.model_spec(ours))
+
+
 def test_a_foreign_checkpoint(tmp_path: Path) -> None:
     path = str(tmp_path / "a.pyth")
     checkpoint.save(path, {"model_state": {}, "cfg": "MODEL: ..."})

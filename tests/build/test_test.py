@@ -25,3 +25,13 @@ def test_results_lie_on_their_curves(decision: str, own_run: Path, videos: Path)
     assert reached == pytest.approx(point)
     for end, length in zip(results["curves"]["random"], LENGTHS[::-1], strict=True):
         assert end == pytest.approx({name: results["static"][length][name] for name in ("gmacs", "top1")})
+
+
+def test_a_cascade_needs_a_list_or_a_threshold(own_run: Path, own_videos: Path) -> None:
+    """Where there is no assigner, which it would have been calibrated with."""
+    (own_run / "assigner.pyth").unlink()
+    (own_videos / "val.csv").unlink()
+    run_toy(own_videos, own_run, stages=["test"])
+    assert set(results_of(own_run)["policies"]) == {"oracle"}
+    run_toy(own_videos, own_run, "ADAPTIVE.CASCADE_THRESHOLD", 0.25, stages=["test"])
+    assert results_of(own_run)["policies"]["cascade"]["threshold"] == 0.25

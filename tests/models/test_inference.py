@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import revit_video.models.inference as inference
 import revit_video.models.layers as layers
@@ -45,6 +47,30 @@ def test_answers_are_the_models(attention: str) -> None:
         expected = model(clips, length).logits.float()
         torch.testing.assert_close(read(reader, clips, length), expected, rtol=1e-6, atol=1e-6)
     assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        dict(stem="conv"),
+        dict(stem="lvvit"),
+        dict(patch_embed="shared", pos_embed="shared"),
+        dict(patch_embed="resized", pos_embed="resized"),
+    ],
+)
+def test_embeddings_are_read_without_norms_and_resampling(changes: dict[str, Any]) -> None:
+    """The model's answers; in the end an embedding a length, and of a stem its convolutions alone."""
+    model, clips = tiny_revit(lengths=[8, 5, 4], **changes), random_clips(3)
+    for length in model.lengths:
+        model(2 * clips + 1, length)  # batch norms see something
+    reader = for_inference(model.eval(), torch.float64)
+    for length in model.lengths:
+        expected = model(clips, length).logits.float()
+        torch.testing.assert_close(read(reader, clips, length), expected, rtol=1e-6, atol=1e-6)
+    assert not list(reader.buffers()) and not any(p.requires_grad for p in reader.parameters())
+    assert len(reader.patch_embed) == 3 and not any(isinstance(m, nn.BatchNorm2d) for m in reader.modules())
+    half = read(for_inference(model, torch.bfloat16), clips, 8)
+    assert half.dtype == torch.float32 and half.isfinite().all()
 
 
 def test_passes_are_joined_in_order(monkeypatch: pytest.MonkeyPatch) -> None:

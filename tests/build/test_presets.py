@@ -1,0 +1,43 @@
+"""Every preset, made small, from `tools/run_net.py` to adaptive results: as one resizable model, as DVT."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import revit_video
+from revit_video.models.presets import PRESETS
+from tests.images import write_pictures
+from tests.toy import LENGTHS, options, results_of, table_of, tool
+
+OF_IMAGES = {"deit_small", "lvvit_small"}
+ONE_FRAME = (
+    *("MODEL.NUM_CLASSES", 0, "TIMESFORMER.ATTENTION_TYPE", "space_only", "DATA.NUM_FRAMES", 1),
+    *("DATA.TRAIN_JITTER_SCALES_RELATIVE", "[0.3,1]"),
+)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pictures(tmp_path_factory.mktemp("pictures") / "shapes", 20)
+
+
+@pytest.mark.parametrize("dvt", [False, True], ids=["revit", "dvt"])
+@pytest.mark.parametrize("arch", PRESETS)
+def test_it_trains_mines_assigns_and_is_tested(
+    arch: str, dvt: bool, videos: Path, pictures: Path, tmp_path: Path
+) -> None:
+    folder, changes = (pictures, ONE_FRAME) if arch in OF_IMAGES else (videos, ())
+    run = tmp_path / "run"
+    done = tool("run_net", *options(folder, run, *changes, "MODEL.ARCH", arch, "DVT.ENABLE", dvt))
+    assert done.code == 0, done.err
+    results = results_of(run)
+    long, short = (results["static"][length]["gmacs"] for length in LENGTHS)
+    spent = results["adaptive"]["gmacs"] - results["adaptive"]["assigner_gmacs"]
+    assert short < long and short <= spent * (1 + 1e-9) and spent <= long * (1 + 1e-9)
+    assert sum(results["adaptive"]["length_counts"].values()) == results["videos"]
+    assert {row["token_length"] for row in table_of(run / "labels.csv")} <= set(LENGTHS)
+    row = table_of(run / "predictions.csv")[0]
+    answer = revit_video.load(run, "cpu").predict(row["video"])
+    assert str(answer.length) == row["adaptive_length"]

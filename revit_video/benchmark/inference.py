@@ -25,8 +25,8 @@ from revit_video.benchmark.models import (
 )
 from revit_video.benchmark.timing import Row, Target, Timing, interleaved, measured, ratio
 from revit_video.models.assigner import TokenLengthAssigner
+from revit_video.models.dvt import AnyModel
 from revit_video.models.inference import for_inference, inference_dtype, read
-from revit_video.models.revit import ReViT
 
 SHORT_SHARES = (0, 25, 45, 75, 100)  # percent of clips
 ADAPTIVE_CLIPS, ADAPTIVE_BATCH = 20, 4
@@ -60,7 +60,7 @@ def forward(device: torch.device, rounds: int) -> list[Row]:
 def _forward_rows(
     batch: int,
     times: dict[str, Timing],
-    readers: dict[str, ReViT],
+    readers: dict[str, AnyModel],
     clip_gmacs: float,
     their_dtype: torch.dtype,
     on_cpu: bool,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from revit_video.flops import matmul_gmacs
+from revit_video.models.dvt import DVT, AnyModel
 from revit_video.models.linear import linear
 from revit_video.models.presets import preset
 from revit_video.models.pretrained import at_length, to_transformers
@@ -25,6 +26,13 @@ def base(device: torch.device, lengths: Sequence[str] = LENGTHS, depth: int = 12
     model = ReViT(**preset("timesformer_base") | {"depth": depth}, num_classes=CLASSES, lengths=lengths)
     for block in model.blocks:
         nn.init.trunc_normal_(block.temporal_fc.weight, std=0.02)  # type: ignore[union-attr, arg-type]
+    return model.to(device)
+
+
+def dvt_base(device: torch.device, lengths: Sequence[str], depth: int = 12) -> DVT:
+    """DVT whose models are TimeSformer-base, as training starts with it."""
+    torch.manual_seed(0)
+    model = DVT(**preset("timesformer_base") | {"depth": depth}, num_classes=CLASSES, lengths=lengths)
     return model.to(device)
 
 
@@ -59,7 +67,7 @@ def gmacs(model: ReViT, i: int) -> float:
     )
 
 
-def random_clips(model: ReViT, count: int) -> Tensor:
+def random_clips(model: AnyModel, count: int) -> Tensor:
     size = (count, 3, model.num_frames, model.img_size, model.img_size)
     return torch.randn(size, generator=torch.Generator().manual_seed(1)).to(model.cls_token.device)
 

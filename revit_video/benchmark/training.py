@@ -6,35 +6,41 @@ import multiprocessing
 import os
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from statistics import median
+from typing import NamedTuple
 from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
 from matplotlib import rc_context
 from matplotlib.figure import Figure
-from torch import Tensor
+from torch import Tensor, nn
 
 from revit_video.benchmark.inference import milliseconds
-from revit_video.benchmark.models import LENGTHS, base, clock, gmacs, random_clips
+from revit_video.benchmark.models import LENGTHS, base, clock, dvt_base, gmacs, random_clips
 from revit_video.benchmark.timing import Row, Target, Timing, interleaved, measured, ratio
+from revit_video.models.dvt import AnyModel
 from revit_video.models.revit import ReViT
-from revit_video.report.style import RC, canvas, png
+from revit_video.report.style import DVT, POLICIES, RC, canvas, png
 from revit_video.runtime.distributed import Ranks, in_length_groups, init, launch, reduce_gradients, shutdown
+from revit_video.train.cascade import CascadeStep
 from revit_video.train.losses import Distillation
 from revit_video.train.replicas import ReplicaStep
-from revit_video.train.steps import MixedLengthStep
+from revit_video.train.steps import MixedLengthStep, Step
 
 FULL, TWO, THREE = LENGTHS[:1], (LENGTHS[0], LENGTHS[2]), LENGTHS
 GROWTH = ("14x14", "10x10", "7x7", "4x4")
 CPU_DEPTH = 4  # of the 12 blocks, so that a suite ends within minutes
 PAGES_OF_ITS_OWN = {"MALLOC_MMAP_THRESHOLD_": "65536"}
-COLOURS = {"separate models": "#8a939c", "ReViT-B": "#14365c", "ReViT-E, slowest rank": "#e4572e"}
+SEPARATE, REVIT_B, REVIT_E, CASCADE = "separate models", "ReViT-B", "ReViT-E, slowest rank", "DVT"
+COLOURS = {SEPARATE: "#8a939c", REVIT_B: "#14365c", REVIT_E: POLICIES["adaptive"][0], CASCADE: DVT[0]}
 
 
 def train(device: torch.device, rounds: int) -> list[Row]:
     """One step of several lengths (ReViT-B) against one of the full length: time and peak memory."""
-    steps = {lengths: Training(device, lengths) for lengths in (FULL, TWO, THREE)}
+    steps = {lengths: at_base_width(device, lengths) for lengths in (FULL, TWO, THREE)}
     actions = {names(lengths): step for lengths, step in steps.items()}
     times = interleaved(actions, rounds, device, clock(device))
     memory = {lengths: peak_memory(device, lengths) for lengths in steps}
@@ -46,6 +52,7 @@ def train(device: torch.device, rounds: int) -> list[Row]:
             Row(f"{title}: peak memory", memory[lengths] / 2**20, "MiB"),
         ]
         if lengths != FULL:
+            assert isinstance(step.model, ReViT)
             rows.append(_against_flops(title, times, step.model))
             more = memory[lengths] / memory[FULL]
             rows.append(Row(f"{title}: peak memory / full length's", more, "", target=Target(at_most=1.1)))
@@ -61,19 +68,26 @@ def _against_flops(title: str, times: dict[str, Timing], model: ReViT) -> Row:
 
 
 class Training:
-    """One step on random clips, weights updated: `MixedLengthStep` at all of `lengths`."""
+    """One training step on the same random clips, again and again; the weights are updated.
 
-    def __init__(self, device: torch.device, lengths: Sequence[str], ranks: Ranks | None = None) -> None:
-        on_cpu = device.type == "cpu"
-        self.ranks = ranks or Ranks(0, 1, device)
-        self.model = base(device, lengths, CPU_DEPTH if on_cpu else 12)
-        method = ReplicaStep if ranks else MixedLengthStep
-        self.step = method(
-            self.model, Distillation(), self.ranks, autocast=None if on_cpu else torch.bfloat16
-        )
-        self.clips = random_clips(self.model, 2 if on_cpu else 8)
-        self.labels = torch.arange(len(self.clips), device=device)
-        self.optimizer = torch.optim.SGD(self.model.parameters(), 1e-3, momentum=0.9)
+    Args:
+        step: adds the gradients.
+        batch: clips a step.
+        optimizer: None for SGD.
+    """
+
+    def __init__(
+        self,
+        model: AnyModel,
+        step: Step,
+        ranks: Ranks,
+        batch: int,
+        optimizer: torch.optim.Optimizer | None = None,
+    ) -> None:
+        self.model, self.step, self.ranks = model, step, ranks
+        self.clips = random_clips(model, batch)
+        self.labels = torch.arange(batch, device=ranks.device) % model.num_classes
+        self.optimizer = optimizer or torch.optim.SGD(model.parameters(), 1e-3, momentum=0.9)
 
     def __call__(self) -> dict[str, Tensor]:
         self.optimizer.zero_grad()
@@ -81,6 +95,27 @@ class Training:
         reduce_gradients(self.model.parameters(), self.ranks)
         self.optimizer.step()
         return metrics
+
+
+def at_base_width(device: torch.device, lengths: Sequence[str], ranks: Ranks | None = None) -> Training:
+    """TimeSformer-base at all of `lengths` in turn, or with `ranks` at a length a rank."""
+    depth, batch, autocast = _reduced(device)
+    model = base(device, lengths, depth)
+    method = ReplicaStep if ranks else MixedLengthStep
+    ranks = ranks or Ranks(0, 1, device)
+    return Training(model, method(model, Distillation(), ranks, autocast=autocast), ranks, batch)
+
+
+def cascade_at_base_width(device: torch.device, lengths: Sequence[str]) -> Training:
+    """DVT of a TimeSformer-base for each of `lengths`."""
+    depth, batch, autocast = _reduced(device)
+    model = dvt_base(device, lengths, depth)
+    return Training(model, CascadeStep(model, autocast=autocast), Ranks(0, 1, device), batch)
+
+
+def _reduced(device: torch.device) -> tuple[int, int, torch.dtype | None]:
+    """Blocks, clips a step and the dtype of mixed precision: less of all on a CPU."""
+    return (CPU_DEPTH, 2, None) if device.type == "cpu" else (12, 8, torch.bfloat16)
 
 
 def names(lengths: Sequence[str]) -> str:
@@ -101,7 +136,7 @@ def peak_memory(device: torch.device, lengths: Sequence[str]) -> int:
 
 
 def _two_steps(device: torch.device, lengths: Sequence[str]) -> None:
-    step = Training(device, lengths)
+    step = at_base_width(device, lengths)
     step()
     step()
 
@@ -143,8 +178,8 @@ def _replica_times(lengths: Sequence[str], device: str, rounds: int) -> dict[str
     if device == "cpu":
         os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[ranks.rank]})
         torch.set_num_threads(1)
-    full = Training(ranks.device, lengths[:1]) if ranks.is_main else None
-    shared = Training(ranks.device, lengths, in_length_groups(ranks, len(lengths)))
+    full = at_base_width(ranks.device, lengths[:1]) if ranks.is_main else None
+    shared = at_base_width(ranks.device, lengths, in_length_groups(ranks, len(lengths)))
 
     def alone() -> None:
         if full:
@@ -163,69 +198,118 @@ def growth(device: torch.device, rounds: int, picture: str = "") -> list[Row]:
     Args:
         picture: PNG file to draw.
     """
-    counts = range(1, len(GROWTH) + 1)
-    mixed = {k: Training(device, GROWTH[:k]) for k in counts}
-    single = {length: Training(device, [length]) for length in GROWTH[1:]}
-    actions: dict[str, Callable[[], object]] = {f"{k} lengths": step for k, step in mixed.items()}
-    actions |= {length: step for length, step in single.items()}
-    times = interleaved(actions, rounds, device, clock(device))
-    each = [times["1 lengths"].median, *(times[length].median for length in GROWTH[1:])]
-    seconds = {
-        "separate models": [sum(each[:k]) for k in counts],
-        "ReViT-B": [times[f"{k} lengths"].median for k in counts],
-        "ReViT-E, slowest rank": [max(each[:k]) for k in counts],
-    }
-    of_each = [parameters(mixed[1].model), *(parameters(step.model) for step in single.values())]
-    shared = [parameters(mixed[k].model) for k in counts]
-    params = {
-        "separate models": [sum(of_each[:k]) for k in counts],
-        "ReViT-B": shared,
-        "ReViT-E, slowest rank": shared,
-    }
+    grown = measured_growth(
+        GROWTH, partial(at_base_width, device), partial(cascade_at_base_width, device), rounds, device
+    )
     if picture:
         with rc_context(RC), open(picture, "wb") as file:
-            file.write(png(growth_figure(seconds, params)))
-    return _growth_rows(seconds, params, mixed)
+            file.write(png(growth_figure(grown)))
+    return _growth_rows(grown)
 
 
-def _growth_rows(
-    seconds: dict[str, list[float]], params: dict[str, list[int]], mixed: dict[int, Training]
-) -> list[Row]:
+class Growth(NamedTuple):
+    """What the first k of some token lengths take to train, k = 1, 2, ...
+
+    Attributes:
+        seconds: of a step, by way and k, a value a round. Separate models: one a length, trained one after
+            the other. ReViT-E: each length on a rank of its own, without the ranks' talk.
+        params: parameters by way and k.
+        beside_embedding: of these ReViT's, its patch embeddings left out.
+    """
+
+    seconds: dict[str, list[tuple[float, ...]]]
+    params: dict[str, list[int]]
+    beside_embedding: list[int]
+
+    def time(self, way: str, k: int) -> float:
+        """Median seconds of a step."""
+        return median(self.seconds[way][k - 1])
+
+
+def measured_growth(
+    lengths: Sequence[str],
+    revit: Callable[[Sequence[str]], Training],
+    cascade: Callable[[Sequence[str]], Training],
+    rounds: int,
+    device: torch.device,
+) -> Growth:
+    """Times the steps of all ways in turn.
+
+    Args:
+        lengths: longest first.
+        revit, cascade: make the training of a ReViT, and of DVT, with some lengths.
+    """
+    counts = range(1, len(lengths) + 1)
+    mixed = [revit(lengths[:k]) for k in counts]
+    single = [mixed[0], *(revit([length]) for length in lengths[1:])]
+    stacked = [mixed[0], *(cascade(lengths[:k]) for k in counts[1:])]  # with one length, a model like any
+    steps = {id(step): step for step in (*mixed, *single, *stacked)}
+    actions: dict[str, Callable[[], object]] = {str(name): step for name, step in steps.items()}
+    times = interleaved(actions, rounds, device, clock(device))
+
+    def seconds(step: Training) -> tuple[float, ...]:
+        return times[str(id(step))].seconds
+
+    each = [seconds(step) for step in single]
+    own = [parameters(step.model) for step in single]
+    shared = [parameters(step.model) for step in mixed]
+    return Growth(
+        seconds={
+            SEPARATE: [tuple(map(sum, zip(*each[:k], strict=True))) for k in counts],
+            REVIT_B: [seconds(step) for step in mixed],
+            REVIT_E: [tuple(map(max, zip(*each[:k], strict=True))) for k in counts],
+            CASCADE: [seconds(step) for step in stacked],
+        },
+        params={
+            SEPARATE: [sum(own[:k]) for k in counts],
+            REVIT_B: shared,
+            REVIT_E: shared,
+            CASCADE: [parameters(step.model) for step in stacked],
+        },
+        beside_embedding=[_beside_embedding(step.model) for step in mixed],
+    )
+
+
+def _growth_rows(grown: Growth) -> list[Row]:
     rows = []
-    for n, k in enumerate(mixed):
-        for way, values in seconds.items():
-            rows.append(Row(f"{k} lengths, {way}: time a step", values[n] / values[0], "x one length"))
-        for way in ("separate models", "ReViT-B"):
-            rows.append(Row(f"{k} lengths, {way}: parameters", params[way][n] / 1e6, "M"))
+    for n in range(len(grown.beside_embedding)):
+        k = n + 1
+        for way in grown.seconds:
+            relative = grown.time(way, k) / grown.time(way, 1)
+            rows.append(Row(f"{k} lengths, {way}: time a step", relative, "x one length"))
+        for way in (SEPARATE, REVIT_B, CASCADE):
+            rows.append(Row(f"{k} lengths, {way}: parameters", grown.params[way][n] / 1e6, "M"))
         if n:
-            before, now = mixed[k - 1].model, mixed[k].model
-            more = 100 * (_beside_embedding(now) - _beside_embedding(before)) / parameters(before)
+            more = grown.beside_embedding[n] - grown.beside_embedding[n - 1]
             title = f"length {k}: parameters more, patch embedding aside"
-            rows.append(Row(title, more, "%", target=Target(at_most=1)))
+            share = 100 * more / grown.params[REVIT_B][n - 1]
+            rows.append(Row(title, share, "%", target=Target(at_most=1)))
     return rows
 
 
-def growth_figure(seconds: dict[str, list[float]], params: dict[str, list[int]]) -> Figure:
+def growth_figure(grown: Growth) -> Figure:
     """Time a step and parameters, each relative to one length, against the number of lengths."""
     figure = canvas(3.6)
     time_axes, params_axes = figure.subplots(1, 2)
+    counts = range(1, len(grown.beside_embedding) + 1)
     for way, colour in COLOURS.items():
-        for axes, values in ((time_axes, seconds[way]), (params_axes, params[way])):
-            places = range(1, len(values) + 1)
+        times = [grown.time(way, k) for k in counts]
+        for axes, values in ((time_axes, times), (params_axes, grown.params[way])):
             relative = [value / values[0] for value in values]
-            style = "--" if way.startswith("ReViT-E") else "-"
-            axes.plot(places, relative, style, marker="o", color=colour, mec="white", ms=8, label=way)
+            style = "--" if way == REVIT_E else "-"
+            axes.plot(counts, relative, style, marker="o", color=colour, mec="white", ms=8, label=way)
     for axes, title in ((time_axes, "Time a training step"), (params_axes, "Parameters")):
-        axes.set(title=title, xlabel="token lengths", ylabel="relative to one length", xticks=range(1, 5))
+        axes.set(title=title, xlabel="token lengths", ylabel="relative to one length", xticks=counts)
         axes.set_ylim(bottom=0)
     handles, labels = time_axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     return figure
 
 
-def parameters(model: ReViT) -> int:
+def parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _beside_embedding(model: ReViT) -> int:
-    return parameters(model) - sum(parameter.numel() for parameter in model.patch_embed.parameters())
+def _beside_embedding(model: AnyModel) -> int:
+    assert isinstance(model, ReViT)
+    return parameters(model) - parameters(model.patch_embed)

@@ -64,10 +64,10 @@ def _cards(run: Run, rows: list[int], most: int) -> list[str]:
         if len(cards) == most:
             break
         try:
-            frames = _frames(run.predictions.videos[row])
+            frames = frames_of(run.predictions.videos[row])
         except DecodeError:
             continue
-        cards.append(_card(run, row, frames))
+        cards.append(_card(run, row, [_jpeg(frame) for frame in frames]))
     return cards
 
 
@@ -86,8 +86,12 @@ def _card(run: Run, row: int, frames: list[bytes]) -> str:
     )
 
 
-def _frames(path: str) -> list[bytes]:
-    """Frames of a video at `FRAMES_AT`, or an image, as JPEG files."""
+def frames_of(path: str) -> torch.Tensor:
+    """Frames of a video at `FRAMES_AT`, or the one of an image, uint8 `(T, H, W, 3)`.
+
+    Raises:
+        DecodeError: the file cannot be read.
+    """
     video = open_file(path)
     try:
         clip = video.get_clip(
@@ -95,7 +99,7 @@ def _frames(path: str) -> list[bytes]:
         )["video"]
     finally:
         video.close()
-    return [_jpeg(frame) for frame in clip.permute(1, 2, 3, 0)]
+    return clip.permute(1, 2, 3, 0)
 
 
 def _jpeg(frame: torch.Tensor) -> bytes:

@@ -25,6 +25,7 @@ POLICIES = {
     "random": ("#8a939c", "D", 8),
     "oracle": ("#dba111", "*", 17),
 }
+DVT = ("#3a9d5d", "^", 10)  # the baseline, likewise
 
 RC: Any = {  # matplotlib types its settings key by key
     "font.size": 10,

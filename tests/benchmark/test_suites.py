@@ -12,6 +12,7 @@ import torch
 from revit_video.adaptive.policies import Oracle
 from revit_video.benchmark import inference, models, training
 from revit_video.benchmark.timing import Row
+from revit_video.models.dvt import DVT
 from revit_video.models.revit import ReViT
 
 CPU = torch.device("cpu")
@@ -23,8 +24,12 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     def model(device: torch.device, lengths: Sequence[str] = models.LENGTHS, depth: int = 2) -> ReViT:
         return ReViT(num_classes=models.CLASSES, lengths=lengths, **SMALL)
 
+    def cascade(device: torch.device, lengths: Sequence[str], depth: int = 2) -> DVT:
+        return DVT(num_classes=models.CLASSES, lengths=lengths, **SMALL)
+
     for module in (inference, training):
         monkeypatch.setattr(module, "base", model)
+    monkeypatch.setattr(training, "dvt_base", cascade)
 
 
 def targets(rows: list[Row]) -> int:
@@ -66,5 +71,9 @@ def test_growth(tmp_path: Path) -> None:
     assert targets(rows) == 3 and picture.read_bytes().startswith(b"\x89PNG")
     separate = {row.name: row.value for row in rows if "separate models: parameters" in row.name}
     ours = {row.name: row.value for row in rows if "ReViT-B: parameters" in row.name}
-    one, *others = zip(separate.values(), ours.values(), strict=True)
-    assert one[0] == one[1] and all(theirs > own for theirs, own in others)
+    dvt = {row.name: row.value for row in rows if "DVT: parameters" in row.name}
+    one, *others = zip(separate.values(), ours.values(), dvt.values(), strict=True)
+    assert len(set(one)) == 1 and all(stacked > theirs > own for theirs, own, stacked in others)
+    assert [row.name for row in rows if "DVT: time" in row.name] == [
+        f"{k} lengths, DVT: time a step" for k in range(1, 5)
+    ]

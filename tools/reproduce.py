@@ -1,0 +1,34 @@
+"""Makes a table or figure of the paper: runs its rows with each seed, writes Markdown and a PNG.
+
+Runs live in OUTPUT_DIR/<row>/seed<k>; those that are done are kept, others go on where they stopped.
+"""
+
+import argparse
+
+from revit_video.build.command import clear_errors
+from revit_video.reproduce.command import STUDIES, leading_files, leading_seeds, reproduce
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", metavar="WHAT", help=", ".join(STUDIES))
+    parser.add_argument(
+        "--cfg",
+        metavar="FILE",
+        nargs="+",
+        required=True,
+        help="a YAML file of configs/; for table1 a second one, of the model at high resolution",
+    )
+    parser.add_argument("--seeds", metavar="SEED", nargs="*", default=["0", "1", "2"], help="default: 0 1 2")
+    parser.add_argument("opts", metavar="KEY VALUE", nargs="*", help="keys that override the configs")
+    arguments = parser.parse_args()
+    # argparse gives an option all words up to the next one, the KEY VALUE pairs too.
+    paths, more = leading_files(arguments.cfg)
+    seeds, still_more = leading_seeds(arguments.seeds)
+    with clear_errors("interrupted; the same command goes on from here"):
+        for path in reproduce(arguments.what, paths, seeds, [*arguments.opts, *more, *still_more]):
+            print(path)
+
+
+if __name__ == "__main__":
+    main()

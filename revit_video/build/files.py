@@ -45,13 +45,17 @@ def record_skipped(output_dir: str, stage: str, skipped: Iterable[Skipped]) -> N
 
 
 def write_predictions(path: str, result: Evaluation, lengths: Sequence[TokenLength]) -> None:
-    """One row a test video: its label, the adaptive policy's length and class, each static length's class."""
+    """One row a test video: its label, the adaptive policy's length and class, each static length's class.
+
+    Without an assigner, as in DVT, the cascade is what adapts.
+    """
     names = [str(length) for length in lengths if str(length) in result.predicted]
+    adaptive = next((name for name in ("assigned", "cascade") if name in result.predicted), None)
     rows = []
     for n, video in enumerate(result.paths):
         row: list[Any] = [video, int(result.labels[n]), "", ""]
-        if "assigned" in result.predicted:
-            row[2:] = [lengths[int(result.lengths["assigned"][n])], int(result.predicted["assigned"][n])]
+        if adaptive:
+            row[2:] = [lengths[int(result.lengths[adaptive][n])], int(result.predicted[adaptive][n])]
         rows.append(row + [int(result.predicted[name][n]) for name in names])
     header = [
         "video",

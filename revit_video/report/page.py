@@ -16,7 +16,7 @@ from revit_video.report import plots
 from revit_video.report.files import Missing, Run
 from revit_video.report.gallery import gallery
 from revit_video.report.style import RC, png
-from revit_video.report.table import cost_unit, longest_entry, summary, table
+from revit_video.report.table import cost_unit, headline_row, longest_entry, summary, table
 from revit_video.report.template import CSS, PAGE
 from revit_video.runtime.checkpoint import atomic_write_text
 
@@ -87,21 +87,22 @@ def _picture(run: Run, name: str, draw: Callable[[Run], Figure], caption: str) -
 
 def _headline(run: Run) -> str:
     results = run.results
-    adaptive, longest = results.get("adaptive"), longest_entry(results)
+    row, longest = headline_row(results), longest_entry(results)
     name = results["lengths"][0]
     cards = []
-    if adaptive and longest:
-        points = f"{adaptive['top1'] - longest['top1']:+.1f}".replace("-", "−")
+    if row and longest:
+        entry = row.entry
+        points = f"{entry['top1'] - longest['top1']:+.1f}".replace("-", "−")
         factor, unit = cost_unit(longest["gmacs"])
-        paid, full = factor * adaptive["gmacs"], factor * longest["gmacs"]
+        paid, full = factor * entry["gmacs"], factor * longest["gmacs"]
         costs = f"{paid:.1f} of {full:.1f} {unit} a view"
         cards += [
-            ("top-1, adaptive", f"{adaptive['top1']:.1f} %", f"{points} points to always {name}"),
+            (f"top-1, {row.name}", f"{entry['top1']:.1f} %", f"{points} points to always {name}"),
             (f"of the MACs of {name}", f"{100 * paid / full:.0f} %", costs),
         ]
-        if adaptive.get("speedup"):
-            promise = f"its MACs promise {adaptive['macs_speedup']:.2f}×"
-            cards.append((f"clips/s of {name}", f"{adaptive['speedup']:.2f}×", promise))
+        if entry.get("speedup"):
+            promise = f"its MACs promise {entry['macs_speedup']:.2f}×"
+            cards.append((f"clips/s of {name}", f"{entry['speedup']:.2f}×", promise))
     elif longest:
         cards.append((f"top-1, always {name}", f"{longest['top1']:.1f} %", "the adaptive policy was not run"))
     videos, skipped = results.get("videos", 0), results.get("skipped", 0)
@@ -110,13 +111,14 @@ def _headline(run: Run) -> str:
         f"<div><b>{escape(value)}</b><span>{escape(what)}</span><small>{escape(more)}</small></div>"
         for what, value, more in cards
     )
-    return f'<div class="headline">{html}</div>{_table(*table(results))}<p>{escape(summary(results))}</p>'
+    figures = _table(*table(results), row and row.name)
+    return f'<div class="headline">{html}</div>{figures}<p>{escape(summary(results))}</p>'
 
 
-def _table(header: list[str], rows: list[list[str]]) -> str:
+def _table(header: list[str], rows: list[list[str]], chosen: str | None = None) -> str:
     head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
     body = "".join(
-        f"<tr{' class=chosen' if row[0] == 'adaptive' else ''}>"
+        f"<tr{' class=chosen' if row[0] == chosen else ''}>"
         + "".join(f"<td>{escape(cell)}</td>" for cell in row)
         + "</tr>"
         for row in rows

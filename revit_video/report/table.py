@@ -64,18 +64,25 @@ def longest_entry(results: dict[str, Any]) -> dict[str, Any] | None:
     return (results["static"] or {}).get(results["lengths"][0])
 
 
+def headline_row(results: dict[str, Any]) -> Row | None:
+    """The adaptive policy, or a cascade where there is no assigner, as in DVT; None with neither."""
+    rows = {row.name: row for row in rows_of(results)}
+    return rows.get("adaptive") or rows.get("cascade")
+
+
 def summary(results: dict[str, Any]) -> str:
     """What adaptive inference gives, in one sentence."""
-    adaptive, longest = results.get("adaptive"), longest_entry(results)
-    if not adaptive:
+    row, longest = headline_row(results), longest_entry(results)
+    if row is None:
         return "The adaptive policy was not run."
-    text = f"adaptive: {adaptive['top1']:.1f} % top-1"
+    name, entry = row
+    text = f"{name}: {entry['top1']:.1f} % top-1"
     if not longest:
         return text
-    points, share = adaptive["top1"] - longest["top1"], 100 * adaptive["gmacs"] / longest["gmacs"]
+    points, share = entry["top1"] - longest["top1"], 100 * entry["gmacs"] / longest["gmacs"]
     text += f" ({points:+.1f} points) at {share:.0f} % of the longest length's MACs"
-    if adaptive.get("speedup"):
-        text += f", {adaptive['speedup']:.2f}x its clips/s (MACs promise {adaptive['macs_speedup']:.2f}x)"
+    if entry.get("speedup"):
+        text += f", {entry['speedup']:.2f}x its clips/s (MACs promise {entry['macs_speedup']:.2f}x)"
     return text
 
 
@@ -91,8 +98,9 @@ def print_table(results: dict[str, Any], file: IO[str] | None = None) -> None:
         grid = Table(box=box.MARKDOWN)
     for n, title in enumerate(header):
         grid.add_column(title, justify="right" if n else "left")
+    headline = headline_row(results)
     for row in rows:
-        grid.add_row(*row, style="bold green" if row[0] == "adaptive" else None)
+        grid.add_row(*row, style="bold green" if headline and row[0] == headline.name else None)
     console.print(grid)
     console.print(Text(summary(results), style="bold"))
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+Box = tuple[float, float, float, float]
+"""Top, left, bottom and right of a part of the frame, as fractions of its sides."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,16 @@ def find(lengths: Sequence[TokenLength], value: int | str | Sequence[int] | Toke
     if length not in lengths:
         raise ValueError(f"token length {length} not in this model; it has {', '.join(map(str, lengths))}")
     return lengths.index(length)
+
+
+def cells_of(box: Box, length: TokenLength) -> tuple[int, int, int, int]:
+    """`box` in cells of the grid, rounded: top and left cell, and those after its bottom and right ones."""
+    top, left, bottom, right = box
+    rows, columns = (
+        [math.floor(side * cells + 0.5) for side in sides]
+        for sides, cells in (((top, bottom), length.h), ((left, right), length.w))
+    )
+    return rows[0], columns[0], rows[1], columns[1]
 
 
 def patch_geometry(size: int, cells: int) -> tuple[int, int, int]:

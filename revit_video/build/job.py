@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fvcore.common.config import CfgNode
+from iopath.common.file_io import g_pathmgr
 
 from revit_video.adaptive.policies import Assigned
 from revit_video.build import files
@@ -48,6 +49,13 @@ class Job:
         """Writes config.yaml. A stage does so once it has all it needs: one that is refused has not run."""
         if self.ranks.is_main:
             atomic_write_text(self.path(files.CONFIG), dump_cfg(self.cfg))
+
+    def forget_results(self) -> None:
+        """Removes what was measured of weights that are about to be others."""
+        if self.ranks.is_main:
+            for path in map(self.path, (files.RESULTS, files.PREDICTIONS)):
+                if g_pathmgr.isfile(path):
+                    g_pathmgr.rm(path)
 
     def stats(self) -> StatsLog:
         """The run's statistics; only the main rank writes them."""

@@ -40,12 +40,12 @@ def test(job: Job) -> None:
     job.record_skipped("test", result.table.skipped)
     if ranks.is_main:
         results = _results(job, result, costs, model, settings)
-        files.write_json(job.path(files.RESULTS), results)
         files.write_json(job.path(files.FLOPS), costs)
         files.write_predictions(job.path(files.PREDICTIONS), result, model.lengths)
         if settings:  # what `load` reads is what was tested
             backbone = build.backbone_payload(cfg, model, class_names(cfg), costs)
             checkpoint.save(job.path(files.MODEL), backbone | settings)
+        files.write_json(job.path(files.RESULTS), results)  # last: where it is, all is
         print_table(results)
         logger.info("report: %s", write_report(cfg.OUTPUT_DIR))
 
@@ -140,7 +140,7 @@ def _policies(
     if not policies:
         raise ValueError(
             f"TEST.POLICIES {cfg.TEST.POLICIES}: nothing to test without an assigner "
-            f"({job.path(files.ASSIGNER)})"
+            f"({job.path(files.ASSIGNER)}) or, for the cascade, a list to calibrate it on"
         )
     return policies
 
@@ -178,7 +178,10 @@ def _results(
 
 
 def _curves(table: Table, model: AnyModel, costs: dict[str, Any]) -> dict[str, list[dict[str, float]]]:
-    """What each threshold would have given on these videos; the thresholds in use were chosen elsewhere."""
+    """What each threshold would have given on these videos; the thresholds in use were chosen elsewhere.
+
+    Those of a DVT are fractions of the videos that reach each exit, not confidences.
+    """
     gmacs = gmacs_of(costs)
     curves = {"cascade": points_of_cascade(model, table.readings, gmacs)}
     if table.assigned.shape[1]:

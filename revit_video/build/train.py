@@ -56,6 +56,8 @@ def train(job: Job, videos: LabeledVideoPaths | None = None) -> None:
         build.check_resumable(training.optimizer, cfg.RNG_SEED, state)
         training.load_state_dict(state)
     _check_agreement(training)
+    if training.epoch < training.epochs:
+        job.forget_results()
     job.record_config()
     validated = _validated(job, training, state)
     if validated and training.epoch >= training.epochs:

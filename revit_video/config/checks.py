@@ -381,6 +381,22 @@ def check_token_labels(cfg: CfgNode) -> Iterator[Mistake]:
         yield Mistake(("DATA.TOKEN_LABELS", "MIXUP.ALPHA", "MIXUP.CUTMIX_ALPHA"), words)
 
 
+def check_budget(cfg: CfgNode) -> Iterator[Mistake]:
+    adaptive = cfg.ADAPTIVE
+    if adaptive.BUDGET == 0:
+        return
+    fixed = {
+        "ADAPTIVE.THRESHOLD": adaptive.THRESHOLD,
+        "ADAPTIVE.CASCADE_THRESHOLD": adaptive.CASCADE_THRESHOLD,
+    }
+    for key, threshold in fixed.items():
+        if threshold > 0:
+            yield Mistake(("ADAPTIVE.BUDGET", key), f"chooses thresholds, but {key} gives one; one must be 0")
+    if adaptive.POLICY == "argmax":
+        words = "chooses a threshold, which the policy argmax does not have; take cumulative"
+        yield Mistake(("ADAPTIVE.BUDGET", "ADAPTIVE.POLICY"), words)
+
+
 def check_dvt(cfg: CfgNode) -> Iterator[Mistake]:
     if not cfg.DVT.ENABLE:
         return
@@ -423,5 +439,6 @@ COMBINATIONS = (
     check_solver,
     check_token_labels,
     check_dvt,
+    check_budget,
     check_folds,
 )

@@ -83,7 +83,7 @@ _C.AUG.REPEATS = 1  # how often a clip comes in an epoch, which shows 1 / REPEAT
 #   repeated augmentation); >= 1
 _C.AUG.RE_PROB = 0.0  # probability that a box of a training clip is erased; 0..1
 
-_C.MIXUP = CfgNode()  # of the training clips of a rank's batch; off where both alphas are 0
+_C.MIXUP = CfgNode()  # of the training clips of a rank's batch; off where all alphas are 0
 _C.MIXUP.ALPHA = 0.0  # of the shares in mixup; 0 = no mixup
 _C.MIXUP.CUTMIX_ALPHA = 0.0  # of the shares in CutMix; 0 = no CutMix
 _C.MIXUP.PROB = 1.0  # probability that a batch is mixed; 0..1
@@ -173,10 +173,8 @@ _C.ADAPTIVE.THRESHOLD = 0.0  # that probability, 0..1; 0 = choose it on the vali
 _C.ADAPTIVE.CASCADE_THRESHOLD = 0.0  # the cascade's confidence, 0..1; 0 = likewise; DVT has its own
 _C.ADAPTIVE.MAX_DROP = 0.5  # points of top-1 under the longest length that a chosen threshold may cost; >= 0
 _C.ADAPTIVE.SAFETY = 1.0  # standard errors of the drop that must fit under MAX_DROP as well; >= 0
-_C.ADAPTIVE.BUDGET = (
-    0.0  # GMACs a view, as a share of the longest length's, that a chosen threshold may spend;
-)
-#   given, the most accurate such threshold is chosen, whatever it drops; 0..1, 0 = off
+_C.ADAPTIVE.BUDGET = 0.0  # share of the longest length's GMACs that a chosen threshold may spend; given, the
+#   most accurate such threshold is chosen, whatever it drops; 0..1, 0 = off
 _C.ADAPTIVE.DECISION = "video"  # one length for all views of a video | one for each: video | view
 
 # ---- Optimisation ----------------------------------------------------------------------------------------

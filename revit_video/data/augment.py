@@ -13,9 +13,8 @@ from timm.data import Mixup
 from timm.data.auto_augment import posterize, rand_augment_transform
 from torch import Tensor
 
-from revit_video.data.targets import Box
 from revit_video.data.transforms import draw_box
-from revit_video.length import TokenLength
+from revit_video.length import Box, TokenLength
 
 ERASED_AREA = (0.02, 1 / 3)  # of the frame
 ERASED_STRETCH = 1 / 0.3
@@ -123,7 +122,8 @@ class MixToken:
     drawn anywhere, less what sticks out.
 
     Modifications (of LV-ViT's public code, which draws on the grid of its one token length): the box is
-    rounded to the grid of the shortest of several, so that teacher and students see the same mix.
+    rounded to the grid of the shortest of several, so that teacher and students see the same mix: exactly
+    where the grids nest, as 7 x 7 and 14 x 14 do, nearly where not.
 
     Args:
         alpha: α.

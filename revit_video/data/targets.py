@@ -9,10 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from revit_video.data.token_labels import TokenLabels
-from revit_video.length import TokenLength
-
-Box = tuple[float, float, float, float]
-"""Top, left, bottom and right of a part of the frame, as fractions of its sides."""
+from revit_video.length import Box, TokenLength, cells_of
 
 
 @dataclass(frozen=True)
@@ -56,12 +53,15 @@ class Targets:
         token_labels = self.token_labels and self.token_labels.map(lambda tensor: tensor.to(device))
         return replace(self, labels=self.labels.to(device), token_labels=token_labels)
 
-    def of_clips(self, num_classes: int) -> Tensor:
-        """Class indices `(B,)`, or shares `(B, classes)`; clips are mixed by the part that the box takes."""
+    def of_clips(self, length: TokenLength, num_classes: int) -> Tensor:
+        """Class indices `(B,)`, or shares `(B, classes)`; clips are mixed by the tokens that the box takes.
+
+        These are not the same part of every grid: of 10 x 10, no whole cells are what those of 7 x 7 are.
+        """
         if self.box is None:
             return self.labels
-        top, left, bottom, right = self.box
-        taken = (bottom - top) * (right - left)
+        top, left, bottom, right = cells_of(self.box, length)
+        taken = (bottom - top) * (right - left) / length.count
         shares = self._shares(num_classes)
         return (1 - taken) * shares + taken * shares.flip(0)
 

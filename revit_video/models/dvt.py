@@ -41,7 +41,10 @@ class State(NamedTuple):
     @classmethod
     def joined(cls, parts: Iterable[State]) -> State:
         """The state of all parts' clips."""
-        columns = zip(*parts, strict=True)
+        first, *others = parts
+        if not others:
+            return first
+        columns = zip(first, *others, strict=True)
         return cls(*(None if column[0] is None else torch.cat(column) for column in columns))
 
 
@@ -226,13 +229,14 @@ class FeatureReuse(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(dim, eps=eps)
         self.mlp = Mlp(dim, hidden, out_dim=out)
-        self.before, self.after, self.dim = before, after, out
+        self.spread = Spread(before, after)
+        self.dim = out
 
     def forward(self, features: Tensor) -> Tensor:
         """`(B, T, N, C)` -> `(B, T, N', dim)`."""
         batch, frames = features.shape[:2]
         channels = self.mlp(self.norm(features)).flatten(0, 1).transpose(1, 2)  # (B T, dim, N)
-        return resized(channels, self.before, self.after).transpose(1, 2).unflatten(0, (batch, frames))
+        return self.spread(channels).transpose(1, 2).unflatten(0, (batch, frames))
 
 
 class RelationReuse(nn.Module):
@@ -245,25 +249,42 @@ class RelationReuse(nn.Module):
         super().__init__()
         self.fc1 = nn.Conv2d(count, 3 * count, 1)
         self.fc2 = nn.Conv2d(3 * count, count, 1)
-        self.before, self.after = before, after
+        self.spread = Spread(before, after)
 
     def forward(self, relations: Tensor) -> Tensor:
         """`(F, count, 1 + N, 1 + N)` -> `(F, count, 1 + N', 1 + N')`."""
         relations = self.fc2(F.gelu(self.fc1(relations)))
-        by_keys = self._spread(relations)
-        return self._spread(by_keys.transpose(2, 3)).transpose(2, 3)
+        by_keys = self._along_keys(relations)
+        return self._along_keys(by_keys.transpose(2, 3)).transpose(2, 3)
 
-    def _spread(self, relations: Tensor) -> Tensor:
-        """Up-samples along the last axis; the class token's entry stays what it is."""
-        cls, places = relations.split([1, self.before.count], dim=3)
-        places = resized(places.flatten(0, 1), self.before, self.after).unflatten(0, relations.shape[:2])
-        return torch.cat([cls, places], dim=3)
+    def _along_keys(self, relations: Tensor) -> Tensor:
+        """The class token's entry stays what it is."""
+        return torch.cat([relations[..., :1], self.spread(relations[..., 1:])], dim=3)
 
 
-def resized(values: Tensor, before: TokenLength, after: TokenLength) -> Tensor:
-    """Values `(F, C, N)` at the places of one grid, interpolated bilinearly to those of another."""
-    grid = values.unflatten(2, (before.h, before.w))
-    return F.interpolate(grid, size=(after.h, after.w), mode="bilinear").flatten(2)
+class Spread(nn.Module):
+    """Bilinear interpolation from the places of one grid to those of another.
+
+    As products with small matrices: `interpolate` has a GPU thread for each place alone, which goes through
+    all channels, of which there are thousands here, and adds up gradients in any order.
+    """
+
+    def __init__(self, before: TokenLength, after: TokenLength) -> None:
+        super().__init__()
+        self.before = before
+        self.register_buffer("down", _interpolation(before.h, after.h), persistent=False)
+        self.register_buffer("across", _interpolation(before.w, after.w), persistent=False)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """`(..., N)` -> `(..., N')`."""
+        grid = values.unflatten(-1, (self.before.h, self.before.w))
+        down, across = (self.get_buffer(name).to(values.dtype) for name in ("down", "across"))
+        return ((grid @ across).transpose(-2, -1) @ down).transpose(-2, -1).flatten(-2)
+
+
+def _interpolation(size: int, target: int) -> Tensor:
+    """What interpolates `size` values in a row linearly to `target`, `(size, target)`."""
+    return F.interpolate(torch.eye(size)[None], size=target, mode="linear")[0]
 
 
 class ReusingBlock(JointBlock):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from revit_video.length import TokenLength, find, token_lengths
+from revit_video.length import Box, TokenLength, cells_of, find, token_lengths
 from revit_video.models.blocks import BLOCKS, DividedBlock, JointBlock
 from revit_video.models.embed import (
     PATCH_EMBEDS,
@@ -25,17 +25,13 @@ from revit_video.models.layers import Attention
 from revit_video.models.linear import Linear
 from revit_video.models.norm import NORM_EPS, LengthNorm
 
-# A part of the frame: top, left, bottom and right, in fractions of its sides.
-Box = tuple[float, float, float, float]
 
-
-def inside(box: Box, length: TokenLength) -> Tensor:
+def inside(box: Box, length: TokenLength, device: torch.device | None = None) -> Tensor:
     """Which tokens of the grid lie in `box`, whose sides are rounded to whole cells; booleans `(N, 1)`."""
-    sides = zip(box, (length.h, length.w) * 2, strict=True)
-    top, left, bottom, right = (math.floor(side * cells + 0.5) for side, cells in sides)
-    grid = torch.zeros(length.h, length.w, dtype=torch.bool)
-    grid[top:bottom, left:right] = True
-    return grid.view(-1, 1)
+    top, left, bottom, right = cells_of(box, length)
+    rows, columns = torch.arange(length.h, device=device), torch.arange(length.w, device=device)
+    down, across = (rows >= top) & (rows < bottom), (columns >= left) & (columns < right)
+    return (down[:, None] & across).view(-1, 1)
 
 
 class Output(NamedTuple):
@@ -187,7 +183,7 @@ class ReViT(nn.Module):
         """
         i = find(self.lengths, length)
         self._check(clips)
-        mixed = None if mix is None else inside(mix, self.lengths[i]).to(clips.device)
+        mixed = None if mix is None else inside(mix, self.lengths[i], clips.device)
         if self._graphs is None:
             return self._read(clips, i, mixed)
         if not torch.is_grad_enabled():

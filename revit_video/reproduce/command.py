@@ -94,22 +94,26 @@ def _study(what: str, paths: Sequence[str], seeds: Sequence[int]) -> Study:
 
 def how_made(runs: Sequence[Runs], needed: Sequence[Sequence[str]], command: str) -> list[str]:
     """Command, data, seeds, epochs and time, a line each."""
-    cfg, seeds = runs[0].cfg, runs[0].seeds
+    seeds = runs[0].seeds
     lines = [f"command: `{command}`"]
     if any(needed):
-        results = runs[0].results(needed[0][0])[0]
+        lines += dict.fromkeys(_data_line(each, names[0]) for each, names in zip(runs, needed, strict=True))
         lines += [
-            f"data: {results['dataset']} (`{cfg.DATA.PATH_TO_DATA_DIR}`), "
-            f"{results['videos']:,} test videos of list {results['split']}",
             f"seeds: {len(seeds)} ({', '.join(map(str, seeds))}); ± is one standard deviation over them"
             if len(seeds) > 1
             else f"seeds: 1 ({seeds[0]}), so no deviation is known and a verdict rests on one run",
-            f"training epochs: {cfg.SOLVER.MAX_EPOCH}",
             _time_line(
                 [time for each, names in zip(runs, needed, strict=True) for time in each.seconds(names)]
             ),
         ]
     return lines
+
+
+def _data_line(runs: Runs, row: str) -> str:
+    cfg, results = runs.cfg, runs.results(row)[0]
+    tested = f"{results['videos']:,} test videos of list {results['split']}"
+    data = f"{results['dataset']} (`{cfg.DATA.PATH_TO_DATA_DIR}`)"
+    return f"data: {data}, {tested}; training epochs: {cfg.SOLVER.MAX_EPOCH}"
 
 
 def _time_line(times: Sequence[Seconds]) -> str:

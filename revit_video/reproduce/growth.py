@@ -24,6 +24,7 @@ from revit_video.build.train import training_step
 from revit_video.config import load_cfg
 from revit_video.reproduce.measure import Claim, Measure
 from revit_video.reproduce.page import Page, markdown_table
+from revit_video.reproduce.rows import AS_DVT
 from revit_video.reproduce.runs import Runs
 from revit_video.reproduce.tables import needs_lengths
 from revit_video.runtime.distributed import Ranks, init
@@ -44,15 +45,16 @@ def fig7(sources: Sequence[Runs]) -> Page:
     lengths = [str(length) for length in runs.lengths]
 
     def training(cascade: bool, some: Sequence[str]) -> Training:
-        keys = ["REVIT.TOKEN_LENGTHS", list(some), "DVT.ENABLE", cascade, "TRAIN.METHOD", "revit_b"]
+        keys = ["REVIT.TOKEN_LENGTHS", list(some), "TRAIN.METHOD", "revit_b", "MODEL.COMPILE", False]
         keys += ["REVIT.DISTILL.MIN_TEACHER_TOP1", 0.0]  # random clips teach nothing to wait for
+        keys += AS_DVT if cascade else ()
         return _training(load_cfg(runs.path, [*runs.options, *keys]), ranks)
 
     grown = measured_growth(
         lengths, lambda some: training(False, some), lambda some: training(True, some), ROUNDS, ranks.device
     )
     where = "GPU" if ranks.device.type == "cuda" else _cpu()
-    return growth_page(grown, lengths, runs.cfg.TRAIN.BATCH_SIZE, where)
+    return growth_page(grown, lengths, _share(runs.cfg), where)
 
 
 def _cpu() -> str:
@@ -64,7 +66,12 @@ def _training(cfg: CfgNode, ranks: Ranks) -> Training:
     cfg = resolved(cfg)
     model = build_model(cfg).to(ranks.device)
     step = training_step(cfg, ranks, model)
-    return Training(model, step, ranks, cfg.TRAIN.BATCH_SIZE, build_optimizer(cfg, model))
+    return Training(model, step, ranks, _share(cfg), build_optimizer(cfg, model))
+
+
+def _share(cfg: CfgNode) -> int:
+    """Clips that one rank reads at a time."""
+    return max(1, cfg.TRAIN.BATCH_SIZE // cfg.NUM_GPUS // cfg.TRAIN.ACCUMULATE)
 
 
 def growth_page(grown: Growth, lengths: Sequence[str], batch: int, where: str) -> Page:

@@ -11,6 +11,20 @@ from revit_video.length import TokenLength, token_lengths
 
 STATIC_ONLY = ("MINE.ENABLE", False, "ASSIGNER.ENABLE", False, "TEST.POLICIES", ["static"])
 PAPERS_TAU = (0.5, 0.9)  # Table 2
+# What a DVT does not have, or needs otherwise than the config of a ReViT may say.
+AS_DVT = (
+    *(
+        "DVT.ENABLE",
+        True,
+        "TRAIN.METHOD",
+        "revit_b",
+        "MODEL.COMPILE",
+        False,
+        "ADAPTIVE.CASCADE_THRESHOLD",
+        0.0,
+    ),
+    *("REVIT.NORM", "per_length", "REVIT.PATCH_EMBED", "per_length", "REVIT.POS_EMBED", "per_length"),
+)
 OWN, NO_DISTILLATION, DVT = "revit", "no_distillation", "dvt"
 
 
@@ -29,7 +43,11 @@ def rows_of(cfg: CfgNode) -> dict[str, Row]:
     rows = [
         Row(OWN, "ReViT, the config as it is"),
         *(
-            Row(single(length), f"{length} alone", ("REVIT.TOKEN_LENGTHS", [str(length)], *STATIC_ONLY))
+            Row(
+                single(length),
+                f"{length} alone",
+                ("REVIT.TOKEN_LENGTHS", [str(length)], "TRAIN.METHOD", "revit_b", *STATIC_ONLY),
+            )
             for length in lengths
         ),
         _ablation(NO_DISTILLATION, "ReViT, no self-distillation", "REVIT.DISTILL.ENABLE", False),
@@ -46,7 +64,7 @@ def rows_of(cfg: CfgNode) -> dict[str, Row]:
         Row(
             DVT,
             "DVT",
-            ("DVT.ENABLE", True, *STATIC_ONLY[:4], "TEST.POLICIES", ["static", "cascade"]),
+            (*AS_DVT, *STATIC_ONLY[:4], "TEST.POLICIES", ["static", "cascade"]),
         ),
     ]
     return {row.name: row for row in rows}

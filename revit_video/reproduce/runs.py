@@ -75,7 +75,7 @@ class Runs:
 
     def row_cfg(self, name: str, seed: int, *changes: Any) -> CfgNode:
         """Config of one run."""
-        own = ["RNG_SEED", seed, "OUTPUT_DIR", self.folder(name, seed)]
+        own = ["RNG_SEED", seed, "OUTPUT_DIR", self.folder(name, seed), "TEST.CHECKPOINT_FILE_PATH", ""]
         return load_cfg(self.path, [*self.options, *self.rows[name].overrides, *own, *changes])
 
     def results(self, name: str) -> list[dict[str, Any]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from revit_video.data.targets import Targets
 from revit_video.models.dvt import DVT
 from revit_video.train.losses import label_loss
 from revit_video.train.steps import top1
@@ -24,8 +23,7 @@ class CascadeStep:
     def __init__(self, model: DVT, smoothing: float = 0.0, autocast: torch.dtype | None = None) -> None:
         self.model, self.smoothing, self.autocast = model, smoothing, autocast
 
-    def __call__(self, inputs: Tensor, labels: Tensor | Targets) -> dict[str, Tensor]:
-        labels = Targets.of(labels).of_clips(self.model.num_classes)
+    def __call__(self, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
         with torch.autocast(inputs.device.type, self.autocast, enabled=self.autocast is not None):
             longest_first = list(self.model.stages(inputs))[::-1]
         losses = [label_loss(output, labels, self.smoothing) for output in longest_first]

@@ -80,7 +80,7 @@ class MixedLengthStep:
         self, length: TokenLength, output: Output, targets: Targets, teacher: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Adds the gradients of what was read at `length`, learning from `teacher`'s logits if given."""
-        labels = targets.of_clips(self.model.num_classes)
+        labels = targets.of_clips(length, self.model.num_classes)
         if teacher is None:
             loss = label_loss(output, labels, self.smoothing)
         else:

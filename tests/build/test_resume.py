@@ -148,6 +148,15 @@ def test_without_auto_resume_it_starts_again(videos: Path, tmp_path: Path) -> No
         assert [line["step"] for line in stats_of(tmp_path)] == [6]
 
 
+def test_results_do_not_outlive_the_weights_they_are_of(videos: Path, own_run: Path) -> None:
+    run_toy(videos, own_run, stages=["train"])
+    assert (own_run / "results.json").exists(), "nothing was left to train"
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(loop, "reduce_gradients", interrupting(loop.reduce_gradients, 1))
+        run_toy(videos, own_run, "SOLVER.MAX_EPOCH", 2, stages=["train"])
+    assert not (own_run / "results.json").exists() and not (own_run / "predictions.csv").exists()
+
+
 def test_a_damaged_last_checkpoint_is_passed_over(videos: Path, tmp_path: Path, straight: Path) -> None:
     run_toy(videos, tmp_path, *RECIPE, "SOLVER.MAX_EPOCH", EPOCHS, stages=["train"])
     for epoch in range(3, EPOCHS + 1):
@@ -183,14 +192,17 @@ def training(videos: Path, tmp_path: Path) -> Iterator[Callable[..., subprocess.
 
 
 def test_a_run_killed_again_and_again_goes_on(videos: Path, tmp_path: Path, straight: Path) -> None:
-    """At moments of which many are in the middle of a save, since there is one after every iteration."""
-    moments, kills = random.Random(0), 0
+    """Soon after a save, many a time in the middle of the next, since there is one after each iteration."""
+    moments, kills, last = random.Random(0), 0, tmp_path / "checkpoints" / "last"
     while True:
+        before = last.stat().st_mtime_ns if last.exists() else 0
         process = multiprocessing.get_context("fork").Process(
             target=run_toy, args=(videos, tmp_path, *RECIPE), kwargs={"stages": ["train"]}
         )
         process.start()
-        process.join(moments.uniform(0.15, 0.45))
+        while process.is_alive() and (not last.exists() or last.stat().st_mtime_ns == before):
+            time.sleep(0.002)
+        process.join(moments.uniform(0, 0.1))
         if not process.is_alive():
             break
         process.kill()

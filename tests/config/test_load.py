@@ -154,6 +154,8 @@ def test_wrong_types(key: str, value: object, words: str) -> None:
         ("MIXUP.TOKEN_ALPHA 1", "lvvit_small; MODEL.ARCH is timesformer_base"),
         ("MIXUP.TOKEN_ALPHA 1 DVT.ENABLE True", "MIXUP.TOKEN_ALPHA: DVT's models have no dense head"),
         ("MIXUP.TOKEN_ALPHA 1 MIXUP.ALPHA 0.8", "MIXUP.TOKEN_ALPHA: mixes clips a second time"),
+        ("ADAPTIVE.BUDGET 0.5 ADAPTIVE.THRESHOLD 0.9", "ADAPTIVE.BUDGET: chooses thresholds, but ADAPTIVE.T"),
+        ("ADAPTIVE.BUDGET 0.5 ADAPTIVE.POLICY argmax", "which the policy argmax does not have"),
         ("DATA.TOKEN_LABELS maps", "DATA.TOKEN_LABELS: label maps are of images; DATA.NUM_FRAMES must be 1"),
         ("DATA.TOKEN_LABELS maps DATA.REVERSED_CLASSES [[0,1]]", "images, which have no time to reverse"),
         ("DATA.TOKEN_LABELS maps MIXUP.CUTMIX_ALPHA 1", "pixels that are mixed have no label maps"),

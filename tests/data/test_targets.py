@@ -8,6 +8,7 @@ from revit_video.data.augment import MixToken
 from revit_video.data.targets import Targets
 from revit_video.data.token_labels import TokenLabels
 from revit_video.length import TokenLength
+from revit_video.models.revit import inside
 from tests.label_maps import constant_map
 
 CLASSES = 6
@@ -23,10 +24,20 @@ def token_labels() -> TokenLabels:
 
 def test_clips_are_mixed_by_the_part_that_the_box_takes() -> None:
     expected = 0.75 * F.one_hot(LABELS, CLASSES) + 0.25 * F.one_hot(LABELS.flip(0), CLASSES)
-    torch.testing.assert_close(Targets(LABELS, box=BOX).of_clips(CLASSES), expected)
+    torch.testing.assert_close(Targets(LABELS, box=BOX).of_clips(LENGTH, CLASSES), expected)
     shares = F.one_hot(LABELS, CLASSES).float()
-    torch.testing.assert_close(Targets(shares, box=BOX).of_clips(CLASSES), expected)
-    assert torch.equal(Targets(LABELS).of_clips(CLASSES), LABELS)
+    torch.testing.assert_close(Targets(shares, box=BOX).of_clips(LENGTH, CLASSES), expected)
+    assert torch.equal(Targets(LABELS).of_clips(LENGTH, CLASSES), LABELS)
+
+
+@pytest.mark.parametrize("cells", [14, 10, 7])
+def test_shares_are_those_of_the_tokens_that_the_model_mixes(cells: int) -> None:
+    """A box of 5 x 5 of 7 x 7 cells is one of 8 x 8 of 10 x 10, which is more."""
+    box, length = (1 / 7, 1 / 7, 6 / 7, 6 / 7), TokenLength(cells, cells)
+    taken = inside(box, length).float().mean()
+    shares = Targets(LABELS, box=box).of_clips(length, CLASSES)
+    torch.testing.assert_close(shares[0, LABELS[-1]], taken)
+    assert bool(taken > 0.6) == (cells == 10)
 
 
 def test_tokens_have_their_own_label_whatever_the_box() -> None:
@@ -45,7 +56,7 @@ def test_parts_are_batches_of_their_own(parts: int, maps: TokenLabels | None) ->
     chunks, labels = whole.chunk(parts), LABELS.chunk(parts)
     assert list(map(len, chunks)) == list(map(len, labels)) and len(whole) == 4
     for chunk, own in zip(chunks, labels, strict=True):
-        assert torch.equal(chunk.of_clips(CLASSES), Targets(own, box=BOX).of_clips(CLASSES))
+        assert torch.equal(chunk.of_clips(LENGTH, CLASSES), Targets(own, box=BOX).of_clips(LENGTH, CLASSES))
     of_tokens = torch.cat([chunk.of_tokens(LENGTH, CLASSES) for chunk in chunks])
     torch.testing.assert_close(of_tokens, whole.of_tokens(LENGTH, CLASSES))
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from revit_video.flops import cost_table, matmul_gmacs, params_at, revit_macs
 from revit_video.length import TokenLength
-from revit_video.models.dvt import DVT, RelationReuse, State, resized
+from revit_video.models.dvt import DVT, RelationReuse, Spread, State
 from revit_video.models.inference import for_inference, read, read_all
 from revit_video.models.revit import ReViT
 from tests.tiny import CLASSES, SIZE, random_clips, tiny_dvt
@@ -138,7 +138,12 @@ def test_places_are_interpolated() -> None:
     """Cell centres: of 2 cells in a row to 4, the outer two are at the old centres' outer sides."""
     line = torch.tensor([[[0.0, 1.0]]])
     expected = torch.tensor([[[0.0, 0.25, 0.75, 1.0]]])
-    torch.testing.assert_close(resized(line, TokenLength(1, 2), TokenLength(1, 4)), expected)
+    torch.testing.assert_close(Spread(TokenLength(1, 2), TokenLength(1, 4))(line), expected)
+    grid = torch.randn(2, 3, 4, 3)
+    torch.testing.assert_close(
+        Spread(TokenLength(4, 3), TokenLength(7, 5))(grid.flatten(2)),
+        F.interpolate(grid, size=(7, 5), mode="bilinear").flatten(2),
+    )
 
 
 def test_relations_go_through_an_mlp_and_are_spread_over_keys_and_queries() -> None:
@@ -146,7 +151,7 @@ def test_relations_go_through_an_mlp_and_are_spread_over_keys_and_queries() -> N
     before, after = TokenLength(2, 2), TokenLength(4, 3)
     reuse = RelationReuse(5, before, after).double()
     relations = torch.randn(2, 5, 5, 5, dtype=torch.float64)
-    places = resized(torch.eye(4, dtype=torch.float64)[None], before, after)[0].T  # (12, 4)
+    places = Spread(before, after).double()(torch.eye(4, dtype=torch.float64)).T  # (12, 4)
     spread = torch.block_diag(torch.ones(1, 1, dtype=torch.float64), places)
     weights = [fc.weight.flatten(1) for fc in (reuse.fc1, reuse.fc2)]
     assert [tuple(weight.shape) for weight in weights] == [(15, 5), (5, 15)]
@@ -249,13 +254,15 @@ def test_products_are_those_of_the_models_and_of_what_is_reused(
         if i < 2:
             short, long = model.lengths[i + 1].count, length.count
             specials = frames if kind is IMAGE else 1
+            # Up-sampling a grid, by rows and then by columns.
+            up = model.lengths[i + 1].w * length.w * (model.lengths[i + 1].w + length.w)
             if feature:  # per block: MLP 24 -> 10 -> 6, up-sampling, 6 more channels into the hidden 48
                 mlp = frames * short * (24 * 10 + 10 * 6)
                 wider = 6 * 48 * (frames * long + specials)
-                expected += 2 * (mlp + wider + 4 * 6 * frames * long) / 1e9
+                expected += 2 * (mlp + wider + 6 * frames * up) / 1e9
             if relation:  # 2 layers' 3 heads: MLP 6 -> 18 -> 6, up-sampling of keys, then of queries
                 mlp = frames * (1 + short) ** 2 * 2 * 6 * 18
-                spread = 4 * frames * 6 * ((1 + short) * long + (1 + long) * long)
+                spread = frames * 6 * ((1 + short) + (1 + long)) * up
                 expected += (mlp + spread) / 1e9
     assert revit_macs(model, model.lengths[0]).matmul_gmacs == pytest.approx(expected, rel=1e-6)
 

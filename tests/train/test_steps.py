@@ -122,7 +122,7 @@ def test_tokens_learn_their_labels_at_every_length() -> None:
     """With one box for the teacher and all students."""
     targets = Targets(LABELS, token_labels([2, 0, 3, 1], score=3.0), BOX)
     models = [tiny_revit(lengths=LENGTHS, dense_head=True) for _ in range(2)]
-    clips, mixed = random_clips(4), targets.of_clips(CLASSES)
+    clips, mixed = random_clips(4), targets.of_clips(models[0].lengths[0], CLASSES)
     metrics = MixedLengthStep(models[0], HOW, ALONE, smoothing=0.1, dense_weight=0.7)(clips, targets)
     outputs = [models[1](clips, length, mix=BOX) for length in models[1].lengths]
     teacher = outputs[0].cls.detach()

@@ -1,6 +1,7 @@
 """Makes a table or figure of the paper: runs its rows with each seed, writes Markdown and a PNG.
 
 Runs live in OUTPUT_DIR/<row>/seed<k>; those that are done are kept, others go on where they stopped.
+Speed is measured anew each time (fig5, fig7); fig7 trains nothing and needs no seeds.
 """
 
 import argparse

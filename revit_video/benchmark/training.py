@@ -225,11 +225,16 @@ class Growth(NamedTuple):
         """Median seconds of a step."""
         return median(self.seconds[way][k - 1])
 
+    def to_one(self, way: str, k: int) -> float:
+        """The step's time in those of one length's in the same round, median."""
+        times = self.seconds[way]
+        return median(some / one for some, one in zip(times[k - 1], times[0], strict=True))
+
 
 def measured_growth(
     lengths: Sequence[str],
     revit: Callable[[Sequence[str]], Training],
-    cascade: Callable[[Sequence[str]], Training],
+    cascade: Callable[[Sequence[str]], Training] | None,
     rounds: int,
     device: torch.device,
 ) -> Growth:
@@ -237,12 +242,14 @@ def measured_growth(
 
     Args:
         lengths: longest first.
-        revit, cascade: make the training of a ReViT, and of DVT, with some lengths.
+        revit, cascade: make the training of a ReViT, and of DVT, with some lengths; None: without DVT.
     """
     counts = range(1, len(lengths) + 1)
     mixed = [revit(lengths[:k]) for k in counts]
     single = [mixed[0], *(revit([length]) for length in lengths[1:])]
-    stacked = [mixed[0], *(cascade(lengths[:k]) for k in counts[1:])]  # with one length, a model like any
+    stacked = []
+    if cascade:
+        stacked = [mixed[0], *(cascade(lengths[:k]) for k in counts[1:])]  # with one length, a model like any
     steps = {id(step): step for step in (*mixed, *single, *stacked)}
     actions: dict[str, Callable[[], object]] = {str(name): step for name, step in steps.items()}
     times = interleaved(actions, rounds, device, clock(device))
@@ -253,20 +260,22 @@ def measured_growth(
     each = [seconds(step) for step in single]
     own = [parameters(step.model) for step in single]
     shared = [parameters(step.model) for step in mixed]
+    of_steps: dict[str, list[tuple[float, ...]]] = {
+        SEPARATE: [tuple(map(sum, zip(*each[:k], strict=True))) for k in counts],
+        REVIT_B: [seconds(step) for step in mixed],
+        REVIT_E: [tuple(map(max, zip(*each[:k], strict=True))) for k in counts],
+        CASCADE: [seconds(step) for step in stacked],
+    }
+    params = {
+        SEPARATE: [sum(own[:k]) for k in counts],
+        REVIT_B: shared,
+        REVIT_E: shared,
+        CASCADE: [parameters(step.model) for step in stacked],
+    }
     return Growth(
-        seconds={
-            SEPARATE: [tuple(map(sum, zip(*each[:k], strict=True))) for k in counts],
-            REVIT_B: [seconds(step) for step in mixed],
-            REVIT_E: [tuple(map(max, zip(*each[:k], strict=True))) for k in counts],
-            CASCADE: [seconds(step) for step in stacked],
-        },
-        params={
-            SEPARATE: [sum(own[:k]) for k in counts],
-            REVIT_B: shared,
-            REVIT_E: shared,
-            CASCADE: [parameters(step.model) for step in stacked],
-        },
-        beside_embedding=[_beside_embedding(step.model) for step in mixed],
+        {way: times for way, times in of_steps.items() if times},
+        {way: counted for way, counted in params.items() if counted},
+        [_beside_embedding(step.model) for step in mixed],
     )
 
 
@@ -275,8 +284,7 @@ def _growth_rows(grown: Growth) -> list[Row]:
     for n in range(len(grown.beside_embedding)):
         k = n + 1
         for way in grown.seconds:
-            relative = grown.time(way, k) / grown.time(way, 1)
-            rows.append(Row(f"{k} lengths, {way}: time a step", relative, "x one length"))
+            rows.append(Row(f"{k} lengths, {way}: time a step", grown.to_one(way, k), "x one length"))
         for way in (SEPARATE, REVIT_B, CASCADE):
             rows.append(Row(f"{k} lengths, {way}: parameters", grown.params[way][n] / 1e6, "M"))
         if n:
@@ -292,10 +300,10 @@ def growth_figure(grown: Growth) -> Figure:
     figure = canvas(3.6)
     time_axes, params_axes = figure.subplots(1, 2)
     counts = range(1, len(grown.beside_embedding) + 1)
-    for way, colour in COLOURS.items():
-        times = [grown.time(way, k) for k in counts]
-        for axes, values in ((time_axes, times), (params_axes, grown.params[way])):
-            relative = [value / values[0] for value in values]
+    for way in grown.seconds:
+        colour, params = COLOURS[way], grown.params[way]
+        times = [grown.to_one(way, k) for k in counts]
+        for axes, relative in ((time_axes, times), (params_axes, [each / params[0] for each in params])):
             style = "--" if way == REVIT_E else "-"
             axes.plot(counts, relative, style, marker="o", color=colour, mec="white", ms=8, label=way)
     for axes, title in ((time_axes, "Time a training step"), (params_axes, "Parameters")):

@@ -112,7 +112,9 @@ def _own(path: str, payload: dict[str, Any]) -> Source:
     with torch.random.fork_rng():  # its initial weights are not used, and must not move the seed on
         model = model_from(payload)
     if isinstance(model, DVT):
-        raise CheckpointError(f"{path} is a DVT, of whose models none stands alone: no model starts from it")
+        raise CheckpointError(
+            f"{path} is a DVT, whose models do not stand alone: nothing is made of its weights"
+        )
     notes = ("the assigner that it holds is left out",) if "assigner" in payload else ()
     return revit_source(path, model, data=payload["data"], spec=payload["model"]["spec"], notes=notes)
 

@@ -154,7 +154,7 @@ RULES = {
     "MODEL.MLP_RATIO": at_least(0),
     "MODEL.DROP_RATE": BELOW_ONE,
     "MODEL.DROP_PATH": BELOW_ONE,
-    "MODEL.STEM": one_of("", "patch", "conv", "lvvit"),
+    "MODEL.STEM": Rule(lambda stem: stem in ("", "patch", "conv", "lvvit"), "empty, patch, conv or lvvit"),
     "MODEL.POS_INIT": one_of("normal", "sincos"),
     "MODEL.QK_INIT_GAIN": POSITIVE,
     "TIMESFORMER.ATTENTION_TYPE": one_of("divided_space_time", "joint_space_time", "space_only"),

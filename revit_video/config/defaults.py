@@ -136,7 +136,8 @@ _C.REVIT.DISTILL.MIN_TEACHER_TOP1 = 0.0  # percent; distil once the longest leng
 
 # ---- DVT, the baseline: a cascade of models, one a token length ------------------------------------------
 _C.DVT = CfgNode()
-_C.DVT.ENABLE = False  # such a cascade instead of one resizable model
+_C.DVT.ENABLE = False  # such a cascade instead of one resizable model; it exits early by its confidence, or
+#   where an assigner is trained too (MINE.ENABLE, ASSIGNER.ENABLE), at the length that this picks
 _C.DVT.FEATURE_REUSE = True  # a model's MLPs read the last tokens of the model before it
 _C.DVT.RELATION_REUSE = True  # a model's attention adds to its scores those of the model before it
 

@@ -40,7 +40,10 @@ class TrainOrder(Sampler[tuple[int, int]]):
     ) -> None:
         self._global_batch = batch_size * world_size
         if num_videos < self._global_batch:
-            raise ValueError(f"{num_videos} videos do not fill one batch of {self._global_batch}")
+            raise ValueError(
+                f"the {num_videos} files to train on do not fill one batch of {self._global_batch}; "
+                "lower TRAIN.BATCH_SIZE, or add some"
+            )
         self.num_batches = num_videos // self._global_batch
         self._num_videos = num_videos
         self._batch_size = batch_size

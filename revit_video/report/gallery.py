@@ -12,6 +12,7 @@ import matplotlib.image
 import numpy as np
 import torch
 
+from revit_video.data.images import is_image
 from revit_video.data.video import DecodeError
 from revit_video.data.views import open_file
 from revit_video.report.files import Missing, Run
@@ -36,7 +37,8 @@ def gallery(run: Run) -> str:
         cards = _cards(run, right, CLIPS - len(few)) + few
         name = {len(run.lengths) - 1: "Easy", 0: "Hard"}.get(position, "Medium")
         share = 100 * len(rows) / len(predictions.videos)
-        shown = f'<div class="cards">{"".join(cards)}</div>' if cards else "<p>None that can be read.</p>"
+        kind = "cards images" if is_image(predictions.videos[0]) else "cards"
+        shown = f'<div class="{kind}">{"".join(cards)}</div>' if cards else "<p>None that can be read.</p>"
         colour = length_colours(run.lengths)[position]
         parts.append(
             f'<h3><span class="chip" style="background:{colour}">{run.lengths[position]}</span> {name} '

@@ -34,7 +34,8 @@ tr.chosen td { font-weight: 650; background: #fdf1ed; }
 .card { border: 1px solid #e3e8ed; border-radius: 7px; overflow: hidden; }
 .card.wrong { border-color: #d64545; }
 .card.wrong b { color: #b83232; }
-.frames { display: grid; grid-template-columns: repeat(3, 1fr); gap: 1px; }
+.frames { display: grid; grid-auto-flow: column; grid-auto-columns: 1fr; gap: 1px; }
+.cards.images { grid-template-columns: repeat(6, 1fr); }
 .frames img { display: block; width: 100%; }
 .card figcaption { margin: 0; padding: 6px 10px; font-size: 13px; line-height: 1.35; }
 .card b { display: block; color: #1f2933; font-weight: 600; }

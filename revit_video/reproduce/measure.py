@@ -8,6 +8,7 @@ from statistics import mean, stdev
 from typing import NamedTuple
 
 AGREES, DISAGREES, WITHIN = "agrees", "disagrees", "within one standard deviation"
+EQUAL = "neither: equal"
 
 
 class Measure(NamedTuple):
@@ -63,6 +64,8 @@ class Claim(NamedTuple):
         The deviation is that of the difference of two independent runs.
         """
         difference = self.above.mean - self.below.mean
+        if difference == 0:
+            return EQUAL
         if abs(difference) <= hypot(self.above.deviation, self.below.deviation):
             return WITHIN
         return AGREES if difference > 0 else DISAGREES

@@ -13,6 +13,11 @@ from revit_video.report.style import png
 from revit_video.reproduce.measure import Claim
 from revit_video.runtime.checkpoint import atomic_write_text
 
+VERDICTS = (
+    "A difference of means no larger than its own standard deviation, the root of the sum of both variances, "
+    "is neither agreement nor disagreement. Lines without figures are of rows that the paper does not have."
+)
+
 
 class Page(NamedTuple):
     """What is written of one table or figure.
@@ -58,7 +63,7 @@ def write_page(page: Page, folder: str, name: str, made: Sequence[str]) -> list[
     paths = [os.path.join(folder, f"{name}.{kind}") for kind in ("md", "png")]
     parts = [f"# {page.title}", *page.paragraphs, f"![{page.title}]({name}.png)"]
     if page.claims:
-        parts += ["## The paper's ordering", claims_table(page.claims)]
+        parts += ["## The paper's ordering", claims_table(page.claims), VERDICTS]
     parts += ["## How it was made", "\n".join(f"- {line}" for line in made)]
     atomic_write_text(paths[0], "\n\n".join(parts) + "\n")
     with g_pathmgr.open(paths[1], "wb") as file:

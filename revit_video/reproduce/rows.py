@@ -8,6 +8,7 @@ from typing import Any
 from fvcore.common.config import CfgNode
 
 from revit_video.length import TokenLength, token_lengths
+from revit_video.models.presets import preset
 
 STATIC_ONLY = ("MINE.ENABLE", False, "ASSIGNER.ENABLE", False, "TEST.POLICIES", ["static"])
 PAPERS_TAU = (0.5, 0.9)  # Table 2
@@ -72,6 +73,12 @@ def rows_of(cfg: CfgNode) -> dict[str, Row]:
 
 def _ablation(name: str, title: str, *overrides: Any) -> Row:
     return Row(name, title, (*overrides, *STATIC_ONLY))
+
+
+def can_be_dvt(cfg: CfgNode) -> bool:
+    """Whether the config's model can be DVT's: LV-ViT's, with its dense head, cannot."""
+    joint = cfg.TIMESFORMER.ATTENTION_TYPE == "joint_space_time"
+    return not joint and not preset(cfg.MODEL.ARCH).get("dense_head")
 
 
 def lengths_of(cfg: CfgNode) -> tuple[TokenLength, ...]:

@@ -57,6 +57,8 @@ class Runs:
     ) -> None:
         self.path, self.options, self.seeds, self.command = path, list(options), list(seeds), command
         self.cfg = load_cfg(path, options)
+        if self.cfg.DVT.ENABLE:
+            raise ValueError("DVT.ENABLE: a table has ReViT and DVT in rows of their own; leave it False")
         self.output_dir = os.path.join(self.cfg.OUTPUT_DIR, subfolder)
 
     @cached_property
@@ -91,7 +93,7 @@ class Runs:
         wanted = [self.row_cfg(name, seed) for seed in self.seeds for name in dict.fromkeys(names)]
         todo = [cfg for cfg in wanted if not is_done(cfg)]
         for number, cfg in enumerate(todo, 1):
-            logger.info("%s (%d of %d)", cfg.OUTPUT_DIR, number, len(todo))
+            logger.info("%s (%d of %d)%s", cfg.OUTPUT_DIR, number, len(todo), _why_again(cfg))
             with suppress(FileNotFoundError):  # of another test, which must not pass for this one's
                 os.remove(os.path.join(cfg.OUTPUT_DIR, files.RESULTS))
             with _counted(cfg.OUTPUT_DIR), redirect_stdout(sys.stderr):
@@ -100,6 +102,15 @@ class Runs:
     def seconds(self, names: Iterable[str]) -> list[Seconds]:
         """How long each run of these rows took."""
         return [seconds_of(self.folder(name, seed)) for name in dict.fromkeys(names) for seed in self.seeds]
+
+
+def _why_again(cfg: CfgNode) -> str:
+    """What a run that was done before is tested again for; empty for others."""
+    path = os.path.join(cfg.OUTPUT_DIR, files.CONFIG)
+    if not os.path.isfile(path):
+        return ""
+    changes = [f"{key} {old} -> {new}" for key, (new, old) in differences(cfg, load_cfg(path)).items()]
+    return f": again, with {', '.join(changes)}" if changes else ""
 
 
 def is_done(cfg: CfgNode) -> bool:

@@ -29,7 +29,7 @@ from revit_video.reproduce import paper
 from revit_video.reproduce.drawing import BAR
 from revit_video.reproduce.measure import Claim, Measure
 from revit_video.reproduce.page import Page, markdown_table
-from revit_video.reproduce.rows import DVT, OWN, lengths_of
+from revit_video.reproduce.rows import DVT, OWN, can_be_dvt, lengths_of
 from revit_video.reproduce.runs import Runs
 from revit_video.reproduce.tables import needs_adaptive
 from revit_video.runtime.distributed import init, launch
@@ -57,28 +57,32 @@ Scores = dict[str, list[dict[str, float]]]  # of each series, its points: top1, 
 def needs_fig5(cfg: CfgNode) -> list[str]:
     """Rows of Fig. 5."""
     needs_adaptive(cfg, "fig5")
-    return [OWN, DVT]
+    return [OWN, DVT] if can_be_dvt(cfg) else [OWN]
 
 
 def fig5(sources: Sequence[Runs]) -> Page:
     """Times every policy at several operating points, with the models of each seed."""
     (runs,) = sources
-    cfgs = [
-        (runs.row_cfg(OWN, seed, *ALL_POLICIES), runs.row_cfg(DVT, seed, *STATIC_ALONE))
-        for seed in runs.seeds
-    ]
-    return speed_page([launch(measured, runs.cfg.NUM_GPUS, *pair, runs.command) for pair in cfgs], runs.cfg)
+    with_dvt = DVT in needs_fig5(runs.cfg)
+    scores = []
+    for seed in runs.seeds:
+        own = runs.row_cfg(OWN, seed, *ALL_POLICIES)
+        dvt = runs.row_cfg(DVT, seed, *STATIC_ALONE) if with_dvt else None
+        scores.append(launch(measured, runs.cfg.NUM_GPUS, own, dvt, runs.command))
+    return speed_page(scores, runs.cfg)
 
 
 # ---- Measuring -------------------------------------------------------------------------------------------
 
 
-def measured(cfg: CfgNode, dvt: CfgNode, command: str) -> Scores:
+def measured(cfg: CfgNode, dvt: CfgNode | None, command: str) -> Scores:
     """All policies over the test list, in turn on each batch; speed is relative to the longest length's."""
     ranks = init(cfg.DEVICE)
     setup(ranks.is_main)
-    own_job, dvt_job = (Job(resolved(each, ["test"]), ranks, command) for each in (cfg, dvt))
-    series = _revit_series(own_job) | _dvt_series(dvt_job)
+    own_job = Job(resolved(cfg, ["test"]), ranks, command)
+    series = _revit_series(own_job)
+    if dvt is not None:
+        series |= _dvt_series(Job(resolved(dvt, ["test"]), ranks, command))
     policies = {f"{name} {n}": policy for name, some in series.items() for n, policy in enumerate(some)}
     batches = own_job.test_batches(cfg.TEST.SPLIT)
     with progress(batches, len(batches), f"timing {len(policies)} policies", ranks.is_main) as bar:
@@ -224,7 +228,7 @@ def speed_figure(points: Mapping[str, Sequence[Mapping[str, Measure]]], cfg: Cfg
             axes.plot(xs, ys, ":", **alike)
         else:
             axes.plot(xs, ys, "-", marker=marker, ms=0.5 * size, mec="white", **alike)
-    for name in LOOKS:
+    for name in (name for name in LOOKS if name in points):
         chosen = points[name] if name.endswith("static") else points[name][:1]
         for n, point in enumerate(chosen):
             label = LABELS.get(name, name) if n == 0 else None

@@ -221,7 +221,14 @@ def table2(sources: Sequence[Source]) -> Page:
     if own_tau not in PAPERS_TAU:
         words = f"distillation (τ {own_tau:g}, which the paper has not) helps {shortest}"
         claims.append(Claim(words, "no figures", with_tau[own_tau][-1], without[-1]))
-    return _at_lengths_page("Table 2: self-distillation", lines, lengths, claims)
+    page = _at_lengths_page("Table 2: self-distillation", lines, lengths, claims)
+    if waits := source.cfg.REVIT.DISTILL.MIN_TEACHER_TOP1:
+        page.paragraphs.append(
+            f"Distillation began once the longest length's running training accuracy had passed {waits:g} % "
+            "(REVIT.DISTILL.MIN_TEACHER_TOP1), for which the paper does not wait. Rows of different τ that "
+            "are equal throughout never came so far."
+        )
+    return page
 
 
 # ---- Table 3 ---------------------------------------------------------------------------------------------

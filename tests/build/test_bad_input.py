@@ -111,7 +111,9 @@ def test_a_missing_training_list_is_not_called_a_mining_list(own_videos: Path, t
 
 def test_fewer_videos_than_a_batch(videos: Path, tmp_path: Path) -> None:
     message = refused(tool("train_net", *options(videos, tmp_path, "TRAIN.BATCH_SIZE", 64)))
-    assert message == "error: 24 videos do not fill one batch of 64"
+    assert message.startswith(
+        "error: the 24 files to train on do not fill one batch of 64; lower TRAIN.BATCH"
+    )
 
 
 # ---- Checkpoints and labels ------------------------------------------------------------------------------

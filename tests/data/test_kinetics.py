@@ -237,5 +237,5 @@ def test_epochs_differ_and_can_start_in_the_middle():
     assert {epoch for epoch, _ in second} == {1} and first != [(0, row) for _, row in second]
     order.set_epoch(1, first_batch=3)
     assert list(order) == second[12:] and len(order) == 8
-    with pytest.raises(ValueError, match="3 videos do not fill one batch of 4"):
+    with pytest.raises(ValueError, match="3 files to train on do not fill one batch of 4; lower TRAIN.BATCH"):
         TrainOrder(3, batch_size=4)

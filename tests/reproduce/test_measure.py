@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from revit_video.reproduce.measure import AGREES, DISAGREES, WITHIN, Claim, Measure
+from revit_video.reproduce.measure import AGREES, DISAGREES, EQUAL, WITHIN, Claim, Measure
 
 
 def test_mean_and_deviation_of_a_sample() -> None:
@@ -25,7 +25,7 @@ def test_pairs_are_of_the_same_seed() -> None:
         ((5.0, 6.0), (10.0, 12.0), DISAGREES),
         ((5.0, 7.0), (5.5, 8.0), WITHIN),
         ((10.0,), (9.9,), AGREES),
-        ((10.0,), (10.0,), WITHIN),
+        ((10.0,), (10.0,), EQUAL),
     ],
 )
 def test_verdicts(above: tuple[float, ...], below: tuple[float, ...], verdict: str) -> None:

@@ -329,8 +329,29 @@ class ReusingBlock(JointBlock):
             features: the former model's, `(B, T, N, C)`.
             added: to the scores of each frame's attention, `(B T, heads, 1 + N, 1 + N)`.
             keep_scores: whether the scores are asked for; else they may be None.
-            read_out: compute the special tokens alone; the patch tokens are then the block's input.
+            read_out: compute the special tokens alone; the patch tokens are then what the MLP would read.
         """
+        patches = self.over_time(patches, 0)
+        count = special.shape[-2]
+        tokens = torch.cat([self.to_frames(special, patches.shape[1]), patches], dim=2)
+        x, scores = self.relate(tokens, count if read_out else None, added, keep_scores)
+        special = special + self.from_frames(x[:, :, :count])
+        if read_out:
+            (special,) = self.mix_channels(features, special)
+        else:
+            special, patches = self.mix_channels(features, special, patches + x[:, :, count:])
+        return special, patches, scores
+
+    def over_time(self, patches: Tensor, i: int) -> Tensor:
+        """What patch tokens `(B, T, N, C)` become before the attention over space."""
+        raise NotImplementedError
+
+    def to_frames(self, special: Tensor, frames: int) -> Tensor:
+        """The special tokens for every frame, `(B, T, S, C)`."""
+        raise NotImplementedError
+
+    def from_frames(self, branch: Tensor) -> Tensor:
+        """From `(B, T, S, C)`, what is added to the special tokens."""
         raise NotImplementedError
 
     def relate(
@@ -352,50 +373,29 @@ class ReusingBlock(JointBlock):
 
 
 class ReusingSpaceBlock(ReusingBlock, SpaceBlock):
-    """`SpaceBlock` with reuse."""
+    """`SpaceBlock` with reuse: frames have special tokens of their own, and nothing to do with each other."""
 
-    def reuse(
-        self,
-        special: Tensor,
-        patches: Tensor,
-        features: Tensor | None,
-        added: Tensor | None,
-        keep_scores: bool,
-        read_out: bool,
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        count = special.shape[2]
-        tokens = torch.cat([special, patches], dim=2)
-        x, scores = self.relate(tokens, count if read_out else None, added, keep_scores)
-        special = special + x[:, :, :count]
-        if read_out:
-            (special,) = self.mix_channels(features, special)
-        else:
-            special, patches = self.mix_channels(features, special, patches + x[:, :, count:])
-        return special, patches, scores
+    def over_time(self, patches: Tensor, i: int) -> Tensor:
+        return patches
+
+    def to_frames(self, special: Tensor, frames: int) -> Tensor:
+        return special
+
+    def from_frames(self, branch: Tensor) -> Tensor:
+        return branch
 
 
 class ReusingDividedBlock(ReusingBlock, DividedBlock):
-    """`DividedBlock` with reuse."""
+    """`DividedBlock` with reuse: special tokens are repeated for the frames, and averaged over them."""
 
-    def reuse(
-        self,
-        special: Tensor,
-        patches: Tensor,
-        features: Tensor | None,
-        added: Tensor | None,
-        keep_scores: bool,
-        read_out: bool,
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        patches = self.over_time(patches, 0)
-        count = special.shape[1]
-        tokens = torch.cat([special.unsqueeze(1).expand(-1, patches.shape[1], -1, -1), patches], dim=2)
-        x, scores = self.relate(tokens, count if read_out else None, added, keep_scores)
-        special = special + x[:, :, :count].mean(dim=1)
-        if read_out:
-            (special,) = self.mix_channels(features, special)
-        else:
-            special, patches = self.mix_channels(features, special, patches + x[:, :, count:])
-        return special, patches, scores
+    def over_time(self, patches: Tensor, i: int) -> Tensor:
+        return DividedBlock.over_time(self, patches, i)
+
+    def to_frames(self, special: Tensor, frames: int) -> Tensor:
+        return special.unsqueeze(1).expand(-1, frames, -1, -1)
+
+    def from_frames(self, branch: Tensor) -> Tensor:
+        return branch.mean(dim=1)
 
 
 BLOCKS: dict[str, type[ReusingBlock]] = {

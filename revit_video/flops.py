@@ -198,7 +198,8 @@ def params_at(model: AnyModel, length: TokenLength) -> int:
     for module in model.modules():
         if isinstance(module, LengthNorm | PatchEmbeds | PositionEmbeds) and len(module) > 1:
             total -= sum(_count_params(own) for k, own in enumerate(module) if k != i)
-    if i == 0 and model.dist_token is not None and model.head_dist is not None:
+    has_token = i > 0 or model.token_at_longest
+    if not has_token and model.dist_token is not None and model.head_dist is not None:
         total -= model.dist_token.numel() + _count_params(model.head_dist)
     return total
 

@@ -77,6 +77,7 @@ def description(source: Source, opts: Sequence[Any]) -> list[Any]:
         "MODEL.MLP_RATIO": spec["mlp_ratio"],
         "TIMESFORMER.ATTENTION_TYPE": spec["attention"],
         "REVIT.TOKEN_LENGTHS": spec["lengths"],
+        "REVIT.DISTILL.TOKEN_AT_LONGEST": source.is_distilled,
     }
     if source.spec is not None:
         data = source.data
@@ -85,6 +86,7 @@ def description(source: Source, opts: Sequence[Any]) -> list[Any]:
             "REVIT.PATCH_EMBED": spec["patch_embed"],
             "REVIT.POS_EMBED": spec["pos_embed"],
             "REVIT.DISTILL.TOKEN": spec["distill_token"],
+            "REVIT.DISTILL.TOKEN_AT_LONGEST": spec["token_at_longest"],
             "MODEL.DROP_RATE": spec["drop_rate"],
             "MODEL.DROP_PATH": spec["drop_path"],
             "DATA.SAMPLING_RATE": data["sampling_rate"],
@@ -114,13 +116,13 @@ def _spec(source: Source, opts: Sequence[Any]) -> dict[str, Any]:
         "num_frames": state["time_embed"].shape[1] if "time_embed" in state else 8,
         "num_classes": source.num_classes,
         "lengths": [str(length), f"{half}x{half}"][: 2 if half < length.h else 1],
-        **({name: preset("lvvit_small")[name] for name in ("num_frames", *PLAIN)} if lvvit else {}),
+        **({n: (PLAIN | preset("lvvit_small"))[n] for n in ("num_frames", *PLAIN)} if lvvit else {}),
     }
 
 
 def _arch(spec: dict[str, Any]) -> str:
     """The preset that has what `spec` says and no key of its own does."""
-    names = [name for name in PLAIN if name != "stem"]
+    names = [name for name in PLAIN if name not in ("stem", "token_at_longest")]
     alike = (arch for arch in PRESETS if all((PLAIN | preset(arch))[n] == (PLAIN | spec)[n] for n in names))
     return next(alike, "timesformer_base")
 

@@ -29,7 +29,7 @@ KINDS: dict[str, type[AnyModel]] = {"revit": ReViT, "dvt": DVT}
 """What a checkpoint calls each model; those that say nothing hold a `ReViT`."""
 
 # Arguments of `ReViT` that say what the token lengths share, or learn from each other: in a DVT, nothing.
-AMONG_LENGTHS = ("norm", "patch_embed", "pos_embed", "distill_token")
+AMONG_LENGTHS = ("norm", "patch_embed", "pos_embed", "distill_token", "token_at_longest")
 
 
 def model_spec(cfg: CfgNode) -> dict[str, Any]:
@@ -55,6 +55,8 @@ def model_spec(cfg: CfgNode) -> dict[str, Any]:
         "drop_rate": cfg.MODEL.DROP_RATE,
         "drop_path": cfg.MODEL.DROP_PATH,
     }
+    if spec["distill_token"] and cfg.REVIT.DISTILL.TOKEN_AT_LONGEST:
+        spec["token_at_longest"] = True
     if cfg.MODEL.STEM:
         spec["stem"] = cfg.MODEL.STEM
     if spec.get("stem") == "patch":

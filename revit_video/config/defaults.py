@@ -132,6 +132,7 @@ _C.REVIT.DISTILL.TAU = 0.9  # temperature; > 0
 _C.REVIT.DISTILL.LAMBDA = 0.5  # weight of the distillation loss, the labels' is 1 - LAMBDA; 0..1
 _C.REVIT.DISTILL.HARD = False  # the teacher's arg-max as a label, instead of its distribution
 _C.REVIT.DISTILL.TOKEN = True  # a distillation token and head for the shorter lengths
+_C.REVIT.DISTILL.TOKEN_AT_LONGEST = False  # for the longest one too, to start from a distilled DeiT
 _C.REVIT.DISTILL.MIN_TEACHER_TOP1 = 0.0  # percent; distil once the longest length's training top-1 passed it
 
 # ---- DVT, the baseline: a cascade of models, one a token length ------------------------------------------

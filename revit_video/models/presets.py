@@ -35,9 +35,15 @@ PRESETS: dict[str, dict[str, Any]] = {
     "timesformer_tiny": dict(img_size=48, num_frames=4, embed_dim=96, depth=2, num_heads=4, mlp_ratio=4.0),
 }
 
-# What the arguments say of a model that has none of LV-ViT's parts. Presets and checkpoints leave these out.
+# What the arguments say of a model that has no part of LV-ViT or of a distilled DeiT. Presets and checkpoints
+# leave these out.
 PLAIN: dict[str, Any] = dict(
-    stem="patch", qkv_bias=True, residual_scale=1.0, dense_head=False, norm_eps=NORM_EPS
+    stem="patch",
+    qkv_bias=True,
+    residual_scale=1.0,
+    dense_head=False,
+    norm_eps=NORM_EPS,
+    token_at_longest=False,
 )
 
 

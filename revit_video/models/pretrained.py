@@ -71,6 +71,11 @@ class Source:
         return 0 if head is None else len(head)
 
     @property
+    def is_distilled(self) -> bool:
+        """Whether its longest length has a distillation token."""
+        return "dist_token" in self.states[0]
+
+    @property
     def halving(self) -> int:
         """By how much LV-ViT's stem shrinks the frame before it is cut into patches; 1 if it has none."""
         return 2 if LVVIT_STEM in self.states[0] else 1
@@ -103,16 +108,12 @@ def single_length(name: str, state: State, **known: Any) -> Source:
         raise ValueError(
             f"{name} holds no ViT or TimeSformer: it lacks {', '.join(absent)}; it has {patterns(state)}"
         )
-    if "dist_token" in state:
-        raise ValueError(
-            f"{name} is a distilled DeiT: a distillation token takes part in its attention, but here the "
-            "longest length has none; start from the plain one, such as timm's deit_small_patch16_224"
-        )
-    places = state["pos_embed"].numel() // state["cls_token"].shape[-1] - 1
+    special = 1 + ("dist_token" in state)
+    places = state["pos_embed"].numel() // state["cls_token"].shape[-1] - special
     side = math.isqrt(max(places, 0))
     if side == 0 or side**2 != places:
         raise ValueError(
-            f"{name}: pos_embed has {places + 1} places, which are not a class token's and a square grid's"
+            f"{name}: pos_embed has {places + special} places, not those of special tokens and a square grid"
         )
     return Source(name, (TokenLength(side, side),), (state,), **known)
 
@@ -133,7 +134,7 @@ def at_length(model: ReViT, i: int) -> dict[str, Tensor]:
         common, own = _common_name(name)
         if not common.startswith(("patch_embed", "pos_embed")) and own in (None, norm):
             state[common] = value
-    if i == 0:
+    if i == 0 and not model.token_at_longest:
         state = {name: value for name, value in state.items() if "dist" not in name}
     embed = {f"patch_embed.{name}": value for name, value in model.patch_embed.weights(i).items()}
     return state | embed | {"pos_embed": model.pos_embed[i].detach()}
@@ -245,6 +246,11 @@ def _check_sizes(model: ReViT, source: Source) -> None:
     ]
     if differing:
         raise ValueError(f"{source.name} is of another model: {', '.join(differing)}")
+    if source.is_distilled and source.spec is None and not model.token_at_longest:
+        raise ValueError(
+            f"{source.name} is a distilled DeiT, whose distillation token takes part in its attention: give "
+            "the longest length one too (REVIT.DISTILL.TOKEN_AT_LONGEST True), or start from the plain DeiT"
+        )
 
 
 def sizes_of(model: ReViT) -> dict[str, Any]:

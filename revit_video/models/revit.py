@@ -74,6 +74,8 @@ class ReViT(nn.Module):
             `resized`, one for all lengths as in FlexiViT.
         stem: from pixels to tokens. `patch`: one convolution, its kernel as large as the patch. `conv`:
             several of 3x3 with batch norms (paper section 4). `lvvit`: LV-ViT's.
+        token_at_longest: the longest length has the distillation token and head as well, as in a distilled
+            DeiT; they then learn from the labels there.
         pos_init: how position embeddings start. `normal`: as small noise, like TimeSformer's. `sincos`: as
             waves over place and over time, which a model trained from scratch on little data needs in
             order to tell directions of motion apart.
@@ -108,6 +110,7 @@ class ReViT(nn.Module):
         pos_embed: str = "per_length",
         stem: str = "patch",
         distill_token: bool = True,
+        token_at_longest: bool = False,
         drop_rate: float = 0.0,
         drop_path: float = 0.0,
         pos_init: str = "normal",
@@ -140,8 +143,9 @@ class ReViT(nn.Module):
         self.attention, self.act_checkpoint = attention, act_checkpoint
         self._graphs: Callable[[Tensor, int, Tensor | None], Output] | None = None
 
-        distils = distill_token and len(self.lengths) > 1
-        num_special = [1] + [1 + distils] * (len(self.lengths) - 1)
+        distils = distill_token and (len(self.lengths) > 1 or token_at_longest)
+        self.token_at_longest = distils and token_at_longest
+        num_special = [1 + self.token_at_longest] + [1 + distils] * (len(self.lengths) - 1)
         self.patch_embed: PatchEmbeds | OnePatchEmbed
         if patch_embed == "per_length":
             self.patch_embed = PatchEmbeds(self.lengths, img_size, embed_dim, stem)
@@ -292,7 +296,7 @@ class ReViT(nn.Module):
         return {name for name, _ in self.named_parameters() if name.startswith(undecayed)}
 
     def _special_tokens(self, i: int) -> Tensor:
-        if i == 0 or self.dist_token is None:
+        if self.dist_token is None or (i == 0 and not self.token_at_longest):
             return self.cls_token
         return torch.cat([self.cls_token, self.dist_token], dim=1)
 

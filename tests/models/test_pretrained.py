@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from revit_video.flops import params_at
 from revit_video.length import TokenLength
 from revit_video.models.presets import preset
 from revit_video.models.pretrained import (
@@ -126,11 +127,20 @@ def test_deit_small_gives_timms_logits() -> None:
         close(model(image.unsqueeze(2), 14).logits, peer(image))
 
 
-def test_a_distilled_deit_is_refused() -> None:
-    with torch.device("meta"):
-        peer = timm.create_model("deit_small_distilled_patch16_224")
-    with pytest.raises(ValueError, match="deit is a distilled DeiT: .* start from the plain one"):
-        single_length("deit", peer.state_dict())
+@torch.no_grad()
+def test_a_distilled_deit_gives_its_logits_where_the_longest_length_has_its_token() -> None:
+    peer = randomised(timm.create_model("deit_small_distilled_patch16_224", num_classes=10))
+    source = single_length("deit", peer.state_dict())
+    image = torch.randn(1, 3, 224, 224)
+    sizes = preset("deit_small") | {"num_classes": 10, "attention": "space_only"}
+    for lengths in ([14], [14, 7]):
+        model = ReViT(lengths=lengths, token_at_longest=True, **sizes).eval()
+        report = initialise(model, source)
+        close(model(image.unsqueeze(2), 14).logits, peer(image))
+        assert "initialised" not in str(report), "the shorter lengths have its token as well"
+        assert params_at(model, model.lengths[0]) == sum(each.numel() for each in peer.parameters())
+    with pytest.raises(ValueError, match="deit is a distilled DeiT, .*REVIT.DISTILL.TOKEN_AT_LONGEST True"):
+        initialise(ReViT(lengths=[14, 7], **sizes), source)
 
 
 @pytest.mark.parametrize(
@@ -237,7 +247,7 @@ def test_a_head_for_other_classes_stays_as_the_model_had_it(theirs: int) -> None
         (dict(global_pool="avg"), "vit lacks norm.weight, norm.bias and has fc_norm.weight, fc_norm.bias"),
         (dict(qkv_bias=False), "lacks blocks.*.attn.qkv.bias (2), blocks.*.temporal_attn.qkv.bias (2)"),
         (dict(class_token=False, global_pool="avg"), "vit holds no ViT or TimeSformer: it lacks cls_token"),
-        (dict(no_embed_class=True), "pos_embed has 64 places, which are not a class token's and a square"),
+        (dict(no_embed_class=True), "pos_embed has 64 places, not those of special tokens and a sq"),
         (dict(depth=3, embed_dim=48), "another model: embed_dim 48 (here: 24), depth 3 (here: 2)"),
         (dict(mlp_ratio=4), "vit is of another model: mlp_ratio 4.0 (here: 2.0)"),
         (dict(in_chans=1), "patch_embed.proj.weight is 24 x 1 x 4 x 4, which does not fit patch_embed.0"),

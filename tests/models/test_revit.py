@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from revit_video.flops import params_at
 from revit_video.models.blocks import JointBlock
 from revit_video.models.layers import Attention
 from revit_video.models.norm import LengthNorm
@@ -89,6 +90,17 @@ def reference(model: ReViT, clip: Tensor, i: int) -> Output:
         special = special.mean(dim=0)
     special = normed(model.norm, special, i)
     return Output(model.head(special[0]), model.head_dist(special[1]) if len(special) == 2 else None)
+
+
+def test_the_longest_length_may_have_the_token_too() -> None:
+    model = tiny_revit(token_at_longest=True).eval()
+    outputs = [model(random_clips(2), length) for length in model.lengths]
+    assert all(output.dist is not None for output in outputs)
+    assert [embed.shape[1] for embed in model.pos_embed] == [2 + 64, 2 + 16]
+    assert params_at(model, model.lengths[0]) - params_at(tiny_revit(), model.lengths[0]) == (
+        24 + 24 * CLASSES + CLASSES + 24  # token, head, the token's own position
+    )
+    assert not tiny_revit(token_at_longest=True, distill_token=False).token_at_longest
 
 
 @pytest.mark.parametrize("distill_token", [True, False])

@@ -152,16 +152,7 @@ def along(points: Sequence[Point], count: int) -> list[Point]:
 def speed_page(measured: Sequence[Scores], cfg: CfgNode) -> Page:
     """The points as a table and a picture; each is the mean over the seeds."""
     lengths = [str(length) for length in lengths_of(cfg)]
-    points = {
-        name: [
-            {
-                key: Measure.of(scores[name][n][key] for scores in measured)
-                for key in ("top1", "gmacs", "speed")
-            }
-            for n in range(len(some))
-        ]
-        for name, some in measured[0].items()
-    }
+    points = {name: _points([scores[name] for scores in measured]) for name in measured[0]}
     longest, chosen, random = points["static"][0], points["adaptive"][0], points["random"][0]
     rows = []
     for name, some in points.items():
@@ -200,6 +191,15 @@ def speed_page(measured: Sequence[Scores], cfg: CfgNode) -> Page:
     )
 
 
+def _points(seeds: Sequence[Sequence[dict[str, float]]]) -> list[dict[str, Measure]]:
+    """The points of a series over the seeds; of those with the same answers and cost, the first."""
+    points: dict[tuple[Measure, Measure], dict[str, Measure]] = {}
+    for each in zip(*seeds, strict=True):
+        point = {key: Measure.of(score[key] for score in each) for key in ("top1", "gmacs", "speed")}
+        points.setdefault((point["top1"], point["gmacs"]), point)
+    return list(points.values())
+
+
 def _of_seeds(count: int) -> str:
     return f"means over the {count} seeds" if count > 1 else "one seed's"
 
@@ -221,7 +221,7 @@ def speed_figure(points: Mapping[str, Sequence[Mapping[str, Measure]]], cfg: Cfg
     lengths = lengths_of(cfg)
     for name, some in points.items():
         colour, marker, size = LOOKS.get(name, (INK, "", 0))
-        curve = sorted(some, key=lambda point: point["gmacs"].mean)
+        curve = sorted(some, key=lambda point: point["speed"].mean)
         alike: Any = {"color": colour, "lw": 1.2, "zorder": 2}
         xs, ys = ([point[key].mean for point in curve] for key in ("speed", "top1"))
         if name.endswith("static"):
@@ -246,6 +246,7 @@ def speed_figure(points: Mapping[str, Sequence[Mapping[str, Measure]]], cfg: Cfg
         ylabel="test top-1, %",
     )
     axes.margins(x=0.08, y=0.1)
+    axes.set_xlim(left=0)
     figure.legend(loc="outside lower center", ncols=4)
     return figure
 

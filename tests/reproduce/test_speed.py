@@ -34,7 +34,9 @@ def test_points_are_those_of_the_runs(own_run: Path, videos: Path, tmp_path: Pat
     assert scores["static"][0]["speed"] == 1
 
     page = speed_page([scores, scores], own)
-    assert "| always 4x4 " in page.paragraphs[1] and "| DVT, early exit, point 5 " in page.paragraphs[1]
+    assert "| always 4x4 " in page.paragraphs[1] and "| DVT, early exit, calibrated " in page.paragraphs[1]
+    distinct = {(point["top1"], point["gmacs"]) for point in scores["DVT"]}
+    assert page.paragraphs[1].count("| DVT, early exit, ") == len(distinct)
 
 
 def test_points_are_spread_evenly_in_cost() -> None:

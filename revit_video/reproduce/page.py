@@ -15,7 +15,7 @@ from revit_video.runtime.checkpoint import atomic_write_text
 
 VERDICTS = (
     "A difference of means no larger than its own standard deviation, the root of the sum of both variances, "
-    "is neither agreement nor disagreement. Lines without figures are of rows that the paper does not have."
+    "is neither agreement nor disagreement. Where a line has no figures, the paper gives none."
 )
 
 

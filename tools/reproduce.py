@@ -23,10 +23,10 @@ def main() -> None:
     parser.add_argument("--seeds", metavar="SEED", nargs="*", default=["0", "1", "2"], help="default: 0 1 2")
     parser.add_argument("opts", metavar="KEY VALUE", nargs="*", help="keys that override the configs")
     arguments = parser.parse_args()
-    # argparse gives an option all words up to the next one, the KEY VALUE pairs too.
-    paths, more = leading_files(arguments.cfg)
-    seeds, still_more = leading_seeds(arguments.seeds)
     with clear_errors("interrupted; the same command goes on from here"):
+        # argparse gives an option all words up to the next one, the KEY VALUE pairs too.
+        paths, more = leading_files(arguments.cfg)
+        seeds, still_more = leading_seeds(arguments.seeds)
         for path in reproduce(arguments.what, paths, seeds, [*arguments.opts, *more, *still_more]):
             print(path)
 

@@ -131,6 +131,12 @@ def leading_files(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def leading_seeds(words: Sequence[str]) -> tuple[list[int], list[str]]:
-    """The whole numbers at the start of what follows --seeds, and what comes after them."""
-    first = next((n for n, word in enumerate(words) if not word.isdecimal()), len(words))
+    """The whole numbers at the start of what follows --seeds, and the `KEY VALUE` pairs after them.
+
+    Raises:
+        ValueError: there is something else among them.
+    """
+    first = next((n for n, word in enumerate(words) if KEY.fullmatch(word)), len(words))
+    if wrong := [word for word in words[:first] if not word.isdecimal()]:
+        raise ValueError(f"--seeds: give whole numbers from 0 on, got {' '.join(wrong)}")
     return [int(word) for word in words[:first]], list(words[first:])

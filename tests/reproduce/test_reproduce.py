@@ -56,6 +56,7 @@ def test_fig6_shows_a_finished_run(toy_run: Path, videos: Path, tmp_path: Path, 
     [
         ("table4", [0], (), "table4: not a table or figure that is made here; there are table1, table2,"),
         ("table2", [], (), "--seeds: give different whole numbers, at least one of them; got none"),
+        ("table2", [0, "x"], (), "--seeds: give whole numbers from 0 on, got x"),
         ("table2", [1, 1], (), "--seeds: give different whole numbers, at least one of them; got 1 1"),
         ("table2", [0], ("REVIT.TOKEN_LENGTHS", "[4]"), "table2: REVIT.TOKEN_LENGTHS must have at least 2"),
         ("fig7", [0], ("REVIT.TOKEN_LENGTHS", "[4]"), "fig7: REVIT.TOKEN_LENGTHS must have at least 2"),
@@ -69,7 +70,7 @@ def test_mistakes_are_one_line(
     tmp_path: Path,
     empty_yaml: Path,
     what: str,
-    seeds: list[int],
+    seeds: list[object],
     changes: tuple[object, ...],
     message: str,
 ) -> None:

@@ -42,10 +42,15 @@ class _Bar(tqdm):
         tqdm's lock is one for all processes. A data worker inherits the bar, and one that ends while it
         lets go of it would keep the lock, and this process waiting, forever. Nor is there a thread that
         looks after the bars: it might hold the lock while a worker is forked.
+        A bar that Ctrl-C interrupts in the making says nothing when it is let go of.
     """
 
     _lock = threading.RLock()
     monitor_interval = 0
+
+    def __del__(self) -> None:
+        if hasattr(self, "pos"):
+            super().__del__()
 
 
 class _TerminalHandler(logging.Handler):

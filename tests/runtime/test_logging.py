@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from revit_video.runtime.logging import StatsLog, prepare_output_dir, progress
+from revit_video.runtime.logging import StatsLog, _Bar, prepare_output_dir, progress
 
 
 def lines(folder: Path) -> list[dict[str, object]]:
@@ -102,3 +102,9 @@ def test_progress_of_other_ranks_is_silent(
         assert list(progress(iter(range(3)), active=False)) == [0, 1, 2]
     assert caplog.messages == []
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_bar_that_was_interrupted_in_the_making_says_nothing() -> None:
+    bar = _Bar.__new__(_Bar)
+    bar.disable = False
+    bar.__del__()

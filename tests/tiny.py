@@ -11,6 +11,15 @@ from revit_video.models.dvt import DVT
 from revit_video.models.revit import ReViT
 
 SIZE, FRAMES, CLASSES = 32, 3, 5
+SIZES: dict[str, Any] = dict(
+    num_classes=CLASSES,
+    img_size=SIZE,
+    num_frames=FRAMES,
+    embed_dim=24,
+    depth=2,
+    num_heads=3,
+    mlp_ratio=2.0,
+)
 Model = TypeVar("Model", bound=nn.Module)
 
 
@@ -19,35 +28,14 @@ def tiny_revit(seed: int = 0, **changes: Any) -> ReViT:
 
     The weights do not depend on how `ReViT` starts: all are random, those too that it starts at zero.
     """
-    arguments: dict[str, Any] = dict(
-        num_classes=CLASSES,
-        lengths=[8, 4],
-        img_size=SIZE,
-        num_frames=FRAMES,
-        embed_dim=24,
-        depth=2,
-        num_heads=3,
-        mlp_ratio=2.0,
-    )
     with torch.random.fork_rng():
-        model = ReViT(**arguments | changes).double()
+        model = ReViT(**SIZES | {"lengths": [8, 4]} | changes).double()
     return _randomised(model, seed)
 
 
 def tiny_dvt(seed: int = 0, **changes: Any) -> DVT:
     """Three lengths, 8x8, 4x4 and 2x2, each a model of the size of `tiny_revit`, in float64."""
-    arguments: dict[str, Any] = dict(
-        num_classes=CLASSES,
-        lengths=[8, 4, 2],
-        img_size=SIZE,
-        num_frames=FRAMES,
-        embed_dim=24,
-        depth=2,
-        num_heads=3,
-        mlp_ratio=2.0,
-        reuse_hidden=10,
-        reuse_dim=6,
-    )
+    arguments = SIZES | {"lengths": [8, 4, 2], "reuse_hidden": 10, "reuse_dim": 6}
     with torch.random.fork_rng():
         model = DVT(**arguments | changes).double()
     return _randomised(model, seed)

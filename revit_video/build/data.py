@@ -57,12 +57,12 @@ def num_classes(cfg: CfgNode) -> int:
     Raises:
         ValueError: there is no such folder, or it names none.
     """
-    folder = cfg.DATA.PATH_TO_DATA_DIR
-    if not folder or not g_pathmgr.isdir(folder):
+    try:
+        check_data_folder(cfg)
+    except ValueError as error:
         raise ValueError(
-            f"DATA.PATH_TO_DATA_DIR: no such folder: {folder!r}, and MODEL.NUM_CLASSES 0 counts the classes "
-            "there; give the one or the other"
-        )
+            f"{error}, and MODEL.NUM_CLASSES 0 counts the classes there; give the one or the other"
+        ) from None
     names = class_names(cfg)
     if not names:
         raise ValueError(

@@ -84,7 +84,7 @@ def table1(sources: Sequence[Source]) -> Page:
         sources, pairs, paper.SAVED, ("", "-HR"), strict=False
     ):
         longest = str(lengths_of(source.cfg)[0])
-        alone, ours = _baseline(source), _entries(source.results(OWN), "adaptive")
+        alone, ours = _baseline(source), _adaptive(source.results(OWN))
         always = _static(source.results(OWN), longest)
         lines = [
             (f"{longest} alone", f"TimeSformer{suffix}", alone, theirs),
@@ -148,14 +148,19 @@ def _baseline(source: Source) -> tuple[Measure, Measure]:
 
 
 def _static(results: Sequence[dict[str, Any]], length: str) -> tuple[Measure, Measure]:
-    """Top-1, and GMACs of all views."""
-    entries = [(each["static"][length], each["views"]) for each in results]
-    return Measure.of(e["top1"] for e, _ in entries), Measure.of(e["gmacs"] * views for e, views in entries)
+    return _top1_and_cost(results, [each["static"][length] for each in results])
 
 
-def _entries(results: Sequence[dict[str, Any]], policy: str) -> tuple[Measure, Measure]:
-    entries = [(each[policy], each["views"]) for each in results]
-    return Measure.of(e["top1"] for e, _ in entries), Measure.of(e["gmacs"] * views for e, views in entries)
+def _adaptive(results: Sequence[dict[str, Any]]) -> tuple[Measure, Measure]:
+    return _top1_and_cost(results, [each["adaptive"] for each in results])
+
+
+def _top1_and_cost(
+    results: Sequence[dict[str, Any]], entries: Sequence[dict[str, Any]]
+) -> tuple[Measure, Measure]:
+    """Top-1, and GMACs of all views, of one entry of each result."""
+    costs = (entry["gmacs"] * each["views"] for entry, each in zip(entries, results, strict=True))
+    return Measure.of(entry["top1"] for entry in entries), Measure.of(costs)
 
 
 def _relative(row: tuple[Measure, Measure], baseline: tuple[Measure, Measure]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from revit_video.adaptive.policies import pick_lengths
+from revit_video.adaptive.policies import pick_lengths, with_shorter
 from revit_video.meters import by_video
 
 NEVER = 2.0  # a threshold that no probability reaches
@@ -68,7 +68,7 @@ def assigned_points(
 def cascade_points(readings: Readings, gmacs: Sequence[float]) -> list[Point]:
     """Every distinct outcome of a cascade's threshold, cheapest first; each view stops by itself."""
     confidence = readings.scores.amax(dim=2)
-    paid = torch.tensor(gmacs, dtype=torch.float64).flip(0).cumsum(0).flip(0)
+    paid = torch.tensor(with_shorter(gmacs), dtype=torch.float64)
 
     def outcome(threshold: float) -> tuple[Tensor, Tensor]:
         chosen = exits(confidence, [threshold] * len(gmacs))

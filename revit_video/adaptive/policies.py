@@ -255,8 +255,11 @@ def paid_in_cascade(model: AnyModel, gmacs: Sequence[float]) -> list[float]:
 
     A DVT's costs are those of a cascade already.
     """
-    if isinstance(model, DVT):
-        return list(gmacs)
+    return list(gmacs) if isinstance(model, DVT) else with_shorter(gmacs)
+
+
+def with_shorter(gmacs: Sequence[float]) -> list[float]:
+    """Each length's cost, and that of all shorter ones, longest first."""
     return [sum(gmacs[i:]) for i in range(len(gmacs))]
 
 

@@ -12,17 +12,17 @@ from iopath.common.file_io import g_pathmgr
 from torch import Tensor
 
 from revit_video.adaptive.policies import Assigned, Cascade, Policy, Static, Views
-from revit_video.build import files
-from revit_video.build.model import CONVERT, assigner_from, model_from, read_payload
 from revit_video.data.folders import KNOWN, list_videos
 from revit_video.data.sampling import clip_duration
 from revit_video.data.transforms import Normalize
 from revit_video.data.video import DecodeError
 from revit_video.data.views import ClipSpec, uniform_views
+from revit_video.from_cfg.backbone import CONVERT, assigner_from, model_from, read_payload
 from revit_video.length import TokenLength
+from revit_video.models import checkpoint
 from revit_video.models.dvt import DVT, AnyModel
 from revit_video.models.inference import for_inference, inference_dtype
-from revit_video.runtime import checkpoint
+from revit_video.runtime import output_dir
 
 
 @dataclass(frozen=True)
@@ -170,12 +170,12 @@ def _checkpoint_in(path: str) -> str:
     """The checkpoint that `path` names or, as a run's OUTPUT_DIR, holds."""
     if not g_pathmgr.isdir(path):
         return path
-    whole = os.path.join(path, files.MODEL)
+    whole = os.path.join(path, output_dir.MODEL)
     if g_pathmgr.isfile(whole):
         return whole
-    last = checkpoint.latest(os.path.join(path, files.CHECKPOINTS)) or checkpoint.latest(path)
+    last = checkpoint.latest(os.path.join(path, output_dir.CHECKPOINTS)) or checkpoint.latest(path)
     if last is None:
         raise checkpoint.CheckpointError(
-            f"{path}: holds neither {files.MODEL} nor {files.CHECKPOINTS} of a run; {CONVERT}"
+            f"{path}: holds neither {output_dir.MODEL} nor {output_dir.CHECKPOINTS} of a run; {CONVERT}"
         )
     return last

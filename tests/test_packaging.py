@@ -38,7 +38,8 @@ def imported(folder: str) -> set[str]:
                 names.update(alias.name.split(".")[0] for alias in node.names)
             elif isinstance(node, ast.ImportFrom) and node.module:
                 names.add(node.module.split(".")[0])
-    return names - set(sys.stdlib_module_names) - {"__future__", "revit_video", "tools"}
+    own = {"revit_video", *(path.name for path in (ROOT / "tools").iterdir() if path.is_dir())}
+    return names - set(sys.stdlib_module_names) - {"__future__"} - own
 
 
 @pytest.mark.parametrize("folder", ["revit_video", "tools"])

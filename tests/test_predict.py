@@ -10,13 +10,13 @@ import torch
 
 import revit_video
 from revit_video.adaptive.policies import Prediction, Views
-from revit_video.build.data import EvalBatches, video_list
-from revit_video.build.job import Job
-from revit_video.build.test import build_policies
 from revit_video.data.video import DecodeError
+from revit_video.from_cfg.clips import EvalBatches, video_list
+from revit_video.models import checkpoint
 from revit_video.predict import VideoPrediction, find_videos
-from revit_video.runtime import checkpoint
 from revit_video.runtime.distributed import Ranks
+from revit_video.stages.job import Job
+from revit_video.stages.test import build_policies
 from tests.toy import COUNTS, LENGTHS, results_of, run_toy, table_of, toy_cfg
 
 ALONE = Ranks(rank=0, world_size=1, device=torch.device("cpu"))

@@ -16,9 +16,9 @@ from unittest.mock import patch
 import simplejson
 from fvcore.common.config import CfgNode
 
-from revit_video.build.stages import run
 from revit_video.config import load_cfg
-from revit_video.runtime import checkpoint
+from revit_video.models import checkpoint
+from revit_video.stages.run import run
 
 ROOT = Path(__file__).parents[1]
 STAGES = ["train", "mine", "assigner", "test"]

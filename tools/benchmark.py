@@ -5,12 +5,12 @@ import platform
 
 import simplejson
 import torch
+from benchmarks.suites import SUITES
+from benchmarks.timing import as_json, format_rows
 
-from revit_video.benchmark.suites import SUITES
-from revit_video.benchmark.timing import as_json, format_rows
-from revit_video.build.command import clear_errors
-from revit_video.runtime.checkpoint import atomic_write_text
+from revit_video.cli import clear_errors
 from revit_video.runtime.distributed import init
+from revit_video.runtime.output_dir import atomic_write_text
 
 
 def main() -> None:

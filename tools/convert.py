@@ -2,8 +2,8 @@
 
 import argparse
 
-from revit_video.build.command import clear_errors
-from revit_video.build.convert import EXPORTS, convert
+from revit_video.cli import clear_errors
+from revit_video.from_cfg.convert import EXPORTS, convert
 from revit_video.runtime.logging import setup
 
 

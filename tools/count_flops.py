@@ -3,12 +3,12 @@
 import os
 
 from revit_video import flops
-from revit_video.build import files
-from revit_video.build.command import clear_errors, config_parser
-from revit_video.build.model import assigner_spec, build_model
-from revit_video.build.resolve import resolved
+from revit_video.cli import clear_errors, config_parser
 from revit_video.config import load_cfg
+from revit_video.from_cfg.backbone import assigner_spec, build_model
+from revit_video.from_cfg.resolve import resolved
 from revit_video.models.assigner import TokenLengthAssigner
+from revit_video.runtime import output_dir
 from revit_video.runtime.logging import prepare_output_dir
 
 
@@ -21,8 +21,8 @@ def main() -> None:
         # With one length there is nothing to assign.
         assigner = TokenLengthAssigner(**assigner_spec(cfg)) if len(cfg.REVIT.TOKEN_LENGTHS) > 1 else None
         costs = flops.cost_table(build_model(cfg), views, assigner)
-        path = os.path.join(cfg.OUTPUT_DIR, files.FLOPS)
-        files.write_json(path, costs)
+        path = os.path.join(cfg.OUTPUT_DIR, output_dir.FLOPS)
+        output_dir.write_json(path, costs)
         print(flops.format_table(costs))
         print(path)
 

@@ -1,6 +1,6 @@
 """Mines the token-length labels of a trained backbone."""
 
-from revit_video.build.command import run_stages
+from revit_video.cli import run_stages
 
 if __name__ == "__main__":
     run_stages(__doc__, lambda cfg: ["mine"])

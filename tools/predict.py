@@ -4,7 +4,7 @@ import argparse
 import sys
 
 import revit_video
-from revit_video.build.command import clear_errors
+from revit_video.cli import clear_errors
 from revit_video.predict import VideoPrediction, find_videos
 
 

@@ -2,7 +2,7 @@
 
 import argparse
 
-from revit_video.build.command import clear_errors
+from revit_video.cli import clear_errors
 from revit_video.report import write_report
 
 

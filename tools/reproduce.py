@@ -6,8 +6,9 @@ Speed is measured anew each time (fig5, fig7); fig7 trains nothing and needs no 
 
 import argparse
 
-from revit_video.build.command import clear_errors
-from revit_video.reproduce.command import STUDIES, leading_files, leading_seeds, reproduce
+from reproduce.command import STUDIES, leading_files, leading_seeds, reproduce
+
+from revit_video.cli import clear_errors
 
 
 def main() -> None:

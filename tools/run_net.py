@@ -1,6 +1,6 @@
 """Runs the stages that a config enables: train, mine labels, train the assigner, test."""
 
-from revit_video.build.command import run_stages
+from revit_video.cli import run_stages
 
 if __name__ == "__main__":
     run_stages(__doc__)

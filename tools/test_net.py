@@ -1,6 +1,6 @@
 """Tests every policy on the test list and draws the report."""
 
-from revit_video.build.command import run_stages
+from revit_video.cli import run_stages
 
 if __name__ == "__main__":
     run_stages(__doc__, lambda cfg: ["test"])

@@ -13,7 +13,7 @@ from iopath.common.file_io import g_pathmgr
 from torch import Tensor
 
 from revit_video.length import TokenLength
-from revit_video.runtime.checkpoint import atomic_write_text
+from revit_video.runtime.output_dir import atomic_write_text
 
 NONE_CORRECT = -1
 

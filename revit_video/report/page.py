@@ -18,7 +18,7 @@ from revit_video.report.gallery import gallery
 from revit_video.report.style import RC, png
 from revit_video.report.table import cost_unit, headline_row, longest_entry, summary, table
 from revit_video.report.template import CSS, PAGE
-from revit_video.runtime.checkpoint import atomic_write_text
+from revit_video.runtime.output_dir import atomic_write_text
 
 LABELS = "labels.png"
 

@@ -16,7 +16,7 @@ import simplejson
 from iopath.common.file_io import g_pathmgr
 from tqdm import tqdm
 
-from revit_video.runtime.checkpoint import atomic_write_text
+from revit_video.runtime.output_dir import atomic_write_text
 
 LINE_PERIOD = 10.0  # seconds between two progress lines where there is no terminal to draw a bar on
 MESSAGE_FORMAT = "{desc}: {n_fmt}/{total_fmt}, {elapsed} gone, {remaining} left, {rate_fmt}{postfix}"

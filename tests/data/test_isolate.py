@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader
 
 from revit_video.data import views as views_module
 from revit_video.data.batch import Batch, Views, collate
+from revit_video.data.datasets import EvalClips, TrainClips
 from revit_video.data.isolate import Isolated
-from revit_video.data.kinetics import EvalClips, TrainClips
 from revit_video.data.order import TrainOrder
 from revit_video.data.transforms import TrainTransform
 from revit_video.data.video import DecodeError, open_video

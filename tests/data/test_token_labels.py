@@ -14,7 +14,7 @@ from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 from torch.utils.data import DataLoader
 
 from revit_video.data.batch import Batch, collate
-from revit_video.data.kinetics import TrainClips
+from revit_video.data.datasets import TrainClips
 from revit_video.data.order import TrainOrder
 from revit_video.data.token_labels import TokenLabelMaps, TokenLabels
 from revit_video.data.transforms import TrainTransform

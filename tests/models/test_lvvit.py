@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounter
 
 import revit_video
-from revit_video.build.pretrained import read_source
 from revit_video.flops import revit_macs
+from revit_video.from_cfg.sources import read_source
 from revit_video.length import TokenLength
 from revit_video.models.inference import for_inference, read
 from revit_video.models.presets import preset

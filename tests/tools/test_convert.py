@@ -10,8 +10,8 @@ import torch
 import transformers
 
 import revit_video
+from revit_video.models import checkpoint
 from revit_video.models.revit import ReViT
-from revit_video.runtime import checkpoint
 from tests.peers import random_timesformer, random_vit
 from tests.tiny import random_clips
 from tests.toy import tool

@@ -14,7 +14,8 @@ import torch
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
-from revit_video.runtime import checkpoint, distributed
+from revit_video.models import checkpoint
+from revit_video.runtime import distributed
 from revit_video.runtime.distributed import Ranks
 from revit_video.runtime.logging import StatsLog
 from revit_video.train.loop import NonFiniteLoss, Training, fit

@@ -1,1 +1,0 @@
-"""From a config to objects and stages: the only package, beside `config`, that reads `cfg`."""

@@ -1,0 +1,62 @@
+"""What the tools share: reading the command line, and saying what went wrong without a traceback."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from fvcore.common.config import CfgNode
+
+from revit_video.config import load_cfg
+from revit_video.runtime.distributed import FailedLater, RankError, launch, one_speaker, torchrun_ranks
+from revit_video.stages.run import enabled_stages, run
+
+
+def config_parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser of `--cfg FILE [KEY VALUE ...]`."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--cfg", metavar="FILE", help="a YAML file of configs/; without it, the defaults")
+    parser.add_argument(
+        "opts",
+        metavar="KEY VALUE",
+        nargs="*",
+        help="keys that override it; revit_video/config/defaults.py has all",
+    )
+    return parser
+
+
+def run_stages(description: str | None, choose: Callable[[CfgNode], list[str]] = enabled_stages) -> None:
+    """The whole of a tool that runs stages: reads the config, starts the ranks, reports mistakes."""
+    arguments = config_parser(description).parse_args()
+    with clear_errors("interrupted; the same command goes on from the last checkpoint"), one_speaker():
+        started = torchrun_ranks()
+        cfg = load_cfg(arguments.cfg, [*arguments.opts, *(["NUM_GPUS", started] if started else [])])
+        launch(run, cfg.NUM_GPUS, cfg, choose(cfg), command_line())
+
+
+def command_line(arguments: Sequence[str] | None = None) -> str:
+    """The command that is running, as one would type it."""
+    return shlex.join(["python", *(sys.argv if arguments is None else arguments)])
+
+
+@contextmanager
+def clear_errors(interrupted: str = "interrupted") -> Iterator[None]:
+    """Turns a user's mistake into its message and exit code 2, and Ctrl-C into code 130."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        _leave(f"error: {error}", 2)
+    except FailedLater:
+        raise SystemExit(1) from None
+    except RankError as error:
+        _leave(f"error: {error}", 1)
+    except KeyboardInterrupt:
+        _leave(interrupted, 130)
+
+
+def _leave(message: str, code: int) -> None:
+    print(message, file=sys.stderr)
+    raise SystemExit(code)

@@ -1,0 +1,274 @@
+"""Models, optimisers and checkpoints of a config."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from fvcore.common.config import CfgNode
+from iopath.common.file_io import g_pathmgr
+from torch import nn
+
+from revit_video.length import TokenLength
+from revit_video.models import checkpoint
+from revit_video.models.assigner import TokenLengthAssigner
+from revit_video.models.checkpoint import CheckpointError
+from revit_video.models.dvt import DVT, AnyModel
+from revit_video.models.inference import for_inference, inference_dtype
+from revit_video.models.presets import PLAIN, preset
+from revit_video.models.revit import ReViT
+from revit_video.runtime.distributed import Ranks
+from revit_video.train.losses import Distillation
+from revit_video.train.optim import LearningRate, cosine_schedule, make_optimizer, step_schedule, with_warmup
+
+FORMAT = "revit_video 1"
+CONVERT = "tools/convert.py SOURCE DESTINATION --to revit makes one of a ViT, a TimeSformer or timm:<name>"
+
+
+KINDS: dict[str, type[AnyModel]] = {"revit": ReViT, "dvt": DVT}
+"""What a checkpoint calls each model; those that say nothing hold a `ReViT`."""
+
+# Arguments of `ReViT` that say what the token lengths share, or learn from each other: in a DVT, nothing.
+AMONG_LENGTHS = ("norm", "patch_embed", "pos_embed", "distill_token", "token_at_longest")
+
+
+def model_spec(cfg: CfgNode) -> dict[str, Any]:
+    """Arguments of the model, a `ReViT` or `DVT`: the preset, overridden by what the config sets."""
+    sizes = {
+        "img_size": cfg.DATA.TRAIN_CROP_SIZE,
+        "num_frames": cfg.DATA.NUM_FRAMES,
+        "embed_dim": cfg.MODEL.EMBED_DIM,
+        "depth": cfg.MODEL.DEPTH,
+        "num_heads": cfg.MODEL.NUM_HEADS,
+        "mlp_ratio": cfg.MODEL.MLP_RATIO,
+    }
+    spec = {
+        **preset(cfg.MODEL.ARCH),
+        **{name: value for name, value in sizes.items() if value},
+        "num_classes": cfg.MODEL.NUM_CLASSES,
+        "lengths": [str(TokenLength.parse(value)) for value in cfg.REVIT.TOKEN_LENGTHS],
+        "attention": cfg.TIMESFORMER.ATTENTION_TYPE,
+        "norm": cfg.REVIT.NORM,
+        "patch_embed": cfg.REVIT.PATCH_EMBED,
+        "pos_embed": cfg.REVIT.POS_EMBED,
+        "distill_token": cfg.REVIT.DISTILL.ENABLE and cfg.REVIT.DISTILL.TOKEN,
+        "drop_rate": cfg.MODEL.DROP_RATE,
+        "drop_path": cfg.MODEL.DROP_PATH,
+    }
+    if spec["distill_token"] and cfg.REVIT.DISTILL.TOKEN_AT_LONGEST:
+        spec["token_at_longest"] = True
+    if cfg.MODEL.STEM:
+        spec["stem"] = cfg.MODEL.STEM
+    if spec.get("stem") == "patch":
+        del spec["stem"]  # as in checkpoints that know of no other
+    if cfg.DVT.ENABLE:
+        reuse = {"feature_reuse": cfg.DVT.FEATURE_REUSE, "relation_reuse": cfg.DVT.RELATION_REUSE}
+        return {name: value for name, value in spec.items() if name not in AMONG_LENGTHS} | reuse
+    return spec
+
+
+def build_model(cfg: CfgNode) -> AnyModel:
+    """A new model; its initial weights follow from `RNG_SEED`."""
+    torch.manual_seed(cfg.RNG_SEED)
+    return (DVT if cfg.DVT.ENABLE else ReViT)(
+        **model_spec(cfg),
+        pos_init=cfg.MODEL.POS_INIT,
+        qk_init_gain=cfg.MODEL.QK_INIT_GAIN,
+        act_checkpoint=cfg.MODEL.ACT_CHECKPOINT,
+    )
+
+
+def assigner_spec(cfg: CfgNode) -> dict[str, Any]:
+    """Arguments of `TokenLengthAssigner`."""
+    return {
+        "num_lengths": len(cfg.REVIT.TOKEN_LENGTHS),
+        "model": cfg.ASSIGNER.MODEL,
+        "stages": cfg.ASSIGNER.STAGES,
+        "num_frames": cfg.ASSIGNER.NUM_FRAMES,
+        "input_size": cfg.ASSIGNER.INPUT_SIZE,
+    }
+
+
+def build_assigner(cfg: CfgNode) -> TokenLengthAssigner:
+    """A new assigner; where it does not start from ImageNet, its weights follow from `RNG_SEED`."""
+    torch.manual_seed(cfg.RNG_SEED)
+    return TokenLengthAssigner(**assigner_spec(cfg), pretrained=cfg.ASSIGNER.PRETRAINED)
+
+
+def distillation(cfg: CfgNode) -> Distillation | None:
+    """How the shorter lengths learn from the longest; None with `REVIT.DISTILL.ENABLE` off."""
+    how = cfg.REVIT.DISTILL
+    return Distillation(how.TAU, how.LAMBDA, how.HARD, how.MIN_TEACHER_TOP1) if how.ENABLE else None
+
+
+def reader(cfg: CfgNode, model: AnyModel) -> AnyModel:
+    """The copy of `model` that mining, calibration and the test all read with, so that they agree."""
+    return for_inference(model, inference_dtype(cfg.TEST.DTYPE, model))
+
+
+def autocast(cfg: CfgNode, ranks: Ranks) -> torch.dtype | None:
+    """dtype of mixed precision in training, None for full precision."""
+    return torch.bfloat16 if cfg.TRAIN.MIXED_PRECISION and ranks.device.type == "cuda" else None
+
+
+def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+    """The backbone's optimiser."""
+    solver = cfg.SOLVER
+    return make_optimizer(
+        model,
+        solver.OPTIMIZING_METHOD,
+        solver.BASE_LR * lr_factor(cfg),
+        solver.WEIGHT_DECAY,
+        solver.MOMENTUM,
+        solver.NESTEROV,
+        solver.BETAS,
+    )
+
+
+def check_resumable(optimizer: torch.optim.Optimizer, seed: int, state: dict[str, Any]) -> None:
+    """ValueError when the training `state` is another run's: of another seed, or of another optimiser."""
+    if state["seed"] != seed:
+        raise ValueError(
+            f"RNG_SEED: the run in OUTPUT_DIR has seed {state['seed']}, not {seed}; take another OUTPUT_DIR, "
+            "or train anew with TRAIN.AUTO_RESUME False"
+        )
+    theirs, ours = (
+        groups[0].keys() for groups in (state["optimizer"]["param_groups"], optimizer.param_groups)
+    )
+    if theirs != ours:
+        raise ValueError(
+            "SOLVER.OPTIMIZING_METHOD: the run in OUTPUT_DIR was trained with another one; to go on with its "
+            "weights alone, name its checkpoint with TRAIN.CHECKPOINT_FILE_PATH and take another OUTPUT_DIR"
+        )
+
+
+def learning_rate(cfg: CfgNode) -> LearningRate:
+    """The backbone's learning rate at each fractional epoch."""
+    solver, factor = cfg.SOLVER, lr_factor(cfg)
+    base, end, start = (factor * lr for lr in (solver.BASE_LR, solver.COSINE_END_LR, solver.WARMUP_START_LR))
+    if solver.LR_POLICY == "cosine":
+        schedule = cosine_schedule(base, end, solver.MAX_EPOCH)
+    else:
+        schedule = step_schedule(base, solver.STEPS, solver.LRS)
+    return with_warmup(schedule, solver.WARMUP_EPOCHS, start)
+
+
+def lr_factor(cfg: CfgNode) -> float:
+    """By how much the learning rates grow with the batch; they are given for `BASE_LR_BATCH_SIZE` clips."""
+    given_for = cfg.SOLVER.BASE_LR_BATCH_SIZE
+    return cfg.TRAIN.BATCH_SIZE / given_for if given_for else 1.0
+
+
+def data_spec(cfg: CfgNode, class_names: list[str] | None) -> dict[str, Any]:
+    """What a checkpoint tells of its clips, so that it can be used without the config."""
+    data = cfg.DATA
+    return {
+        "class_names": class_names,
+        "mean": list(data.MEAN),
+        "std": list(data.STD),
+        "num_frames": data.NUM_FRAMES,
+        "sampling_rate": data.SAMPLING_RATE,
+        "target_fps": data.TARGET_FPS,
+        "frame_order": data.FRAME_ORDER,
+        "crop_size": data.TEST_CROP_SIZE,
+        "test_scale": data.TEST_SCALE,
+        "num_clips": cfg.TEST.NUM_ENSEMBLE_VIEWS,
+        "num_crops": cfg.TEST.NUM_SPATIAL_CROPS,
+        "dtype": cfg.TEST.DTYPE,
+    }
+
+
+def backbone_payload(
+    cfg: CfgNode, model: AnyModel, class_names: list[str] | None, costs: dict[str, Any]
+) -> dict[str, Any]:
+    """What a checkpoint of the backbone holds, beside the state of its training."""
+    kind = {"kind": "dvt"} if isinstance(model, DVT) else {}
+    return {
+        "format": FORMAT,
+        "model": kind | {"spec": model_spec(cfg), "weights": model.state_dict()},
+        "data": data_spec(cfg, class_names),
+        "costs": costs,
+    }
+
+
+def load_backbone(path: str, model: AnyModel, spec: dict[str, Any]) -> dict[str, Any]:
+    """Loads a backbone checkpoint into `model` and returns the whole checkpoint.
+
+    Raises:
+        CheckpointError: it cannot be read, or is of a model that differs from `spec`.
+    """
+    payload = read_payload(path)
+    if not isinstance(model, KINDS[kind_of(payload)]):
+        raise CheckpointError(
+            f"{path} is of a {KINDS[kind_of(payload)].__name__}, the config asks for a "
+            f"{type(model).__name__} (DVT.ENABLE)"
+        )
+    theirs, ours = PLAIN | payload["model"]["spec"], PLAIN | spec
+    # What only matters in training may change; everything else must agree.
+    names = [name for name in ours if name not in ("drop_rate", "drop_path")]
+    differing = [
+        f"{name} {theirs.get(name)} (config: {ours[name]})"
+        for name in names
+        if theirs.get(name) != ours[name]
+    ]
+    if differing:
+        raise CheckpointError(
+            f"{path} is of another model: {', '.join(differing)}; "
+            "TRAIN.CHECKPOINT_FILE_PATH takes its weights to other lengths, frames, pixels and classes"
+        )
+    model.load_state_dict(payload["model"]["weights"])
+    return payload
+
+
+def kind_of(payload: dict[str, Any]) -> str:
+    """A key of `KINDS`."""
+    return payload["model"].get("kind", "revit")
+
+
+def model_from(payload: dict[str, Any]) -> AnyModel:
+    """The model of a checkpoint, ready to use."""
+    model = KINDS[kind_of(payload)](**payload["model"]["spec"])
+    model.load_state_dict(payload["model"]["weights"])
+    return model.eval()
+
+
+def read_payload(path: str, part: str = "model", device: str = "cpu") -> dict[str, Any]:
+    """A checkpoint of this project that holds `part`; CheckpointError for anything else."""
+    if g_pathmgr.isdir(path):
+        raise CheckpointError(f"{path}: a folder; name a file in it, such as a run's model.pyth; {CONVERT}")
+    return check_payload(path, checkpoint.load(path, device), part)
+
+
+def check_payload(path: str, payload: dict[str, Any], part: str = "model") -> dict[str, Any]:
+    """`payload`, which was read from `path`; CheckpointError unless it is this project's and holds `part`."""
+    if payload.get("format") != FORMAT:
+        raise CheckpointError(f"{path} is no checkpoint of revit_video; {CONVERT}")
+    if part not in payload:
+        raise CheckpointError(f"{path} holds no {part}; a run's model.pyth does")
+    return payload
+
+
+def assigner_payload(cfg: CfgNode, network: TokenLengthAssigner, settings: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint of the assigner holds: its weights and the settings of the policies."""
+    assigner = {"spec": assigner_spec(cfg), "weights": network.state_dict()}
+    return {"format": FORMAT, "assigner": assigner, "policy": settings}
+
+
+def read_assigner(path: str, cfg: CfgNode) -> dict[str, Any]:
+    """A checkpoint of `assigner_payload`.
+
+    Raises:
+        CheckpointError: it cannot be read, or chooses among another number of lengths.
+    """
+    payload = read_payload(path, "assigner")
+    theirs, ours = payload["assigner"]["spec"]["num_lengths"], len(cfg.REVIT.TOKEN_LENGTHS)
+    if theirs != ours:
+        raise CheckpointError(f"{path} chooses among {theirs} token lengths, the config has {ours}")
+    return payload
+
+
+def assigner_from(payload: dict[str, Any]) -> TokenLengthAssigner:
+    """The assigner of a checkpoint, ready to use."""
+    network = TokenLengthAssigner(**payload["assigner"]["spec"])
+    network.load_state_dict(payload["assigner"]["weights"])
+    return network.eval()

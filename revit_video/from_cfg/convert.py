@@ -1,0 +1,202 @@
+"""From one kind of checkpoint to another: this project's, TimeSformer's own, transformers'."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import safetensors.torch
+import simplejson
+from fvcore.common.config import CfgNode
+from torch import Tensor
+
+from revit_video import flops
+from revit_video.config import load_cfg
+from revit_video.from_cfg.backbone import backbone_payload, build_model, model_spec
+from revit_video.from_cfg.resolve import fill_normalisation
+from revit_video.from_cfg.sources import CONFIG, FIXED, PREPROCESSOR, SAFETENSORS, read_source
+from revit_video.length import patch_geometry
+from revit_video.models import checkpoint
+from revit_video.models.dvt import DVT
+from revit_video.models.presets import PLAIN, PRESETS, preset
+from revit_video.models.pretrained import Report, Source, at_length, initialise, sizes_of, to_transformers
+from revit_video.models.revit import ReViT
+
+HEAD_WIDTH = 64  # channels of an attention head, in all published ViTs
+
+
+def convert(source: str, destination: str, to: str, cfg_path: str | None, opts: Sequence[Any]) -> Report:
+    """Writes the model at `source` to `destination`; the report says what became of its weights.
+
+    Args:
+        source: see `build.pretrained.read_source`.
+        destination: a file; a folder for `transformers`.
+        to: a key of `EXPORTS`.
+        cfg_path: the config of the new model; None: a model like the source's, with a token length of half
+            its grid beside its own.
+        opts: `KEY VALUE` pairs, which win.
+
+    Raises:
+        ValueError: the source cannot be read or fitted, or the destination's kind cannot express it.
+    """
+    found = read_source(source)
+    described = [] if cfg_path else description(found, opts)
+    cfg = load_cfg(cfg_path, [*described, *opts]).clone()
+    cfg.defrost()
+    cfg.MODEL.NUM_CLASSES = cfg.MODEL.NUM_CLASSES or found.num_classes
+    if cfg.MODEL.NUM_CLASSES == 0:
+        raise ValueError(
+            f"{source} has no head: say for how many classes the new one is, MODEL.NUM_CLASSES n"
+        )
+    fill_normalisation(cfg, source, found.data)
+    model = build_model(cfg)
+    if isinstance(model, DVT):
+        raise ValueError("DVT.ENABLE: a cascade is no model that could be converted to")
+    report = initialise(model, found)
+    names = found.data.get("class_names")
+    EXPORTS[to](destination, cfg, model.eval(), names if found.num_classes == model.num_classes else None)
+    return report
+
+
+def description(source: Source, opts: Sequence[Any]) -> list[Any]:
+    """The config of a model like the source, as `KEY VALUE` pairs."""
+    spec = PLAIN | (source.spec or _spec(source, opts))
+    crop = spec["img_size"]
+    pairs = {
+        "DATA.TRAIN_CROP_SIZE": crop,
+        "DATA.TEST_CROP_SIZE": crop,
+        "DATA.TRAIN_JITTER_SCALES": [crop, crop],
+        "DATA.NUM_FRAMES": spec["num_frames"],
+        "MODEL.ARCH": _arch(spec),
+        "MODEL.STEM": spec["stem"],
+        "MODEL.NUM_CLASSES": spec["num_classes"],
+        "MODEL.EMBED_DIM": spec["embed_dim"],
+        "MODEL.DEPTH": spec["depth"],
+        "MODEL.NUM_HEADS": spec["num_heads"],
+        "MODEL.MLP_RATIO": spec["mlp_ratio"],
+        "TIMESFORMER.ATTENTION_TYPE": spec["attention"],
+        "REVIT.TOKEN_LENGTHS": spec["lengths"],
+        "REVIT.DISTILL.TOKEN_AT_LONGEST": source.is_distilled,
+    }
+    if source.spec is not None:
+        data = source.data
+        pairs |= {
+            "REVIT.NORM": spec["norm"],
+            "REVIT.PATCH_EMBED": spec["patch_embed"],
+            "REVIT.POS_EMBED": spec["pos_embed"],
+            "REVIT.DISTILL.TOKEN": spec["distill_token"],
+            "REVIT.DISTILL.TOKEN_AT_LONGEST": spec["token_at_longest"],
+            "MODEL.DROP_RATE": spec["drop_rate"],
+            "MODEL.DROP_PATH": spec["drop_path"],
+            "DATA.SAMPLING_RATE": data["sampling_rate"],
+            "DATA.TARGET_FPS": data["target_fps"],
+            "DATA.FRAME_ORDER": data["frame_order"],
+            "TEST.NUM_ENSEMBLE_VIEWS": data["num_clips"],
+            "TEST.NUM_SPATIAL_CROPS": data["num_crops"],
+        }
+    return [word for pair in pairs.items() for word in pair]
+
+
+def _spec(source: Source, opts: Sequence[Any]) -> dict[str, Any]:
+    """Arguments of `ReViT` for a TimeSformer, an LV-ViT, or another image model, then to read 8 frames."""
+    state, sizes, (length,) = source.states[0], source.sizes, source.lengths
+    heads = sizes["num_heads"] or sizes["embed_dim"] // HEAD_WIDTH
+    if source.num_heads is None and sizes["embed_dim"] % HEAD_WIDTH and "MODEL.NUM_HEADS" not in opts:
+        raise ValueError(
+            f"{source.name} does not tell its attention heads, and its width {sizes['embed_dim']} is no "
+            f"multiple of {HEAD_WIDTH}: give MODEL.NUM_HEADS n"
+        )
+    half, lvvit = -(-length.h // 2), source.halving > 1
+    return {
+        **sizes,
+        "num_heads": heads,
+        "attention": source.attention or "divided_space_time",
+        "img_size": length.h * state["patch_embed.proj.weight"].shape[-1] * source.halving,
+        "num_frames": state["time_embed"].shape[1] if "time_embed" in state else 8,
+        "num_classes": source.num_classes,
+        "lengths": [str(length), f"{half}x{half}"][: 2 if half < length.h else 1],
+        **({n: (PLAIN | preset("lvvit_small"))[n] for n in ("num_frames", *PLAIN)} if lvvit else {}),
+    }
+
+
+def _arch(spec: dict[str, Any]) -> str:
+    """The preset that has what `spec` says and no key of its own does."""
+    names = [name for name in PLAIN if name not in ("stem", "token_at_longest")]
+    alike = (arch for arch in PRESETS if all((PLAIN | preset(arch))[n] == (PLAIN | spec)[n] for n in names))
+    return next(alike, "timesformer_base")
+
+
+# ---- Writing ---------------------------------------------------------------------------------------------
+
+
+def _to_revit(path: str, cfg: CfgNode, model: ReViT, names: list[str] | None) -> None:
+    views = cfg.TEST.NUM_ENSEMBLE_VIEWS * cfg.TEST.NUM_SPATIAL_CROPS
+    checkpoint.save(path, backbone_payload(cfg, model, names, flops.cost_table(model, views)))
+
+
+def _to_timesformer(path: str, cfg: CfgNode, model: ReViT, names: list[str] | None) -> None:
+    state = {f"model.{name}": value for name, value in _longest(cfg, model).items()}
+    checkpoint.save(path, {"model_state": state})
+
+
+def _to_transformers(path: str, cfg: CfgNode, model: ReViT, names: list[str] | None) -> None:
+    state = to_transformers(_longest(cfg, model))
+    if model.attention == "space_only":
+        raise ValueError(
+            "transformers cannot express a space-only model: its own gives logits for every frame, not for "
+            "the clip; --to timesformer can"
+        )
+    sizes = sizes_of(model)
+    labels = names or [f"LABEL_{n}" for n in range(model.num_classes)]
+    config = FIXED | {
+        "architectures": ["TimesformerForVideoClassification"],
+        "model_type": "timesformer",
+        "attention_type": model.attention,
+        "image_size": model.img_size,
+        "patch_size": model.img_size // model.lengths[0].h,
+        "num_frames": model.num_frames,
+        "hidden_size": sizes["embed_dim"],
+        "num_hidden_layers": sizes["depth"],
+        "num_attention_heads": sizes["num_heads"],
+        "intermediate_size": round(sizes["mlp_ratio"] * sizes["embed_dim"]),
+        "id2label": {str(n): label for n, label in enumerate(labels)},
+        "label2id": {label: n for n, label in enumerate(labels)},
+    }
+    preprocessor = {
+        "image_processor_type": "VideoMAEImageProcessor",
+        "do_resize": True,
+        "size": {"shortest_edge": model.img_size},
+        "do_center_crop": True,
+        "crop_size": {"height": model.img_size, "width": model.img_size},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": cfg.DATA.MEAN,
+        "image_std": cfg.DATA.STD,
+    }
+    os.makedirs(path, exist_ok=True)
+    weights = os.path.join(path, SAFETENSORS)
+    with open(f"{weights}.tmp", "wb") as file:
+        file.write(safetensors.torch.save(state, {"format": "pt"}))
+    os.replace(f"{weights}.tmp", weights)
+    for name, content in ((PREPROCESSOR, preprocessor), (CONFIG, config)):
+        checkpoint.atomic_write_text(os.path.join(path, name), simplejson.dumps(content, indent=2) + "\n")
+
+
+EXPORTS = {"revit": _to_revit, "timesformer": _to_timesformer, "transformers": _to_transformers}
+
+
+def _longest(cfg: CfgNode, model: ReViT) -> dict[str, Tensor]:
+    """The longest length's weights; ValueError where a TimeSformer has no such grid, or no such parts."""
+    spec, length = PLAIN | model_spec(cfg), model.lengths[0]
+    if unlike := [f"{name} {spec[name]}" for name in PLAIN if spec[name] != PLAIN[name]]:
+        raise ValueError(f"{', '.join(unlike)}: cannot be exported, a TimeSformer has no such parts")
+    if length.h != length.w:
+        raise ValueError(f"token length {length} cannot be exported: a TimeSformer's grid is square")
+    if any(patch_geometry(model.img_size, length.h)[1:]):
+        raise ValueError(
+            f"token length {length} cannot be exported: {model.img_size} px are no multiple of {length.h}, "
+            "and a TimeSformer's frames are not padded"
+        )
+    return {name: value.detach().clone().contiguous() for name, value in at_length(model, 0).items()}

@@ -1,0 +1,64 @@
+"""What a config leaves open, filled in from the data and from the checkpoint that a run starts from."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from fvcore.common.config import CfgNode
+
+from revit_video.from_cfg.backbone import read_payload
+from revit_video.from_cfg.clips import num_classes
+from revit_video.from_cfg.sources import clip_data
+from revit_video.models import checkpoint
+from revit_video.runtime import output_dir
+
+MEAN, STD = [0.45] * 3, [0.225] * 3  # TimeSformer's
+
+logger = logging.getLogger(__name__)
+
+
+def resolved(cfg: CfgNode, stages: Sequence[str] = ()) -> CfgNode:
+    """`cfg` with `MODEL.NUM_CLASSES`, `DATA.MEAN` and `DATA.STD` given, frozen.
+
+    Args:
+        stages: what is going to run. The clips are normalised as for the checkpoint that this starts from;
+            with no stage, no checkpoint is looked at.
+
+    Raises:
+        ValueError: NUM_CLASSES is 0 and the data folder names no classes, or the checkpoint cannot be read.
+    """
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.NUM_CLASSES = cfg.MODEL.NUM_CLASSES or num_classes(cfg)
+    path, data = _starting_from(cfg, stages)
+    fill_normalisation(cfg, path, data)
+    cfg.freeze()
+    return cfg
+
+
+def fill_normalisation(cfg: CfgNode, path: str, data: dict[str, Any]) -> None:
+    """Sets `DATA.MEAN` and `DATA.STD` where they are empty: the checkpoint's at `path`, else TimeSformer's.
+
+    Says so where the checkpoint does not tell them, or where those that are given are others.
+    """
+    for key, default in (("MEAN", MEAN), ("STD", STD)):
+        theirs, ours = data.get(key.lower()), cfg.DATA[key]
+        if not ours:
+            cfg.DATA[key] = [float(value) for value in theirs or default]
+            if path and not theirs:
+                logger.info("%s does not tell DATA.%s; %s is taken, TimeSformer's", path, key, default)
+        elif theirs and any(abs(one - other) > 1e-3 for one, other in zip(ours, theirs, strict=True)):
+            logger.info("warning: DATA.%s is %s, but %s was trained with %s", key, ours, path, list(theirs))
+
+
+def _starting_from(cfg: CfgNode, stages: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """The checkpoint whose model reads the clips of this run first, and what it tells of them; else empty."""
+    own = checkpoint.latest(os.path.join(cfg.OUTPUT_DIR, output_dir.CHECKPOINTS)) or ""
+    if "train" in stages:
+        path = (own if cfg.TRAIN.AUTO_RESUME else "") or cfg.TRAIN.CHECKPOINT_FILE_PATH
+        return path, clip_data(path) if path else {}
+    path = (cfg.TEST.CHECKPOINT_FILE_PATH or own) if stages else ""
+    return path, read_payload(path, device="meta")["data"] if path else {}

@@ -1,0 +1,131 @@
+"""What the stages of one run share."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from fvcore.common.config import CfgNode
+from iopath.common.file_io import g_pathmgr
+
+from revit_video.adaptive.policies import Assigned
+from revit_video.config import dump_cfg
+from revit_video.data.batch import Skipped
+from revit_video.evaluate import Table, tabulate
+from revit_video.from_cfg.backbone import build_model, load_backbone, model_spec, reader
+from revit_video.from_cfg.clips import EvalBatches, TooManyUnreadable, video_list
+from revit_video.models import checkpoint
+from revit_video.models.dvt import AnyModel
+from revit_video.runtime import output_dir
+from revit_video.runtime.distributed import Ranks, gather_objects
+from revit_video.runtime.logging import StatsLog, progress
+from revit_video.runtime.output_dir import atomic_write_text
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: its config, this process's rank and the command that started it."""
+
+    cfg: CfgNode
+    ranks: Ranks
+    command: str
+
+    @property
+    def views(self) -> int:
+        """Views a video in testing: clips x crops."""
+        return self.cfg.TEST.NUM_ENSEMBLE_VIEWS * self.cfg.TEST.NUM_SPATIAL_CROPS
+
+    def path(self, *names: str) -> str:
+        """A file in OUTPUT_DIR."""
+        return os.path.join(self.cfg.OUTPUT_DIR, *names)
+
+    def record_config(self) -> None:
+        """Writes config.yaml. A stage does so once it has all it needs: one that is refused has not run."""
+        if self.ranks.is_main:
+            atomic_write_text(self.path(output_dir.CONFIG), dump_cfg(self.cfg))
+
+    def forget_results(self) -> None:
+        """Removes what was measured of weights that are about to be others."""
+        if self.ranks.is_main:
+            for path in map(self.path, (output_dir.RESULTS, output_dir.PREDICTIONS)):
+                if g_pathmgr.isfile(path):
+                    g_pathmgr.rm(path)
+
+    def stats(self) -> StatsLog:
+        """The run's statistics; only the main rank writes them."""
+        return StatsLog(self.cfg.OUTPUT_DIR, self.cfg.TENSORBOARD.ENABLE, self.ranks.is_main)
+
+    def trained(self) -> tuple[str, AnyModel]:
+        """Path and model of the checkpoint to use: the one that the config names, or the run's own last."""
+        path = self.cfg.TEST.CHECKPOINT_FILE_PATH or checkpoint.latest(self.path(output_dir.CHECKPOINTS))
+        if path is None:
+            raise ValueError(
+                f"{self.path(output_dir.CHECKPOINTS)}: no checkpoint; train first (TRAIN.ENABLE True) "
+                "or name one with TEST.CHECKPOINT_FILE_PATH"
+            )
+        model = build_model(self.cfg)
+        load_backbone(path, model, model_spec(self.cfg))
+        if self.cfg.MODEL.COMPILE:
+            model.compile()
+        return path, model.to(self.ranks.device).eval()
+
+    def test_batches(self, split: str) -> EvalBatches:
+        """A list with the views of the test."""
+        test = self.cfg.TEST
+        videos = video_list(self.cfg, split)
+        return EvalBatches(
+            self.cfg, videos, self.ranks, test.NUM_ENSEMBLE_VIEWS, test.NUM_SPATIAL_CROPS, test.BATCH_SIZE
+        )
+
+    def tabulate(
+        self,
+        model: AnyModel,
+        split: str,
+        batches: EvalBatches,
+        assigned: Assigned | None = None,
+        keep_scores: bool = True,
+    ) -> Table:
+        """Reads a list at every length and records its unreadable videos."""
+        title = f"reading {split} at every length"
+        with self.recording(split), progress(batches, len(batches), title, self.ranks.is_main) as bar:
+            table = tabulate(bar, reader(self.cfg, model), self.ranks, assigned, keep_scores)
+        self.record_skipped(split, table.skipped)
+        return table
+
+    @contextmanager
+    def recording(self, stage: str) -> Iterator[None]:
+        """Writes what a stage could not read to skipped.csv where that is so much that the stage stops."""
+        try:
+            yield
+        except TooManyUnreadable as error:  # on one rank, perhaps not the main one
+            output_dir.record_skipped(self.cfg.OUTPUT_DIR, stage, error.skipped)
+            raise ValueError(f"{error}; listed in {self.path(output_dir.SKIPPED)}") from error
+
+    def record_skipped(self, stage: str, skipped: list[Skipped]) -> None:
+        """Writes the unreadable videos of a stage, the same list on all ranks, to skipped.csv."""
+        if self.ranks.is_main:
+            output_dir.record_skipped(self.cfg.OUTPUT_DIR, stage, skipped)
+            if skipped:
+                logger.warning(
+                    "%s: %d unreadable videos, listed in %s", stage, len(skipped), output_dir.SKIPPED
+                )
+
+    def gathered(self, skipped: list[Skipped]) -> list[Skipped]:
+        """Every rank's unreadable videos, each once."""
+        return sorted({skip for own in gather_objects(skipped, self.ranks) for skip in own})
+
+
+def gmacs_of(costs: dict[str, Any]) -> list[float]:
+    """GMACs a view of each length, from a cost table."""
+    return [length["gmacs"] for length in costs["lengths"].values()]
+
+
+def percents(values: dict[str, float]) -> str:
+    """`6x6 98.1 %, 3x3 87.0 %`."""
+    return ", ".join(f"{name} {value:.1f} %" for name, value in values.items())

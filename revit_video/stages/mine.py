@@ -1,0 +1,155 @@
+"""The second stage: mining token-length labels."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+
+from iopath.common.file_io import g_pathmgr
+from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
+from torch import Tensor
+
+from revit_video.adaptive.folds import cut_into_folds
+from revit_video.adaptive.labels import MinedLabels, write_labels
+from revit_video.data.batch import Skipped
+from revit_video.evaluate import mined_labels
+from revit_video.from_cfg.clips import EvalBatches, class_names, mine_split, video_list
+from revit_video.models import checkpoint
+from revit_video.report import write_labels_picture
+from revit_video.runtime import output_dir
+from revit_video.runtime.distributed import barrier
+from revit_video.runtime.logging import keep_stats, prepare_output_dir
+from revit_video.runtime.output_dir import atomic_write_text
+from revit_video.stages.job import Job, percents
+from revit_video.stages.train import train
+
+HARDEST = 5  # classes named in the log
+
+logger = logging.getLogger(__name__)
+
+
+def mine(job: Job) -> None:
+    """Writes the token-length label of every clip of the mining list to labels.csv, and draws them."""
+    cfg = job.cfg
+    videos = video_list(cfg, mine_split(cfg))
+    if cfg.MINE.FOLDS:
+        mined = _mined_in_folds(job, videos)
+    else:
+        if mine_split(cfg) == "train":
+            logger.info(
+                "mining the training list: a backbone that was trained on it has memorised some clips, so "
+                "that their labels come out too short; MINE.HOLDOUT or MINE.FOLDS avoid that"
+            )
+        mined, _ = _mined(job, videos, range(len(videos)))
+    if job.ranks.is_main:
+        write_labels(job.path(output_dir.LABELS), mined)
+        _show(job, mined)
+
+
+def _show(job: Job, mined: MinedLabels) -> None:
+    """The histogram of the labels, overall and by class: drawn, logged and written to stats.jsonl."""
+    cfg, total = job.cfg, len(mined.videos)
+    names = class_names(cfg) or [f"class {n}" for n in range(cfg.MODEL.NUM_CLASSES)]
+    counts, by_class = mined.histogram(), mined.by_class(len(names))
+    none_correct = int((~mined.correct.any(dim=1)).sum())
+    write_labels_picture(cfg.OUTPUT_DIR, mined, names)
+    keep_stats(cfg.OUTPUT_DIR, lambda line: line["stage"] != "mine")
+    with job.stats() as stats:
+        stats.write(stage="mine", labels=counts, none_correct=none_correct, labels_by_class=by_class.tolist())
+    shares = {name: 100 * count / total for name, count in counts.items()}
+    logger.info(
+        "token-length labels of %d clips: %s; no length is right on %.1f %%",
+        *(total, percents(shares), 100 * none_correct / total),
+    )
+    longest = 100 * by_class[:, 0] / by_class.sum(dim=1).clamp(min=1)
+    order = longest.argsort(descending=True, stable=True)[:HARDEST].tolist()
+    shares = {names[n]: float(longest[n]) for n in order}
+    logger.info("classes with the most labels %s: %s", mined.lengths[0], percents(shares))
+
+
+def _mined(job: Job, videos: LabeledVideoPaths, rows: Sequence[int]) -> tuple[MinedLabels, list[Skipped]]:
+    """Mines some rows of a list with the job's model; their labels, and the videos that cannot be read."""
+    cfg, ranks = job.cfg, job.ranks
+    path, model = job.trained()
+    job.record_config()
+    videos_per_batch = cfg.MINE.BATCH_SIZE or cfg.TEST.BATCH_SIZE
+    own = list(rows[ranks.rank :: ranks.world_size])
+    batches = EvalBatches(cfg, videos, ranks, cfg.MINE.NUM_CLIPS, 1, videos_per_batch, own)
+    table = job.tabulate(model, "mine", batches, keep_scores=False)
+    return mined_labels(table, model.lengths, cfg.MINE.NONE_CORRECT, checkpoint.digest(path)), table.skipped
+
+
+# ---- Folds -----------------------------------------------------------------------------------------------
+
+
+def _mined_in_folds(job: Job, videos: LabeledVideoPaths) -> MinedLabels:
+    """Mines each part of the training list with a backbone that was trained on the other parts alone.
+
+    The backbones are trained first, each in a folder of its own, from where a broken run goes on. Mining
+    is a single pass over the list and is done anew.
+    """
+    folds = job.cfg.MINE.FOLDS
+    paths, annotations = zip(*(videos[row] for row in range(len(videos))), strict=True)
+    classes = [annotation["label"] for annotation in annotations]
+    fold = cut_into_folds(paths, classes, folds, job.cfg.RNG_SEED)
+    logger.info(
+        "MINE.FOLDS %d: %d trainings, each on %d/%d of the training list (%d of %d videos); "
+        "together they cost as much as %d of the backbone's own",
+        *(folds, folds, folds - 1, folds, int((fold != 0).sum()), len(videos), folds - 1),
+    )
+    _record_folds(job, paths, classes, fold)
+    job.record_config()
+    jobs = [_fold_job(job, n) for n in range(folds)]
+    for n, own in enumerate(jobs):
+        if job.ranks.is_main:
+            prepare_output_dir(own.cfg.OUTPUT_DIR)
+        barrier(job.ranks)
+        logger.info("training without fold %d, in %s", n, own.cfg.OUTPUT_DIR)
+        others = (fold != n).nonzero().flatten().tolist()
+        train(own, LabeledVideoPaths([(paths[row], classes[row]) for row in others]))
+        barrier(job.ranks)
+    parts = [_mined(own, videos, (fold == n).nonzero().flatten().tolist()) for n, own in enumerate(jobs)]
+    job.record_skipped("mine", [skip for _, skipped in parts for skip in skipped])
+    return MinedLabels.joined([mined for mined, _ in parts])
+
+
+def _fold_job(job: Job, fold: int) -> Job:
+    """The run's own recipe in a folder of its own; the validation list is for the run's backbone."""
+    cfg = job.cfg.clone()
+    cfg.defrost()
+    cfg.OUTPUT_DIR = job.path(output_dir.FOLDS, str(fold))
+    cfg.TRAIN.EVAL_PERIOD = 0
+    cfg.TEST.CHECKPOINT_FILE_PATH = ""
+    cfg.freeze()
+    return replace(job, cfg=cfg)
+
+
+def _record_folds(job: Job, paths: Sequence[str], classes: Sequence[int], fold: Tensor) -> None:
+    """Writes down each video's fold, in the order of the list.
+
+    Raises:
+        ValueError: there are folds already, of another list or another number.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["fold", "video", "label"])
+    # Relative, so that a data folder may move between two starts of a run.
+    folder = job.cfg.DATA.PATH_PREFIX or job.cfg.DATA.PATH_TO_DATA_DIR
+    names = (os.path.relpath(path, folder) for path in paths)
+    writer.writerows(zip(fold.tolist(), names, classes, strict=True))
+    path = job.path(output_dir.FOLDS, output_dir.FOLDS_LIST)
+    if g_pathmgr.isfile(path):
+        with g_pathmgr.open(path, newline="") as file:
+            same = file.read() == text.getvalue()
+        if not same:
+            raise ValueError(
+                f"{os.path.dirname(path)}: its models were trained on other parts of the list (MINE.FOLDS, "
+                "RNG_SEED or the list itself has changed); remove it, or take another OUTPUT_DIR"
+            )
+    barrier(job.ranks)
+    if job.ranks.is_main:
+        atomic_write_text(path, text.getvalue())

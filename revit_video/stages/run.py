@@ -1,0 +1,40 @@
+"""The stages of a run, in the order of the paper's Algorithm 1: train, mine, train the assigner, test."""
+
+from __future__ import annotations
+
+from fvcore.common.config import CfgNode
+
+from revit_video.from_cfg.clips import check_lists, killed_workers_explained
+from revit_video.from_cfg.resolve import resolved
+from revit_video.runtime.distributed import barrier, init
+from revit_video.runtime.logging import prepare_output_dir, setup
+from revit_video.runtime.termination import Termination
+from revit_video.stages.assign import assigner
+from revit_video.stages.job import Job
+from revit_video.stages.mine import mine
+from revit_video.stages.test import test
+from revit_video.stages.train import train
+
+STAGES = {"train": train, "mine": mine, "assigner": assigner, "test": test}
+
+
+def run(cfg: CfgNode, stages: list[str], command: str) -> None:
+    """Runs the named stages on this rank: `train`, `mine`, `assigner`, `test`."""
+    ranks = init(cfg.DEVICE)
+    setup(ranks.is_main)
+    cfg = resolved(cfg, stages)
+    job = Job(cfg, ranks, command)
+    if ranks.is_main:
+        prepare_output_dir(cfg.OUTPUT_DIR)
+        check_lists(cfg, stages)
+    barrier(ranks)
+    with Termination() as termination, termination.at_once():  # training, which has more to save, asks itself
+        for stage in stages:
+            with killed_workers_explained(), job.recording(stage):
+                STAGES[stage](job)
+            barrier(ranks)
+
+
+def enabled_stages(cfg: CfgNode) -> list[str]:
+    """The stages that the config switches on, in order."""
+    return [name for name in STAGES if cfg[name.upper()].ENABLE]

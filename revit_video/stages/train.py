@@ -1,0 +1,228 @@
+"""The first stage: training the backbone at all lengths."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from fvcore.common.config import CfgNode
+from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
+from timm.utils import ModelEmaV3
+
+from revit_video import flops
+from revit_video.evaluate import static_top1
+from revit_video.from_cfg import backbone as build
+from revit_video.from_cfg.clips import TrainBatches, class_names
+from revit_video.from_cfg.sources import read_source
+from revit_video.models import checkpoint
+from revit_video.models.checkpoint import CheckpointError
+from revit_video.models.dvt import DVT, AnyModel
+from revit_video.models.pretrained import initialise
+from revit_video.models.revit import ReViT
+from revit_video.runtime import output_dir
+from revit_video.runtime.distributed import (
+    Ranks,
+    barrier,
+    broadcast_parameters,
+    gather_objects,
+    in_length_groups,
+)
+from revit_video.runtime.logging import StatsLog, keep_stats
+from revit_video.runtime.termination import Termination
+from revit_video.stages.job import Job, percents
+from revit_video.train.cascade import CascadeStep
+from revit_video.train.loop import Training, fit
+from revit_video.train.replicas import ReplicaStep
+from revit_video.train.steps import MixedLengthStep, Step
+
+logger = logging.getLogger(__name__)
+
+
+def train(job: Job, videos: LabeledVideoPaths | None = None) -> None:
+    """Trains the backbone at all lengths, from the last checkpoint in OUTPUT_DIR if there is one.
+
+    Args:
+        videos: what to train on; None for the training list.
+    """
+    cfg, ranks = job.cfg, _ranks(job)
+    model = build.build_model(cfg)
+    batches = TrainBatches(cfg, ranks, videos)
+    state = _starting_point(job, model)
+    model.to(ranks.device)
+    broadcast_parameters(model, ranks)
+    training = _training(job, ranks, model, batches)
+    if state is not None:
+        build.check_resumable(training.optimizer, cfg.RNG_SEED, state)
+        training.load_state_dict(state)
+    _check_agreement(training)
+    if training.epoch < training.epochs:
+        job.forget_results()
+    job.record_config()
+    validated = _validated(job, training, state)
+    if validated and training.epoch >= training.epochs:
+        logger.info("training is complete: %d epochs", training.epoch)
+        return
+    checkpoints = Checkpoints(job, training)
+    with job.stats() as stats, Termination() as termination:
+        if not validated:
+            with termination.at_once():
+                _validate(job, training, stats)
+        for stop in fit(training, stats, lambda: termination.asked):
+            checkpoints.save_if_due(stop)
+            if stop:
+                barrier(ranks)  # a rank that ends early has the others killed, in their save too
+                termination.leave()
+            if _is_validated(cfg, training):
+                with termination.at_once():
+                    _validate(job, training, stats)
+    job.record_skipped("train", job.gathered(sorted(batches.skipped)))
+
+
+class Checkpoints:
+    """Saves a training after every few epochs, and within them by the clock of the main rank."""
+
+    KEPT = "what was saved before is whole"
+
+    def __init__(self, job: Job, training: Training) -> None:
+        self.job, self.training = job, training
+        self.names = class_names(job.cfg)
+        self.costs = flops.cost_table(_result(training), job.views)
+        self.saved_at = time.monotonic()
+
+    def save_if_due(self, stop: bool) -> None:
+        """Writes a checkpoint where the epoch or the clock asks for one, or the run is to stop.
+
+        Raises:
+            CheckpointError: it could not be written. Those by the clock can be done without: a warning.
+        """
+        cfg, ranks = self.job.cfg.TRAIN, self.training.ranks
+        needed = stop or _ends_period(self.training, cfg.CHECKPOINT_PERIOD)
+        minutes = (time.monotonic() - self.saved_at) / 60
+        if not ranks.is_main or not (needed or 0 < cfg.CHECKPOINT_MINUTES <= minutes):
+            return
+        try:
+            self._save()
+        except CheckpointError as error:
+            if needed:
+                raise CheckpointError(f"{error}; {self.KEPT}") from error
+            logger.warning("%s; %s, and training goes on", error, self.KEPT)
+        self.saved_at = time.monotonic()
+
+    def _save(self) -> None:
+        training = self.training
+        payload = build.backbone_payload(self.job.cfg, _result(training), self.names, self.costs)
+        payload["training"] = training.state_dict()
+        checkpoint.save_progress(
+            self.job.path(output_dir.CHECKPOINTS), payload, training.epoch, training.batch
+        )
+
+
+def _ranks(job: Job) -> Ranks:
+    """This process among those that train; in ReViT-E each has a token length of its own."""
+    if job.cfg.TRAIN.METHOD == "revit_e":
+        return in_length_groups(job.ranks, len(job.cfg.REVIT.TOKEN_LENGTHS))
+    return job.ranks
+
+
+def _training(job: Job, ranks: Ranks, model: AnyModel, batches: TrainBatches) -> Training:
+    cfg = job.cfg
+    average = None
+    if cfg.TRAIN.EMA_DECAY:
+        average = ModelEmaV3(model, cfg.TRAIN.EMA_DECAY, use_warmup=True)
+    if cfg.MODEL.COMPILE:
+        for network in (model, average.module) if average else (model,):
+            network.compile()
+    logger.info(
+        "learning rate %g for %d clips a step",
+        cfg.SOLVER.BASE_LR * build.lr_factor(cfg),
+        cfg.TRAIN.BATCH_SIZE,
+    )
+    return Training(
+        model,
+        training_step(cfg, ranks, model),
+        build.build_optimizer(cfg, model),
+        batches,
+        len(batches),
+        cfg.TRAIN.BATCH_SIZE,
+        build.learning_rate(cfg),
+        cfg.SOLVER.MAX_EPOCH,
+        ranks,
+        accumulate=cfg.TRAIN.ACCUMULATE,
+        clip_gradient=cfg.SOLVER.CLIP_GRADIENT,
+        average=average,
+        log_period=cfg.LOG_PERIOD,
+        seed=cfg.RNG_SEED,
+    )
+
+
+def training_step(cfg: CfgNode, ranks: Ranks, model: AnyModel) -> Step:
+    """What a batch does to the model: DVT's cascade, ReViT-E or ReViT-B."""
+    smoothing, autocast = cfg.SOLVER.LABEL_SMOOTHING, build.autocast(cfg, ranks)
+    if isinstance(model, DVT):
+        return CascadeStep(model, smoothing, autocast)
+    method = ReplicaStep if cfg.TRAIN.METHOD == "revit_e" else MixedLengthStep
+    return method(model, build.distillation(cfg), ranks, smoothing, autocast, cfg.TRAIN.DENSE_WEIGHT)
+
+
+def _starting_point(job: Job, model: AnyModel) -> dict[str, Any] | None:
+    """Loads the weights to start from, if any; the state of the training when it is to be resumed."""
+    cfg = job.cfg
+    last = checkpoint.latest(job.path(output_dir.CHECKPOINTS)) if cfg.TRAIN.AUTO_RESUME else None
+    if last is not None:
+        logger.info("resuming from %s", last)
+        return build.load_backbone(last, model, build.model_spec(cfg)).get("training")
+    if cfg.TRAIN.CHECKPOINT_FILE_PATH:
+        source = read_source(cfg.TRAIN.CHECKPOINT_FILE_PATH)
+        for part in model.models if isinstance(model, DVT) else [model]:
+            logger.info("starting from %s", initialise(part, source))
+    return None
+
+
+def _result(training: Training) -> AnyModel:
+    assert isinstance(training.result, ReViT | DVT)
+    return training.result
+
+
+def _check_agreement(training: Training) -> None:
+    """ValueError where machines do not see the same checkpoints: they would wait for each other forever."""
+    places = set(gather_objects((training.epoch, training.batch), training.ranks))
+    if len(places) > 1:
+        raise ValueError(
+            "OUTPUT_DIR: the machines found different checkpoints there; it must be a folder they share"
+        )
+
+
+def _validated(job: Job, training: Training, state: dict[str, Any] | None) -> bool:
+    """Drops the statistics of what will be done again; whether the last epoch has the validation it needs."""
+    done = (state["epoch"], state["batch"]) if state else (0, 0)
+
+    def happened(line: dict[str, Any]) -> bool:
+        if line["stage"] == "val":
+            return line["epoch"] < done[0]
+        return line["stage"] != "train" or (line["epoch"], line["iter"]) < done
+
+    lines = keep_stats(job.cfg.OUTPUT_DIR, happened) if job.ranks.is_main else []
+    found = any(line["stage"] == "val" and line["epoch"] == training.epoch - 1 for line in lines)
+    (found, *_) = gather_objects(found, job.ranks)  # as the main rank has it
+    return found or not _is_validated(job.cfg, training)
+
+
+def _is_validated(cfg: CfgNode, training: Training) -> bool:
+    period = cfg.TRAIN.EVAL_PERIOD
+    return period > 0 and _ends_period(training, period)
+
+
+def _ends_period(training: Training, period: int) -> bool:
+    """Whether an epoch has just ended that is the last, or a multiple of `period`."""
+    at_end = training.batch == 0 and training.epoch > 0
+    return at_end and (training.epoch == training.epochs or training.epoch % period == 0)
+
+
+def _validate(job: Job, training: Training, stats: StatsLog) -> None:
+    model = _result(training)
+    table = job.tabulate(model, "val", job.test_batches("val"))
+    top1 = static_top1(table, model.lengths)
+    lines = {f"top1_{name}": value for name, value in top1.items()}
+    stats.write(stage="val", epoch=training.epoch - 1, step=training.iteration, **lines)
+    logger.info("epoch %d, top-1 on val: %s", training.epoch, percents(top1))

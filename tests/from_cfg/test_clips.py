@@ -1,0 +1,164 @@
+"""Loaders of a config."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import revit_video
+from revit_video.from_cfg.clips import (
+    SPLITS,
+    EvalBatches,
+    TooManyUnreadable,
+    TrainBatches,
+    check_lists,
+    check_skipped,
+    class_names,
+    num_classes,
+    video_list,
+)
+from revit_video.runtime.distributed import Ranks
+from tests.toy import STAGES, options, results_of, table_of, tool, toy_cfg
+
+CPU = torch.device("cpu")
+ALONE = Ranks(0, 1, CPU)
+
+
+def test_training_batches_are_normalised(videos: Path, tmp_path: Path) -> None:
+    cfg = toy_cfg(videos, tmp_path)
+    plain = toy_cfg(videos, tmp_path, "DATA.MEAN", [0, 0, 0], "DATA.STD", [1, 1, 1])
+    batches, raw = TrainBatches(cfg, ALONE), TrainBatches(plain, ALONE)
+    assert len(batches) == 6
+    for (clips, labels, _), (pixels, *_) in zip(batches(0), raw(0), strict=True):
+        assert clips.shape == (4, 3, 2, 32, 32) and clips.dtype == torch.float and labels.shape == (4,)
+        assert pixels.min() >= 0 and pixels.max() <= 1
+        torch.testing.assert_close(clips, (pixels - 0.15) / 0.1)
+
+
+def test_an_epoch_repeats_itself_and_differs_from_the_next(videos: Path, tmp_path: Path) -> None:
+    batches = TrainBatches(toy_cfg(videos, tmp_path), ALONE)
+    clips = {epoch: torch.cat([clips for clips, *_ in batches(epoch)]) for epoch in (0, 1)}
+    assert torch.equal(torch.cat([clips for clips, *_ in batches(0)]), clips[0])
+    assert not torch.equal(clips[0], clips[1])
+
+
+def test_ranks_share_each_training_batch(videos: Path, tmp_path: Path) -> None:
+    cfg = toy_cfg(videos, tmp_path)
+    whole = [labels for _, labels, _ in TrainBatches(cfg, ALONE)(0)]
+    shares = [[labels for _, labels, _ in TrainBatches(cfg, Ranks(rank, 2, CPU))(0)] for rank in range(2)]
+    for labels, *parts in zip(whole, *shares, strict=True):
+        assert torch.equal(torch.cat(parts), labels)
+
+
+def test_reversed_clips_have_the_opposite_class(videos: Path, tmp_path: Path) -> None:
+    cfg = toy_cfg(videos, tmp_path, "DATA.REVERSED_CLASSES", [[0, 1], [4, 5]])
+    opposite = torch.tensor([1, 0, 2, 3, 5, 4])
+    for clips, labels, _ in TrainBatches(cfg, ALONE)(0):
+        assert len(labels) == 4
+        assert torch.equal(clips[2:], clips[:2].flip(2))
+        assert torch.equal(labels[2:], opposite[labels[:2]])
+
+
+def test_every_video_is_evaluated_once_over_all_ranks(videos: Path, tmp_path: Path) -> None:
+    cfg = toy_cfg(videos, tmp_path)
+    listed = video_list(cfg, "test")
+    rows = []
+    for rank in range(5):
+        for batch in EvalBatches(cfg, listed, Ranks(rank, 5, CPU), 1, 3, 8):
+            assert len(batch) == 3 * len(set(batch.rows.tolist()))
+            rows += batch.rows.unique().tolist()
+    assert sorted(rows) == list(range(12))
+
+
+def test_every_stage_has_its_lists(own_videos: Path, tmp_path: Path) -> None:
+    cfg = toy_cfg(own_videos, tmp_path)
+    check_lists(cfg, STAGES)
+    needed = {
+        "mine": ["mine", "assigner"],
+        "val": ["train", "assigner"],
+        "test": ["test"],
+    }
+    for split in ("mine", "val", "test"):
+        path = own_videos / f"{split}.csv"
+        content = path.read_text()
+        path.unlink()
+        for stage in STAGES:
+            if stage in needed[split]:
+                with pytest.raises((ValueError, OSError), match=f"{split}.csv"):
+                    check_lists(cfg, [stage])
+            else:
+                check_lists(cfg, [stage])
+        path.write_text(content)
+    (own_videos / "val.csv").unlink()
+    check_lists(toy_cfg(own_videos, tmp_path, "TRAIN.EVAL_PERIOD", 0), ["train"])
+
+
+def test_lists_may_have_another_prefix_and_separator(videos: Path, tmp_path: Path) -> None:
+    lines = (videos / "test.csv").read_text().splitlines()
+    (tmp_path / "test.csv").write_text("\n".join(line.replace(" ", ",") for line in lines))
+    cfg = toy_cfg(tmp_path, tmp_path, "DATA.PATH_PREFIX", videos, "DATA.PATH_LABEL_SEPARATOR", ",")
+    assert video_list(cfg, "test")[0][0] == str(videos / lines[0].split()[0])
+    assert class_names(cfg) is None
+
+
+def test_the_allowed_number_of_unreadable_videos() -> None:
+    latest = [("a.mp4", "damaged")]
+    skipped = [*latest, ("b.mp4", "empty"), ("c.mp4", "empty")]
+    check_skipped(skipped[:2], 2.4, latest)
+    with pytest.raises(
+        TooManyUnreadable, match=r"3 unreadable .* allows \(2\); the latest: a.mp4: damaged"
+    ) as e:
+        check_skipped(skipped, 2.4, latest)
+    assert e.value.skipped == skipped
+
+
+# ---- Folders of classes ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def classes(videos: Path, tmp_path: Path) -> Path:
+    """The generated videos, ten of each class, in folders named after their classes."""
+    names = (videos / "classes.txt").read_text().split()
+    for split in ("train", "mine", "val", "test"):
+        for line in (videos / f"{split}.csv").read_text().splitlines():
+            path, label = line.split()
+            folder = tmp_path / "classes" / names[int(label)]
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{split}_{Path(path).name}").symlink_to(videos / path)
+    return tmp_path / "classes"
+
+
+def test_a_run_on_folders_of_classes_alone(classes: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    finished = tool("run_net", *options(classes, run, "MODEL.NUM_CLASSES", 0))
+    assert finished.code == 0, finished.err
+    names = ["down", "grow", "left", "right", "shrink", "up"]
+    predictor = revit_video.load(str(run), "cpu")
+    assert predictor.class_names == names == results_of(run)["classes"]
+    assert predictor.model.num_classes == 6
+    tested = table_of(run / "predictions.csv")
+    assert all(Path(row["video"]).parent.name == names[int(row["label"])] for row in tested)
+    cfg = toy_cfg(classes, run)
+    listed = {split: {path for path, _ in video_list(cfg, split)._paths_and_labels} for split in SPLITS}
+    assert {row["video"] for row in tested} == listed["test"]
+    assert sum(map(len, listed.values())) == len(set().union(*listed.values())) == 60
+
+
+def test_another_number_of_classes_than_the_folders(classes: Path, tmp_path: Path) -> None:
+    cfg = toy_cfg(classes, tmp_path, "MODEL.NUM_CLASSES", 5)
+    for asked in (class_names, lambda cfg: video_list(cfg, "train")):
+        with pytest.raises(ValueError, match="MODEL.NUM_CLASSES 5: .* has folders of 6 classes; 0 takes"):
+            asked(cfg)
+
+
+def test_folders_of_videos_without_classes(own_videos: Path, tmp_path: Path) -> None:
+    for path in [*own_videos.glob("*.csv"), own_videos / "classes.txt"]:
+        path.unlink()
+    with pytest.raises(ValueError, match="neither lists .* nor a folder for each class"):
+        video_list(toy_cfg(own_videos, tmp_path), "train")
+    with pytest.raises(ValueError, match="MODEL.NUM_CLASSES 0: .* has neither folders of classes nor"):
+        num_classes(toy_cfg(own_videos, tmp_path, "MODEL.NUM_CLASSES", 0))
+    with pytest.raises(ValueError, match="DATA.PATH_TO_DATA_DIR: no such folder: '.*nowhere'"):
+        num_classes(toy_cfg(own_videos / "nowhere", tmp_path, "MODEL.NUM_CLASSES", 0))

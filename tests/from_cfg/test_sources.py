@@ -1,0 +1,312 @@
+"""Reading weights of every kind, refusing the rest in one line, and training from them."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import simplejson
+import timm
+import torch
+
+from revit_video.from_cfg import backbone as build
+from revit_video.from_cfg.resolve import resolved
+from revit_video.from_cfg.sources import clip_data, read_source
+from revit_video.models import checkpoint
+from revit_video.models.pretrained import at_length, initialise
+from tests.peers import random_timesformer, random_vit
+from tests.tiny import tiny_revit
+from tests.toy import LENGTHS, last_checkpoint, run_toy, toy_cfg
+
+TOY_VIT = dict(embed_dim=16, depth=1, num_heads=2, mlp_ratio=4, num_classes=6, patch_size=8)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """transformers' TimeSformer with class names, mean and standard deviation."""
+    path = tmp_path / "folder"
+    peer = random_timesformer(id2label={n: name for n, name in enumerate("abcde")})
+    peer.save_pretrained(path)
+    norm = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}
+    (path / "preprocessor_config.json").write_text(simplejson.dumps(norm))
+    return path
+
+
+def edit(path: Path, **changes: object) -> None:
+    path.write_text(simplejson.dumps(simplejson.loads(path.read_text()) | changes))
+
+
+# ---- Recognised by its content ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wrapping", ["bare", "model", "state_dict", "module.", "safetensors"])
+def test_an_image_models_file(wrapping: str, tmp_path: Path) -> None:
+    state, path = random_vit().state_dict(), tmp_path / "vit.any"
+    if wrapping == "safetensors":
+        safetensors.torch.save_file(state, path)
+    elif wrapping == "module.":
+        torch.save({f"module.{name}": value for name, value in state.items()}, path)
+    else:
+        torch.save(state if wrapping == "bare" else {wrapping: state, "epoch": 3}, path)
+    source = read_source(str(path))
+    assert source.attention is None and clip_data(str(path)) == {}
+    assert source.states[0].keys() == state.keys()
+    assert all(torch.equal(source.states[0][name], value) for name, value in state.items())
+
+
+@pytest.mark.parametrize("attention", ["divided_space_time", "joint_space_time", "space_only"])
+@pytest.mark.parametrize("prefix", ["model.", "module.model.", ""])
+def test_timesformers_own_file(prefix: str, attention: str, tmp_path: Path) -> None:
+    model = tiny_revit(attention=attention).float()
+    state = {f"{prefix}{name}": value for name, value in at_length(model, 0).items()}
+    path = str(tmp_path / "official.pyth")
+    checkpoint.save(path, {"epoch": 14, "model_state": state, "optimizer_state": {}, "cfg": "TRAIN: ..."})
+    source = read_source(path)
+    assert source.attention == attention
+    assert clip_data(path) == {"mean": [0.45] * 3, "std": [0.225] * 3}
+    again = tiny_revit(seed=1, attention=attention).float()
+    initialise(again, source)
+    clips = torch.rand(1, 3, 3, 32, 32)
+    torch.testing.assert_close(again(clips, 8).cls, model(clips, 8).cls)
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin"])
+def test_a_folder_of_transformers(file: str, folder: Path) -> None:
+    if file == "pytorch_model.bin":
+        torch.save(safetensors.torch.load_file(folder / "model.safetensors"), folder / file)
+        (folder / "model.safetensors").unlink()
+    source = read_source(str(folder))
+    assert (source.attention, source.num_heads) == ("divided_space_time", 3)
+    expected = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "class_names": list("abcde")}
+    assert source.data == clip_data(str(folder)) == expected
+
+
+def test_numbered_labels_are_no_names(folder: Path) -> None:
+    edit(folder / "config.json", id2label={str(n): f"LABEL_{n}" for n in range(5)})
+    assert "class_names" not in clip_data(str(folder))
+
+
+def test_a_name_of_timm(monkeypatch: pytest.MonkeyPatch) -> None:
+    create = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda name, pretrained=False: create(name))
+    source = read_source("timm:deit_tiny_patch16_224.fb_in1k")
+    assert (source.num_heads, source.attention, source.num_classes) == (3, None, 1000)
+    assert source.data == {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+
+
+def test_a_name_of_timm_that_cannot_be_downloaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    create = timm.create_model
+
+    def offline(name: str, pretrained: bool = False) -> Any:
+        if pretrained:
+            raise OSError("no route to host\nsecond line")
+        return create(name)
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    with pytest.raises(ValueError, match=r"cannot be had here \(no route to host\); name a local file") as e:
+        read_source("timm:vit_tiny_patch16_224")
+    assert "TRAIN.CHECKPOINT_FILE_PATH ''" in str(e.value) and "\n" not in str(e.value)
+    assert clip_data("timm:vit_tiny_patch16_224")["mean"] == [0.5] * 3
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("vit_bose_patch16_224", "timm has no such model; the nearest: vit_base_patch16_224"),
+        ("vit_tiny_patch16_224.nonsense", "Invalid pretrained tag"),
+        ("resnet18", "it is a ResNet, not a VisionTransformer"),
+        ("deit_tiny_distilled_patch16_224", "it is a VisionTransformerDistilled, not"),
+        ("vit_base_patch16_clip_224.openai", "its LayerNorm's eps is 1e-05, not 1e-06"),
+        ("vit_base_patch16_siglip_224", "it pools with 'map', not by the class token"),
+        ("vit_base_patch16_clip_quickgelu_224", "eps is 1e-05"),
+        ("vit_small_patch14_reg4_dinov2", "pos_embed has"),
+    ],
+)
+def test_names_of_timm_that_do_not_fit(name: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    create = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda name, pretrained=False: create(name))
+    with pytest.raises(ValueError, match=message) as refused:
+        read_source(f"timm:{name}")
+    assert str(refused.value).startswith(f"timm:{name}") and "\n" not in str(refused.value)
+
+
+# ---- Refused ---------------------------------------------------------------------------------------------
+
+
+def zip_of_text(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("a.txt", "text")
+
+
+Making = Callable[[Path], object]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: None, "no such checkpoint"),
+        (lambda path: path.write_text("some notes\n"), "not a checkpoint, or damaged"),
+        (lambda path: path.write_text('{"a": 1}' + 8 * "{"), "not a checkpoint, or damaged"),
+        (lambda path: path.write_bytes(b""), "not a checkpoint, or damaged"),
+        (zip_of_text, "not a checkpoint, or damaged"),
+        (lambda path: path.write_bytes(pickle.dumps(print, protocol=2)), "refused: it holds a Python object"),
+        (lambda path: torch.save({"args": argparse.Namespace(), "model": {}}, path), "refused: it holds a"),
+        (lambda path: torch.save({"weight": torch.ones(2)}, path), "holds no ViT or TimeSformer: it lacks"),
+        (
+            lambda path: torch.save({"cfg": "x", "model": 3}, path),
+            "holds no weights, or more than those: cfg",
+        ),
+        (lambda path: torch.save([torch.ones(2)], path), "not a checkpoint: holds a list"),
+        (lambda path: torch.save({"format": "revit_video 1"}, path), "holds no model; a run's model.pyth"),
+        (lambda path: path.mkdir(), "a folder without config.json"),
+    ],
+)
+def test_what_is_no_source(make: Making, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "source"
+    make(path)
+    for read in (read_source, clip_data):
+        with pytest.raises(ValueError, match=message) as refused:
+            read(str(path))
+        assert str(path) in str(refused.value) and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model_type": "videomae"}, "is a model of type 'videomae', not 'timesformer'"),
+        ({"hidden_act": "gelu_new"}, "has another arithmetic: hidden_act 'gelu_new' (here: 'gelu')"),
+        ({"layer_norm_eps": 1e-12, "qkv_bias": False}, "layer_norm_eps 1e-12 (here: 1e-06), qkv_bias False"),
+        ({"image_size": 36}, "image_size 36 and patch_size 4, its weights are of 8x8 patches of 4x4"),
+        ({"image_size": [32, 32]}, "image_size [32, 32] and patch_size 4"),
+    ],
+)
+def test_folders_with_another_arithmetic(changes: dict[str, Any], message: str, folder: Path) -> None:
+    edit(folder / "config.json", **changes)
+    with pytest.raises(ValueError) as refused:
+        read_source(str(folder))
+    assert message in str(refused.value) and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("config.json", "model: timesformer", "not JSON"),
+        ("config.json", "[]", "not an object with keys"),
+        ("model.safetensors", None, "holds neither model.safetensors nor pytorch_model.bin"),
+        ("model.safetensors", "short", "model.safetensors: not a checkpoint, or damaged"),
+    ],
+)
+def test_damaged_folders(file: str, content: str | None, message: str, folder: Path) -> None:
+    (folder / file).unlink()
+    if content:
+        (folder / file).write_text(content)
+    with pytest.raises(ValueError, match=message) as refused:
+        read_source(str(folder))
+    assert "\n" not in str(refused.value)
+
+
+# ---- Mean and standard deviation travel ------------------------------------------------------------------
+
+OPEN = ("DATA.MEAN", [], "DATA.STD", [])
+
+
+def mean(cfg: Any) -> Any:
+    return cfg.DATA.MEAN[0], cfg.DATA.STD[0]
+
+
+def test_a_run_normalises_as_the_checkpoint_it_uses_first(
+    folder: Path, videos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    start = (*OPEN, "TRAIN.CHECKPOINT_FILE_PATH", folder)
+    run, other = tmp_path / "run", tmp_path / "other.pyth"
+    for path, value in ((run / "checkpoints" / "epoch_00001.pyth", 0.7), (other, 0.8)):
+        cfg = toy_cfg(videos, tmp_path, "DATA.MEAN", [value] * 3)
+        checkpoint.save(str(path), build.backbone_payload(cfg, build.build_model(cfg), None, {}))
+    fresh, begun = (toy_cfg(videos, where, *start) for where in (tmp_path / "fresh", run))
+    assert mean(resolved(fresh, ["train", "test"])) == (0.1, 0.4)
+    assert mean(resolved(begun, ["train"])) == (0.7, 0.1)  # goes on from its own
+    anew = toy_cfg(videos, run, *start, "TRAIN.AUTO_RESUME", False)
+    assert mean(resolved(anew, ["train"])) == (0.1, 0.4)
+    assert mean(resolved(anew, ["test"])) == (0.7, 0.1)
+    named = toy_cfg(videos, run, *start, "TEST.CHECKPOINT_FILE_PATH", other)
+    assert mean(resolved(named, ["mine", "test"])) == (0.8, 0.1)
+    assert mean(resolved(toy_cfg(videos, tmp_path / "none", *OPEN), ["train"])) == (0.45, 0.225)
+    assert not caplog.records
+    nowhere = toy_cfg(videos, tmp_path, *OPEN, "TRAIN.CHECKPOINT_FILE_PATH", "nowhere.pyth")
+    assert mean(resolved(nowhere)) == (0.45, 0.225)  # no stage, no checkpoint
+    with pytest.raises(ValueError, match="nowhere.pyth: no such checkpoint"):
+        resolved(nowhere, ["train"])
+
+
+def test_another_mean_than_the_checkpoints_is_said(
+    folder: Path, videos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    given = ("DATA.MEAN", [0.5] * 3, "DATA.STD", [], "TRAIN.CHECKPOINT_FILE_PATH", folder)
+    assert mean(resolved(toy_cfg(videos, tmp_path, *given), ["train"])) == (0.5, 0.4)
+    (record,) = caplog.records
+    assert f"DATA.MEAN is [0.5, 0.5, 0.5], but {folder} was trained with [0.1, 0.2, 0.3]" in record.message
+
+
+def test_an_image_models_file_tells_no_mean(
+    videos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    path = tmp_path / "vit.pth"
+    torch.save(random_vit().state_dict(), path)
+    cfg = toy_cfg(videos, tmp_path, *OPEN, "TRAIN.CHECKPOINT_FILE_PATH", path)
+    assert mean(resolved(cfg, ["train"])) == (0.45, 0.225)
+    assert "does not tell DATA.MEAN" in caplog.text and "does not tell DATA.STD" in caplog.text
+
+
+# ---- Training from them ----------------------------------------------------------------------------------
+
+
+def test_training_starts_from_an_image_model(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a rate of next to nothing, what is saved is what was started from."""
+    vit = random_vit(**TOY_VIT)
+    torch.save(vit.state_dict(), tmp_path / "vit.pth")
+    start = (
+        "TRAIN.CHECKPOINT_FILE_PATH",
+        tmp_path / "vit.pth",
+        "SOLVER.BASE_LR",
+        1e-12,
+        "TRAIN.EVAL_PERIOD",
+        0,
+    )
+    run_toy(videos, tmp_path / "run", *start, stages=["train"])
+    assert "weights of" in (said := capsys.readouterr().err) and "blocks.*.temporal_fc (zero)" in said
+    weights = last_checkpoint(tmp_path / "run")["model"]["weights"]
+    torch.testing.assert_close(weights["blocks.0.attn.qkv.weight"], vit.blocks[0].attn.qkv.weight.detach())
+    torch.testing.assert_close(
+        weights["blocks.0.temporal_attn.qkv.weight"], weights["blocks.0.attn.qkv.weight"]
+    )
+
+
+def test_training_starts_from_a_model_of_other_classes_and_lengths(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, theirs = tmp_path / "start.pyth", toy_cfg(videos, tmp_path, "MODEL.NUM_CLASSES", 7)
+    checkpoint.save(str(path), build.backbone_payload(theirs, build.build_model(theirs), None, {}))
+    changes = ("REVIT.TOKEN_LENGTHS", [LENGTHS[0], "3x3"], "DATA.NUM_FRAMES", 3)
+    start = ("TRAIN.CHECKPOINT_FILE_PATH", path, "TRAIN.EVAL_PERIOD", 0)
+    run_toy(videos, tmp_path / "run", *start, *changes, stages=["train"])
+    said = capsys.readouterr().err
+    assert "head (new: 6 classes, the source has 7)" in said and "time_embed" in said
+    assert last_checkpoint(tmp_path / "run")["model"]["spec"]["lengths"] == ["4x4", "3x3"]
+
+
+def test_another_model_is_refused_with_its_differences(toy_run: Path, videos: Path, tmp_path: Path) -> None:
+    path = checkpoint.latest(str(toy_run / "checkpoints"))
+    changes = ("TRAIN.CHECKPOINT_FILE_PATH", path, "MODEL.DEPTH", 2)
+    with pytest.raises(ValueError, match=r"is of another model: depth 1 \(here: 2\)$"):
+        run_toy(videos, tmp_path / "run", *changes, stages=["train"])

@@ -1,0 +1,168 @@
+"""The assigner's batches are the mined clips, whichever way they are kept."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from revit_video.adaptive.labels import NONE_CORRECT, MinedLabels
+from revit_video.from_cfg.clips import EvalBatches, video_list
+from revit_video.length import token_lengths
+from revit_video.runtime.distributed import Ranks
+from revit_video.stages.assign import MinedBatches, class_weights
+from tests.toy import toy_cfg
+
+CPU = torch.device("cpu")
+ALONE = Ranks(0, 1, CPU)
+LABELS = [0, 1, 1, 0, -1, 1, 0, 0, 1, -1, 0, 1]  # of the 12 videos of the mining list
+SIZES = ("ASSIGNER.INPUT_SIZE", 8, "ASSIGNER.NUM_FRAMES", 2, "ASSIGNER.BATCH_SIZE", 4)
+STREAMED = ("ASSIGNER.CACHE_GB", 0)
+TWO_CLIPS = ("MINE.NUM_CLIPS", 2, "DATA.SAMPLING_RATE", 2)
+STARTS = torch.tensor([0.0, 0.25])  # two clips of 0.5 s in a video of 1 s
+
+
+def mined(videos: Path, tmp_path: Path, clips: int = 1) -> MinedLabels:
+    """`LABELS`, for the first clip of each video; the other clips have the other label."""
+    listed = video_list(toy_cfg(videos, tmp_path), "mine")
+    rows = torch.arange(12).repeat_interleave(clips)
+    views = torch.arange(clips).repeat(12)
+    labels = torch.tensor(LABELS).repeat_interleave(clips)
+    labels = torch.where((views > 0) & (labels != NONE_CORRECT), 1 - labels, labels)
+    correct = torch.ones(len(rows), 2).bool()
+    paths = [listed[row][0] for row in rows.tolist()]
+    columns = (rows, STARTS[views], views, torch.zeros(len(rows)), correct, labels)
+    return MinedLabels(token_lengths([4, 2]), paths, *columns, ("0" * 16,))
+
+
+def clips_of(batches: MinedBatches, epoch: int = 0) -> list[tuple[int, Tensor]]:
+    """Label and frames of each clip of an epoch, mirrored ones turned back to what both have in common."""
+    return [
+        (int(label), frames + frames.flip(3))
+        for batch in batches(epoch)
+        for frames, label in zip(*batch, strict=True)
+    ]
+
+
+def same_clips(one: list[tuple[int, Tensor]], other: list[tuple[int, Tensor]]) -> bool:
+    """Whether two lists hold the same clips with the same labels, in any order."""
+    keys = [
+        sorted((label, round(float(x.sum()), 2), round(float(x.std()), 4)) for label, x in each)
+        for each in (one, other)
+    ]
+    return keys[0] == keys[1]
+
+
+def test_frames_are_those_of_the_mined_clips(videos: Path, tmp_path: Path) -> None:
+    cfg = toy_cfg(videos, tmp_path, *SIZES, "ASSIGNER.INPUT_SIZE", 32, "ASSIGNER.BATCH_SIZE", 10)
+    found = clips_of(MinedBatches(cfg, mined(videos, tmp_path), ALONE))
+    (batch,) = EvalBatches(cfg, video_list(cfg, "mine"), ALONE, 1, 1, 12)
+    wanted = [
+        (label, clip.half().float() + clip.half().float().flip(3))
+        for label, clip in zip(LABELS, batch.clips, strict=True)
+        if label != NONE_CORRECT
+    ]
+    assert same_clips(found, wanted)
+
+
+@pytest.mark.parametrize("kept", [(), STREAMED], ids=["cached", "streamed"])
+def test_batches(kept: tuple[object, ...], videos: Path, tmp_path: Path) -> None:
+    batches = MinedBatches(toy_cfg(videos, tmp_path, *SIZES, *kept), mined(videos, tmp_path), ALONE)
+    for epoch in range(2):
+        shapes = [(frames.shape, frames.dtype, len(labels)) for frames, labels in batches(epoch)]
+        assert shapes == [((4, 3, 2, 8, 8), torch.float, 4)] * len(batches) and len(batches) == 2
+
+
+@pytest.mark.parametrize(("clips", "more"), [(1, ()), (2, TWO_CLIPS)])
+def test_streamed_clips_are_the_cached_ones(
+    clips: int, more: tuple[object, ...], videos: Path, tmp_path: Path
+) -> None:
+    labels = mined(videos, tmp_path, clips)
+    # One batch holds all ten labelled videos' clips, so that none is left over.
+    sizes = (*SIZES, *more, "ASSIGNER.BATCH_SIZE", 5)
+    cached = MinedBatches(toy_cfg(videos, tmp_path, *sizes), labels, ALONE)
+    streamed = MinedBatches(toy_cfg(videos, tmp_path, *sizes, *STREAMED), labels, ALONE)
+    assert len(cached) == len(streamed) == 2 * clips
+    for epoch in range(2):
+        assert same_clips(clips_of(cached, epoch), clips_of(streamed, epoch))
+    assert cached.cache is not None and streamed.cache is None
+
+
+def test_epochs_come_in_different_orders(videos: Path, tmp_path: Path) -> None:
+    for kept in ((), STREAMED):
+        cfg = toy_cfg(videos, tmp_path, *SIZES, *kept, "ASSIGNER.BATCH_SIZE", 10)
+        batches = MinedBatches(cfg, mined(videos, tmp_path), ALONE)
+        orders = [[float(x.sum()) for _, x in clips_of(batches, epoch)] for epoch in (0, 1, 0)]
+        assert orders[0] == orders[2] != orders[1]
+
+
+@pytest.mark.parametrize("kept", [(), STREAMED], ids=["cached", "streamed"])
+@pytest.mark.parametrize(("clips", "more"), [(1, ()), (2, TWO_CLIPS)])
+def test_ranks_share_the_clips(
+    clips: int, more: tuple[object, ...], kept: tuple[object, ...], videos: Path, tmp_path: Path
+) -> None:
+    labels = mined(videos, tmp_path, clips)
+    cfg = toy_cfg(videos, tmp_path, *SIZES, *more, *kept, "ASSIGNER.BATCH_SIZE", 10 * clips)
+    pair = [MinedBatches(cfg, labels, Ranks(rank, 2, CPU)) for rank in range(2)]
+    assert len(pair[0]) == len(pair[1])
+    whole = MinedBatches(cfg, labels, ALONE)
+    assert same_clips([clip for share in pair for clip in clips_of(share)], clips_of(whole))
+
+
+@pytest.mark.parametrize("kept", [(), STREAMED], ids=["cached", "streamed"])
+def test_ranks_take_equally_many_steps_whatever_was_dropped_or_lost(
+    kept: tuple[object, ...], own_videos: Path, tmp_path: Path
+) -> None:
+    """Rank 0 has labels of one clip a video, rank 1 of both; then it loses a video."""
+    labels = mined(own_videos, tmp_path, 2)
+    dropped = (labels.rows % 2 == 0) & (labels.views == 1)
+    labels = replace(labels, labels=torch.where(dropped, NONE_CORRECT, labels.labels.abs()))
+    for name in labels.videos[8:10]:
+        Path(name).write_bytes(b"")
+    cfg = toy_cfg(own_videos, tmp_path, *SIZES, *TWO_CLIPS, *kept, "DATA.MAX_SKIPPED_FRACTION", 0.5)
+    sizes = [
+        [len(labels) for _, labels in MinedBatches(cfg, labels, Ranks(rank, 2, CPU))(epoch)]
+        for rank in range(2)
+        for epoch in range(2)
+    ]
+    assert sizes == [sizes[0]] * 4 and len(sizes[0]) == 3
+
+
+def test_labels_of_other_clips_are_refused(videos: Path, tmp_path: Path) -> None:
+    """Mined with another number of clips a video, or with clips of another duration."""
+    labels = mined(videos, tmp_path, 2)
+    fewer, longer = ("MINE.NUM_CLIPS", 1, "DATA.SAMPLING_RATE", 2), ("MINE.NUM_CLIPS", 2)
+    more = ("MINE.NUM_CLIPS", 3, "DATA.SAMPLING_RATE", 2)
+    for other in (fewer, longer, more):
+        with pytest.raises(ValueError, match="labels.csv is of other clips .* mine them again"):
+            list(MinedBatches(toy_cfg(videos, tmp_path, *SIZES, *other), labels, ALONE)(0))
+
+
+def test_labels_of_other_videos_are_refused(videos: Path, tmp_path: Path) -> None:
+    cfg, labels = toy_cfg(videos, tmp_path, *SIZES), mined(videos, tmp_path)
+    renamed = replace(labels, videos=["elsewhere.mp4", *labels.videos[1:]])
+    beyond = replace(labels, rows=labels.rows + 4)  # the last, unlabelled ones included
+    for wrong in (renamed, beyond):
+        with pytest.raises(ValueError, match="mined from another list"):
+            MinedBatches(cfg, wrong, ALONE)
+
+
+def test_no_labels_and_too_few_for_the_ranks(videos: Path, tmp_path: Path) -> None:
+    cfg, labels = toy_cfg(videos, tmp_path, *SIZES), mined(videos, tmp_path)
+    nothing = torch.full((12,), NONE_CORRECT)
+    with pytest.raises(ValueError, match="labels no clip"):
+        MinedBatches(cfg, replace(labels, labels=nothing), ALONE)
+    one = nothing.clone()
+    one[3] = 0
+    with pytest.raises(ValueError, match="1 mined clips are too few for 2 ranks"):
+        MinedBatches(cfg, replace(labels, labels=one), Ranks(0, 2, CPU))
+
+
+def test_class_weights_are_one_on_average(videos: Path, tmp_path: Path) -> None:
+    labels = replace(mined(videos, tmp_path), labels=torch.tensor([0] * 8 + [1] * 2 + [NONE_CORRECT] * 2))
+    weights = class_weights(labels)
+    assert weights.tolist() == pytest.approx([10 / 16, 10 / 4])
+    assert (8 * weights[0] + 2 * weights[1]) / 10 == pytest.approx(1)

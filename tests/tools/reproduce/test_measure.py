@@ -1,0 +1,40 @@
+"""What figures of several seeds say of a claim."""
+
+from __future__ import annotations
+
+import pytest
+from reproduce.measure import AGREES, DISAGREES, EQUAL, WITHIN, Claim, Measure
+
+
+def test_mean_and_deviation_of_a_sample() -> None:
+    measure = Measure((1.0, 2.0, 3.0))
+    assert (measure.mean, measure.deviation, measure.text()) == (2.0, 1.0, "2.0 ± 1.0")
+    assert Measure((98.06,)).text() == "98.1"
+
+
+def test_pairs_are_of_the_same_seed() -> None:
+    ratio = Measure((2.0, 9.0)).by(Measure((1.0, 3.0)), lambda a, b: a / b)
+    assert ratio.values == (2.0, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("above", "below", "verdict"),
+    [
+        ((10.0, 12.0), (5.0, 6.0), AGREES),
+        ((5.0, 6.0), (10.0, 12.0), DISAGREES),
+        ((5.0, 7.0), (5.5, 8.0), WITHIN),
+        ((10.0,), (9.9,), AGREES),
+        ((10.0,), (10.0,), EQUAL),
+    ],
+)
+def test_verdicts(above: tuple[float, ...], below: tuple[float, ...], verdict: str) -> None:
+    assert Claim("", "", Measure(above), Measure(below)).verdict == verdict
+
+
+def test_the_deviation_is_the_differences() -> None:
+    """Deviations 3 and 4: a difference of 5 is one deviation."""
+    three, four = Measure((0.0, 3 * 2**0.5)), Measure((0.0, 4 * 2**0.5))
+    for more, verdict in ((4.9, WITHIN), (5.1, AGREES)):
+        shift = more + four.mean - three.mean
+        above = Measure(tuple(value + shift for value in three.values))
+        assert Claim("", "", above, four).verdict == verdict

@@ -1,0 +1,194 @@
+"""Inference on the clock: against transformers, against FLOPs, and adaptive against static."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from torch import Tensor
+
+from benchmarks import decode
+from benchmarks.models import (
+    LENGTHS,
+    PRODUCT_GMACS,
+    base,
+    clock,
+    gmacs,
+    peer,
+    products,
+    random_clips,
+)
+from benchmarks.timing import Row, Target, Timing, interleaved, measured, ratio
+from revit_video import flops
+from revit_video.adaptive.policies import Oracle, Policy, Static, Views
+from revit_video.models.assigner import TokenLengthAssigner
+from revit_video.models.dvt import AnyModel
+from revit_video.models.inference import for_inference, inference_dtype, read
+
+SHORT_SHARES = (0, 25, 45, 75, 100)  # percent of clips
+ADAPTIVE_CLIPS, ADAPTIVE_BATCH = 20, 4
+Action = Callable[[], object]
+
+
+@torch.inference_mode()
+def forward(device: torch.device, rounds: int) -> list[Row]:
+    """Full length against transformers' TimeSformer of the same weights, and against matrix products."""
+    model = base(device, LENGTHS[:1])
+    theirs = peer(model)
+    on_cpu = device.type == "cpu"
+    quick = inference_dtype("auto", model)
+    readers = {name(dtype): for_inference(model, dtype) for dtype in dict.fromkeys((torch.float32, quick))}
+    their_dtype = torch.float32 if on_cpu else quick
+    theirs.to(their_dtype)
+    rows = []
+    for batch in (1, 8) if on_cpu else (1, 8, 32):
+        clips = random_clips(model, batch)
+        swapped = clips.transpose(1, 2).to(their_dtype)
+        actions: dict[str, Action] = {"transformers": lambda x=swapped: theirs(x).logits}  # type: ignore[misc]
+        for name_, reader in readers.items():
+            actions[name_] = partial(read, reader, clips, LENGTHS[0])
+        for dtype in {their_dtype, quick, torch.float32}:
+            actions |= {f"{way} {name(dtype)}": do for way, do in products(device, dtype).items()}
+        times = interleaved(actions, rounds if batch == 1 else max(3, rounds // 3), device, clock(device))
+        rows += _forward_rows(batch, times, readers, gmacs(model, 0), their_dtype, on_cpu)
+    return rows
+
+
+def _forward_rows(
+    batch: int,
+    times: dict[str, Timing],
+    readers: dict[str, AnyModel],
+    clip_gmacs: float,
+    their_dtype: torch.dtype,
+    on_cpu: bool,
+) -> list[Row]:
+    rows = [milliseconds(f"transformers {name(their_dtype)}, batch {batch}", times["transformers"])]
+    for dtype in readers:
+        ours = times[dtype]
+        rows.append(milliseconds(f"ours {dtype}, batch {batch}", ours))
+        faster = 1.7 if on_cpu else 2.0
+        target = Target(at_least=faster) if dtype == "bfloat16" else None
+        rows.append(ratio(f"transformers / ours {dtype}, batch {batch}", times["transformers"], ours, target))
+        ways = {way: times[f"{way} {dtype}"] for way in ("torch", "ours")}
+        for way, product in ways.items():
+            rate = [PRODUCT_GMACS / seconds for seconds in product.seconds]
+            rows.append(measured(f"a matrix product, {way} {dtype}", rate, "GMACs/s"))
+        floor = min(ways.values(), key=lambda timing: timing.median)
+        shares = [
+            100 * batch * clip_gmacs / PRODUCT_GMACS * product / seconds
+            for product, seconds in zip(floor.seconds, ours.seconds, strict=True)
+        ]
+        wanted = 85 if on_cpu and dtype == "float32" else 50 if batch == 32 and dtype == "bfloat16" else None
+        target = Target(at_least=wanted) if wanted else None
+        title = f"ours {dtype}, batch {batch}: of the faster product's rate"
+        rows.append(measured(title, shares, "%", target))
+    return rows
+
+
+@torch.inference_mode()
+def lengths(device: torch.device, rounds: int) -> list[Row]:
+    """Time at each length against its share of the FLOPs."""
+    model = base(device)
+    batch = 4 if device.type == "cpu" else 32
+    clips = random_clips(model, batch)
+    rows = []
+    for dtype in dict.fromkeys((inference_dtype("auto", model), torch.float32)):
+        reader = for_inference(model, dtype)
+        actions: dict[str, Action] = {length: partial(read, reader, clips, length) for length in LENGTHS}
+        times = interleaved(actions, rounds, device, clock(device))
+        for i, length in enumerate(LENGTHS):
+            title = f"{length} {name(dtype)}, batch {batch}"
+            rows.append(milliseconds(title, times[length], batch))
+            if i:
+                promised = gmacs(model, i) / gmacs(model, 0)
+                each = _ratios(times[length], times[LENGTHS[0]], promised)
+                rows.append(Row(f"{title}: FLOPs ratio", promised, ""))
+                rows.append(measured(f"{title}: time ratio / FLOPs ratio", each, "", Target(at_most=1.10)))
+    return rows
+
+
+@torch.inference_mode()
+def adaptive(device: torch.device, rounds: int) -> list[Row]:
+    """Adaptive evaluation against static full length, for several shares of clips on the short length."""
+    model = base(device, (LENGTHS[0], LENGTHS[-1]))
+    reader = for_inference(model, inference_dtype("auto", model))
+    assigner = TokenLengthAssigner(2).to(device).eval()
+    count, batch = (ADAPTIVE_CLIPS, ADAPTIVE_BATCH) if device.type == "cpu" else (20 * 32, 32)
+    clips = random_clips(model, batch)
+    cost = [gmacs(model, i) for i in range(2)]
+    static, oracle = (
+        Static(reader, cost, LENGTHS[0], batch_size=batch),
+        Oracle(reader, cost, batch_size=batch),
+    )
+    actions: dict[str, Action] = {
+        "static": partial(_stream, static, clips, torch.zeros(count, dtype=torch.long)),
+        "assigner": lambda: [assigner(clips) for _ in range(count // batch)],
+    }
+    for share in SHORT_SHARES:
+        actions[str(share)] = partial(_stream, oracle, clips, _spread(count, share))
+    with TemporaryDirectory() as folder:
+        path = decode.write_moving_texture(Path(folder) / "a.mp4")
+        actions["decoding"] = lambda: decode.ours(path, "pyav")
+        rounds = rounds if device.type == "cuda" else max(2, rounds // 2)  # each takes minutes
+        times = interleaved(actions, rounds, device, clock(device))
+    asking = flops.assigner_macs(assigner, model.num_frames, model.img_size).gmacs
+    rows = [
+        milliseconds("static 14x14", times["static"], count),
+        milliseconds("the assigner", times["assigner"], count),
+        milliseconds("decoding (PyAV)", times["decoding"]),
+    ]
+    for share in SHORT_SHARES:
+        rows += _adaptive_rows(share, times, cost, asking, count)
+    return rows
+
+
+def _adaptive_rows(
+    share: int, times: dict[str, Timing], cost: list[float], asking: float, count: int
+) -> list[Row]:
+    short = share / 100
+    mixed = (1 - short) * cost[0] + short * cost[1]
+    promised = cost[0] / mixed
+    adaptive_ = times[str(share)].seconds
+    columns = zip(
+        times["static"].seconds, adaptive_, times["assigner"].seconds, times["decoding"].seconds, strict=True
+    )
+    alone, asked, decoded = [], [], []
+    for static, model, assigner, decoding in columns:
+        alone.append(static / model / promised)
+        asked.append(static / (model + assigner) / (cost[0] / (mixed + asking)))
+        decoded.append((static + count * decoding) / (model + assigner + count * decoding))
+    title = f"{share} % of clips at 7x7"
+    return [
+        Row(f"{title}: speed-up by FLOPs", promised, "x"),
+        measured(f"{title}: measured / promised, model", alone, "", Target(at_least=0.95)),
+        measured(f"{title}: measured / promised, with assigner", asked, "", Target(at_least=0.90)),
+        measured(f"{title}: speed-up, with assigner and decoding in turn", decoded, "x"),
+    ]
+
+
+def _spread(count: int, share: int) -> Tensor:
+    """Which clips go to the short length: `share` percent of them, evenly mixed with the others."""
+    edges = torch.arange(count + 1) * share // 100
+    return edges.diff()
+
+
+def _stream(policy: Policy, clips: Tensor, truth: Tensor) -> None:
+    for part in truth.split(len(clips)):
+        policy.submit(Views.of(clips)._replace(truth=part))
+    policy.flush()
+
+
+def _ratios(above: Timing, below: Timing, promised: float) -> list[float]:
+    return [a / b / promised for a, b in zip(above.seconds, below.seconds, strict=True)]
+
+
+def milliseconds(title: str, timing: Timing, clips: int = 1) -> Row:
+    unit = "ms" if clips == 1 else "ms a clip"
+    return measured(title, [1e3 * seconds / clips for seconds in timing.seconds], unit)
+
+
+def name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,24 @@
+"""The suites by name. A suite takes the device and the number of rounds, and returns rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from benchmarks.decode import decode
+from benchmarks.inference import adaptive, forward, lengths
+from benchmarks.kinetics import kinetics
+from benchmarks.timing import Row
+from benchmarks.training import growth, replicas, train
+
+Suite = Callable[..., list[Row]]
+
+SUITES: dict[str, Suite] = {
+    "kinetics": kinetics,
+    "decode": decode,
+    "forward": forward,
+    "lengths": lengths,
+    "adaptive": adaptive,
+    "train": train,
+    "replicas": replicas,
+    "growth": growth,
+}

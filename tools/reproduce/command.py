@@ -1,0 +1,142 @@
+"""From the command line to a page: which rows it needs, their runs, and how it all came to be."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import matplotlib
+from fvcore.common.config import CfgNode
+
+from reproduce import growth, samples, speed, tables
+from reproduce.page import Page, duration, write_page
+from reproduce.runs import Runs, Seconds
+from revit_video.cli import command_line
+from revit_video.report.files import Missing
+from revit_video.report.style import RC
+from revit_video.runtime.distributed import torchrun_ranks
+from revit_video.runtime.logging import prepare_output_dir, setup
+
+HIGH_RESOLUTION = "hr"  # subfolder of the second config's rows
+KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)*")
+
+
+class Study(NamedTuple):
+    """One table or figure of the paper.
+
+    Attributes:
+        needs: names of the rows it is made of; ValueError for a config it cannot be made with.
+        page: makes it, from the runs of one config, or of two.
+        configs: how many it takes.
+    """
+
+    needs: Callable[[CfgNode], list[str]]
+    page: Callable[[Sequence[Runs]], Page]
+    configs: int = 1
+
+
+STUDIES = {
+    "table1": Study(tables.needs_table1, tables.table1, 2),
+    "table2": Study(tables.needs_table2, tables.table2),
+    "table3": Study(tables.needs_table3, tables.table3),
+    "fig5": Study(speed.needs_fig5, speed.fig5),
+    "fig6": Study(samples.needs_fig6, samples.fig6),
+    "fig7": Study(growth.needs_fig7, growth.fig7),
+}
+
+
+def reproduce(what: str, paths: Sequence[str], seeds: Sequence[int], options: Sequence[str]) -> list[str]:
+    """Runs what a table or figure needs and writes it to OUTPUT_DIR; paths of its files.
+
+    Args:
+        what: a name of `STUDIES`.
+        paths: YAML files, the second for table1's models at high resolution.
+        options: `KEY VALUE` pairs over each of them.
+
+    Raises:
+        ValueError: an unknown name, no or too many configs, no or wrong seeds, a config that does not fit.
+    """
+    study = _study(what, paths, seeds)
+    command = command_line()
+    subfolders = ("", HIGH_RESOLUTION)
+    runs = [
+        Runs(path, options, seeds, command, folder) for path, folder in zip(paths, subfolders, strict=False)
+    ]
+    needed = [study.needs(each.cfg) for each in runs]
+    folder = runs[0].cfg.OUTPUT_DIR
+    setup()
+    prepare_output_dir(folder)
+    for each, names in zip(runs, needed, strict=True):
+        each.run(names)
+    try:
+        with matplotlib.rc_context(RC):
+            page = study.page(runs)
+            return write_page(page, folder, what, how_made(runs, needed, command))
+    except Missing as missing:
+        raise ValueError(f"{folder}: {missing}; delete the run's results.json and start again") from None
+
+
+def _study(what: str, paths: Sequence[str], seeds: Sequence[int]) -> Study:
+    if what not in STUDIES:
+        raise ValueError(f"{what}: not a table or figure that is made here; there are {', '.join(STUDIES)}")
+    study = STUDIES[what]
+    if not 1 <= len(paths) <= study.configs:
+        wanted = "one file" if study.configs == 1 else "one file, or two"
+        raise ValueError(f"--cfg: {what} takes {wanted}, got {len(paths)}")
+    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+        given = " ".join(map(str, seeds)) or "none"
+        raise ValueError(f"--seeds: give different whole numbers, at least one of them; got {given}")
+    if torchrun_ranks():
+        raise ValueError("start it without torchrun: NUM_GPUS gives the ranks of each run")
+    return study
+
+
+def how_made(runs: Sequence[Runs], needed: Sequence[Sequence[str]], command: str) -> list[str]:
+    """Command, data, seeds, epochs and time, a line each."""
+    seeds = runs[0].seeds
+    lines = [f"command: `{command}`"]
+    if any(needed):
+        lines += dict.fromkeys(_data_line(each, names[0]) for each, names in zip(runs, needed, strict=True))
+        lines += [
+            f"seeds: {len(seeds)} ({', '.join(map(str, seeds))}); ± is one standard deviation over them"
+            if len(seeds) > 1
+            else f"seeds: 1 ({seeds[0]}), so no deviation is known and a verdict rests on one run",
+            _time_line(
+                [time for each, names in zip(runs, needed, strict=True) for time in each.seconds(names)]
+            ),
+        ]
+    return lines
+
+
+def _data_line(runs: Runs, row: str) -> str:
+    cfg, results = runs.cfg, runs.results(row)[0]
+    tested = f"{results['videos']:,} test videos of list {results['split']}"
+    data = f"{results['dataset']} (`{cfg.DATA.PATH_TO_DATA_DIR}`)"
+    return f"data: {data}, {tested}; training epochs: {cfg.SOLVER.MAX_EPOCH}"
+
+
+def _time_line(times: Sequence[Seconds]) -> str:
+    known = [time.seconds for time in times if time.seconds is not None]
+    line = f"time of the {len(times)} runs, added up: {duration(sum(known))}"
+    if partly := sum(not time.whole for time in times):
+        line += f"; of {partly} of them, which other commands ran, as much of the training as was logged"
+    return line
+
+
+def leading_files(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The files at the start of what follows --cfg, and the `KEY VALUE` pairs after them."""
+    first = next((n for n, word in enumerate(words) if KEY.fullmatch(word)), len(words))
+    return list(words[:first]), list(words[first:])
+
+
+def leading_seeds(words: Sequence[str]) -> tuple[list[int], list[str]]:
+    """The whole numbers at the start of what follows --seeds, and the `KEY VALUE` pairs after them.
+
+    Raises:
+        ValueError: there is something else among them.
+    """
+    first = next((n for n, word in enumerate(words) if KEY.fullmatch(word)), len(words))
+    if wrong := [word for word in words[:first] if not word.isdecimal()]:
+        raise ValueError(f"--seeds: give whole numbers from 0 on, got {' '.join(wrong)}")
+    return [int(word) for word in words[:first]], list(words[first:])

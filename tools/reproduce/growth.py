@@ -1,0 +1,119 @@
+"""Fig. 7: training time and parameters against the number of token lengths, of a config's own model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import quantiles
+
+import torch
+from benchmarks.training import (
+    CASCADE,
+    REVIT_B,
+    SEPARATE,
+    Growth,
+    Training,
+    growth_figure,
+    measured_growth,
+)
+from fvcore.common.config import CfgNode
+
+from reproduce.measure import Claim, Measure
+from reproduce.page import Page, markdown_table
+from reproduce.rows import AS_DVT, can_be_dvt
+from reproduce.runs import Runs
+from reproduce.tables import needs_lengths
+from revit_video.config import load_cfg
+from revit_video.from_cfg.backbone import build_model, build_optimizer
+from revit_video.from_cfg.resolve import resolved
+from revit_video.runtime.distributed import Ranks, init
+from revit_video.stages.train import training_step
+
+ROUNDS = 7
+
+
+def needs_fig7(cfg: CfgNode) -> list[str]:
+    """No rows: it is measured on random clips."""
+    needs_lengths(cfg, "fig7")
+    return []
+
+
+def fig7(sources: Sequence[Runs]) -> Page:
+    """Times training steps with one length, two, and so on, in turn."""
+    (runs,) = sources
+    ranks = init(runs.cfg.DEVICE)
+    lengths = [str(length) for length in runs.lengths]
+
+    def training(cascade: bool, some: Sequence[str]) -> Training:
+        keys = ["REVIT.TOKEN_LENGTHS", list(some), "TRAIN.METHOD", "revit_b", "MODEL.COMPILE", False]
+        keys += ["REVIT.DISTILL.MIN_TEACHER_TOP1", 0.0]  # random clips teach nothing to wait for
+        keys += AS_DVT if cascade else ()
+        return _training(load_cfg(runs.path, [*runs.options, *keys]), ranks)
+
+    cascade = (lambda some: training(True, some)) if can_be_dvt(runs.cfg) else None
+    grown = measured_growth(lengths, lambda some: training(False, some), cascade, ROUNDS, ranks.device)
+    where = "GPU" if ranks.device.type == "cuda" else _cpu()
+    return growth_page(grown, lengths, _share(runs.cfg), where)
+
+
+def _cpu() -> str:
+    threads = torch.get_num_threads()
+    return f"CPU, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def _training(cfg: CfgNode, ranks: Ranks) -> Training:
+    cfg = resolved(cfg)
+    model = build_model(cfg).to(ranks.device)
+    step = training_step(cfg, ranks, model)
+    return Training(model, step, ranks, _share(cfg), build_optimizer(cfg, model))
+
+
+def _share(cfg: CfgNode) -> int:
+    """Clips that one rank reads at a time."""
+    return max(1, cfg.TRAIN.BATCH_SIZE // cfg.NUM_GPUS // cfg.TRAIN.ACCUMULATE)
+
+
+def growth_page(grown: Growth, lengths: Sequence[str], batch: int, where: str) -> Page:
+    """The measured figures as a table, and the paper's claims, which it makes without figures."""
+    count = len(lengths)
+    rows = []
+    for way, seconds in grown.seconds.items():
+        for k in range(1, count + 1):
+            low, _, high = quantiles([1e3 * s for s in seconds[k - 1]], n=4, method="inclusive")
+            rows.append(
+                [
+                    way if k == 1 else "",
+                    " + ".join(lengths[:k]),
+                    f"{1e3 * grown.time(way, k):.1f}",
+                    f"{low:.1f} to {high:.1f}",
+                    f"{grown.to_one(way, k):.2f}x",
+                    f"{grown.params[way][k - 1] / 1e6:.2f}",
+                    f"{grown.params[way][k - 1] / grown.params[way][0]:.3f}x",
+                ]
+            )
+    header = ["way", "lengths", "ms a step", "quartiles", "to one length", "parameters, M", "to one length"]
+    time = {way: Measure.of([grown.to_one(way, count)]) for way in grown.seconds}
+    params = {way: Measure.of([values[-1] / values[0]]) for way, values in grown.params.items()}
+    claims = [
+        Claim(f"{words}, {count} lengths to one", "no figures", high, low, 2)
+        for words, high, low in (
+            ("time: separate models more than ReViT-B", time[SEPARATE], time[REVIT_B]),
+            ("time: DVT more than ReViT-B", time.get(CASCADE), time[REVIT_B]),
+            ("parameters: separate models more than ReViT", params[SEPARATE], params[REVIT_B]),
+            ("parameters: DVT more than ReViT", params.get(CASCADE), params[REVIT_B]),
+        )
+        if high is not None
+    ]
+    return Page(
+        "Fig. 7: what token lengths cost in training",
+        [
+            f"One training step of {batch} random clips, all ways in turn, {ROUNDS} rounds, medians, on a "
+            f"{where}. Separate models are trained one after the other. ReViT-E has a rank for each length: "
+            "its slowest rank, the longest length's, is given, without what the ranks tell each other "
+            "(`tools/benchmark.py replicas` measures that). DVT's models are trained together; with one "
+            "length it is a model like any. Ratios are taken within each round. The paper's Fig. 7 is of "
+            "DeiT-S on ImageNet-1K; its text names no figures.",
+            markdown_table(header, rows),
+        ],
+        claims,
+        growth_figure(grown),
+    )

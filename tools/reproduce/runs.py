@@ -1,0 +1,198 @@
+"""Runs of the rows: what is done is kept, what was begun goes on, the rest is run."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout, suppress
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import simplejson
+from fvcore.common.config import CfgNode
+
+from reproduce.rows import Row, lengths_of, rows_of
+from revit_video.config import load_cfg
+from revit_video.length import TokenLength
+from revit_video.report.files import Missing, Run
+from revit_video.runtime import output_dir
+from revit_video.runtime.distributed import launch
+from revit_video.stages.run import enabled_stages, run
+
+SECONDS = "seconds.json"
+# Filled in when a run starts; the config may leave them open.
+OPEN_KEYS = ("MODEL.NUM_CLASSES", "DATA.MEAN", "DATA.STD")
+# What a run was told that its weights do not depend on: it may be tested again with other values.
+# fmt: off
+AFTER_TRAINING = (
+    "MINE.", "ASSIGNER.", "ADAPTIVE.", "TEST.", "TRAIN.ENABLE", "TRAIN.AUTO_RESUME", "TRAIN.EVAL_PERIOD",
+    "TRAIN.CHECKPOINT_PERIOD", "TRAIN.CHECKPOINT_MINUTES", "NUM_GPUS", "DEVICE", "LOG_PERIOD", "TENSORBOARD.",
+    "DATA_LOADER.",
+)
+# fmt: on
+
+logger = logging.getLogger(__name__)
+
+
+class Runs:
+    """The rows of one config, each run with every seed in `OUTPUT_DIR/<row>/seed<k>`.
+
+    Args:
+        path: the config's YAML file.
+        options: `KEY VALUE` pairs over it; a row's own win.
+        command: written to results.json.
+        subfolder: of OUTPUT_DIR.
+    """
+
+    def __init__(
+        self,
+        path: str | None,
+        options: Sequence[Any],
+        seeds: Sequence[int],
+        command: str,
+        subfolder: str = "",
+    ) -> None:
+        self.path, self.options, self.seeds, self.command = path, list(options), list(seeds), command
+        self.cfg = load_cfg(path, options)
+        if self.cfg.DVT.ENABLE:
+            raise ValueError("DVT.ENABLE: a table has ReViT and DVT in rows of their own; leave it False")
+        self.output_dir = os.path.join(self.cfg.OUTPUT_DIR, subfolder)
+
+    @cached_property
+    def rows(self) -> dict[str, Row]:
+        """All rows of the config by name."""
+        return rows_of(self.cfg)
+
+    @property
+    def lengths(self) -> tuple[TokenLength, ...]:
+        """The config's token lengths, longest first."""
+        return lengths_of(self.cfg)
+
+    def folder(self, name: str, seed: int) -> str:
+        """OUTPUT_DIR of one run."""
+        return os.path.join(self.output_dir, name, f"seed{seed}")
+
+    def row_cfg(self, name: str, seed: int, *changes: Any) -> CfgNode:
+        """Config of one run."""
+        own = ["RNG_SEED", seed, "OUTPUT_DIR", self.folder(name, seed), "TEST.CHECKPOINT_FILE_PATH", ""]
+        return load_cfg(self.path, [*self.options, *self.rows[name].overrides, *own, *changes])
+
+    def results(self, name: str) -> list[dict[str, Any]]:
+        """results.json of a row, one for each seed; the row has been run."""
+        return [Run(self.folder(name, seed)).results for seed in self.seeds]
+
+    def run(self, names: Iterable[str]) -> None:
+        """Runs what is not done yet of these rows.
+
+        Raises:
+            ValueError: a folder holds a run that was trained otherwise, or a row's config is wrong.
+        """
+        wanted = [self.row_cfg(name, seed) for seed in self.seeds for name in dict.fromkeys(names)]
+        todo = [cfg for cfg in wanted if not is_done(cfg)]
+        for number, cfg in enumerate(todo, 1):
+            logger.info("%s (%d of %d)%s", cfg.OUTPUT_DIR, number, len(todo), _why_again(cfg))
+            with suppress(FileNotFoundError):  # of another test, which must not pass for this one's
+                os.remove(os.path.join(cfg.OUTPUT_DIR, output_dir.RESULTS))
+            with _counted(cfg.OUTPUT_DIR), redirect_stdout(sys.stderr):
+                launch(run, cfg.NUM_GPUS, cfg, enabled_stages(cfg), self.command)
+
+    def seconds(self, names: Iterable[str]) -> list[Seconds]:
+        """How long each run of these rows took."""
+        return [seconds_of(self.folder(name, seed)) for name in dict.fromkeys(names) for seed in self.seeds]
+
+
+def _why_again(cfg: CfgNode) -> str:
+    """What a run that was done before is tested again for; empty for others."""
+    path = os.path.join(cfg.OUTPUT_DIR, output_dir.CONFIG)
+    if not os.path.isfile(path):
+        return ""
+    changes = [f"{key} {old} -> {new}" for key, (new, old) in differences(cfg, load_cfg(path)).items()]
+    return f": again, with {', '.join(changes)}" if changes else ""
+
+
+def is_done(cfg: CfgNode) -> bool:
+    """Whether `cfg.OUTPUT_DIR` holds the results of this very config.
+
+    Raises:
+        ValueError: it holds a run that was trained otherwise, with which this one must not be mixed up.
+    """
+    folder = cfg.OUTPUT_DIR
+    path = os.path.join(folder, output_dir.CONFIG)
+    if not os.path.isfile(path):
+        return False
+    differing = differences(cfg, load_cfg(path))
+    for key, (ours, theirs) in differing.items():
+        if not key.startswith(AFTER_TRAINING):
+            raise ValueError(f"{folder} was run with {key} {theirs}, not {ours}; take another OUTPUT_DIR")
+    try:
+        return not differing and bool(Run(folder).results)
+    except Missing:
+        return False
+
+
+def differences(wanted: CfgNode, found: CfgNode) -> dict[str, tuple[Any, Any]]:
+    """Keys that two configs differ in, with both values.
+
+    The folder may have been moved, and what `wanted` leaves open was filled in when the run started.
+    """
+    ours, theirs = dict(_flat(wanted)), dict(_flat(found))
+    return {
+        key: (value, theirs[key])
+        for key, value in ours.items()
+        if value != theirs[key] and key != "OUTPUT_DIR" and (value or key not in OPEN_KEYS)
+    }
+
+
+def _flat(cfg: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in cfg.items():
+        if isinstance(value, CfgNode):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+@contextmanager
+def _counted(folder: str) -> Iterator[None]:
+    """Adds the seconds of what is run inside to the run's, whether it ends or is interrupted."""
+    before = _measured(folder) or 0.0
+    start = time.monotonic()
+    try:
+        yield
+    finally:
+        if os.path.isdir(folder):
+            seconds = round(before + time.monotonic() - start, 1)
+            output_dir.write_json(os.path.join(folder, SECONDS), {"seconds": seconds})
+
+
+class Seconds(NamedTuple):
+    """How long a run took, or, of one that another command ran, its training; None where nothing tells."""
+
+    seconds: float | None
+    whole: bool
+
+
+def seconds_of(folder: str) -> Seconds:
+    """How long the run in `folder` took."""
+    measured = _measured(folder)
+    return Seconds(_logged(folder), False) if measured is None else Seconds(measured, True)
+
+
+def _measured(folder: str) -> float | None:
+    with suppress(FileNotFoundError, ValueError, KeyError), open(os.path.join(folder, SECONDS)) as file:
+        return float(simplejson.load(file)["seconds"])
+    return None
+
+
+def _logged(folder: str) -> float | None:
+    """Seconds of training, without those of mining, testing and of making checkpoints."""
+    total = 0.0
+    with suppress(Missing):
+        batch = load_cfg(os.path.join(folder, output_dir.CONFIG)).TRAIN.BATCH_SIZE
+        step = 0
+        for line in Run(folder).stats.get("train", []):
+            total += (line["step"] - step) * batch / line["clips_per_sec"]
+            step = line["step"]
+    return total or None

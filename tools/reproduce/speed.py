@@ -1,0 +1,260 @@
+"""Fig. 5: accuracy against measured speed, for all ways to read a clip, timed in one process in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fvcore.common.config import CfgNode
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+
+from reproduce import paper
+from reproduce.drawing import BAR
+from reproduce.measure import Claim, Measure
+from reproduce.page import Page, markdown_table
+from reproduce.rows import DVT, OWN, can_be_dvt, lengths_of
+from reproduce.runs import Runs
+from reproduce.tables import needs_adaptive
+from revit_video.adaptive.calibrate import (
+    Point,
+    assigned_points,
+    cascade_points,
+    exit_thresholds,
+    staged_points,
+)
+from revit_video.adaptive.policies import Assigned, Cascade, Policy
+from revit_video.evaluate import evaluate
+from revit_video.from_cfg.resolve import resolved
+from revit_video.report.style import DVT as DVT_LOOK
+from revit_video.report.style import INK, POLICIES, canvas, length_colours
+from revit_video.runtime.distributed import init, launch
+from revit_video.runtime.logging import progress, setup
+from revit_video.stages.calibration import cascade_settings
+from revit_video.stages.job import Job
+from revit_video.stages.test import build_policies
+
+POINTS = 5  # along each curve, beside the point that the run itself chose
+ALL_POLICIES = ("TEST.POLICIES", ["static", "assigned", "random", "cascade", "oracle"])
+STATIC_ALONE = ("TEST.POLICIES", ["static"])
+# Series -> what it is in the table.
+SERIES = {
+    "static": "always",
+    "adaptive": "adaptive",
+    "cascade": "cascade over ReViT's lengths",
+    "random": "random, same mix as adaptive",
+    "oracle": "oracle",
+    "DVT, static": "DVT up to",
+    "DVT": "DVT, early exit",
+}
+LOOKS = POLICIES | {"DVT": DVT_LOOK, "DVT, static": (DVT_LOOK[0], "o", 6)}
+LABELS = {"DVT": "DVT, early exit", "DVT, static": "DVT, all clips up to a stage"}
+
+Scores = dict[str, list[dict[str, float]]]  # of each series, its points: top1, gmacs, speed
+
+
+def needs_fig5(cfg: CfgNode) -> list[str]:
+    """Rows of Fig. 5."""
+    needs_adaptive(cfg, "fig5")
+    return [OWN, DVT] if can_be_dvt(cfg) else [OWN]
+
+
+def fig5(sources: Sequence[Runs]) -> Page:
+    """Times every policy at several operating points, with the models of each seed."""
+    (runs,) = sources
+    with_dvt = DVT in needs_fig5(runs.cfg)
+    scores = []
+    for seed in runs.seeds:
+        own = runs.row_cfg(OWN, seed, *ALL_POLICIES)
+        dvt = runs.row_cfg(DVT, seed, *STATIC_ALONE) if with_dvt else None
+        scores.append(launch(measured, runs.cfg.NUM_GPUS, own, dvt, runs.command))
+    return speed_page(scores, runs.cfg)
+
+
+# ---- Measuring -------------------------------------------------------------------------------------------
+
+
+def measured(cfg: CfgNode, dvt: CfgNode | None, command: str) -> Scores:
+    """All policies over the test list, in turn on each batch; speed is relative to the longest length's."""
+    ranks = init(cfg.DEVICE)
+    setup(ranks.is_main)
+    own_job = Job(resolved(cfg, ["test"]), ranks, command)
+    series = _revit_series(own_job)
+    if dvt is not None:
+        series |= _dvt_series(Job(resolved(dvt, ["test"]), ranks, command))
+    policies = {f"{name} {n}": policy for name, some in series.items() for n, policy in enumerate(some)}
+    batches = own_job.test_batches(cfg.TEST.SPLIT)
+    with progress(batches, len(batches), f"timing {len(policies)} policies", ranks.is_main) as bar:
+        scores = evaluate(bar, policies, ranks).scores
+    longest = scores["static 0"].clips_per_sec
+    return {
+        name: [
+            {"top1": score.top1, "gmacs": score.gmacs, "speed": score.clips_per_sec / longest}
+            for score in (scores[f"{name} {n}"] for n in range(len(some)))
+        ]
+        for name, some in series.items()
+    }
+
+
+def _revit_series(job: Job) -> dict[str, list[Policy]]:
+    """The policies of a ReViT; the first adaptive and cascade ones are as they were calibrated."""
+    _, model = job.trained()
+    policies, _, _ = build_policies(job, model)
+    assigned, cascade = policies["assigned"], policies["cascade"]
+    assert isinstance(assigned, Assigned) and isinstance(cascade, Cascade)
+    reader, gmacs = assigned.model, assigned.gmacs
+    run: dict[str, Any] = {"batch_size": assigned.batch_size}
+    table = job.tabulate(model, "val", job.test_batches("val"), assigned)
+    asked = assigned_points(table.assigned, table.readings, gmacs, assigned.overhead)
+    more = [
+        Assigned(
+            reader, gmacs, assigned.assigner, assigned.overhead, point.threshold, assigned.per_view, **run
+        )
+        for point in along(asked, POINTS)
+    ]
+    worthwhile = [p for p in cascade_points(table.readings, gmacs) if p.gmacs <= gmacs[0]]
+    exits = along(worthwhile, POINTS)
+    return {
+        "static": [policies[str(length)] for length in model.lengths],
+        "adaptive": [assigned, *more],
+        "cascade": [cascade, *(Cascade(reader, gmacs, point.threshold, **run) for point in exits)],
+        "random": [policies["random"]],
+        "oracle": [policies["oracle"]],
+    }
+
+
+def _dvt_series(job: Job) -> dict[str, list[Policy]]:
+    """The policies of a DVT: every stage for all clips, and early exits for several budgets."""
+    _, model = job.trained()
+    policies, costs, _ = build_policies(job, model)
+    statics = list(policies.values())
+    reader, gmacs = statics[0].model, statics[0].gmacs
+    table = job.tabulate(model, "val", job.test_batches("val"))
+    confidence = table.readings.scores.amax(dim=2)
+    calibrated = cascade_settings(job.cfg, model, table, costs)["cascade_threshold"]
+    points = along(staged_points(table.readings, gmacs), POINTS)
+    thresholds = [calibrated, *(exit_thresholds(confidence, point.threshold) for point in points)]
+    run: dict[str, Any] = {"batch_size": statics[0].batch_size}
+    return {"DVT, static": statics, "DVT": [Cascade(reader, gmacs, each, **run) for each in thresholds]}
+
+
+def along(points: Sequence[Point], count: int) -> list[Point]:
+    """So many of a curve's points, those nearest to costs spread evenly within its ends."""
+    low, high = points[0].gmacs, points[-1].gmacs
+    costs = [low + (high - low) * (n + 1) / (count + 1) for n in range(count)]
+    return [min(points, key=lambda point: abs(point.gmacs - cost)) for cost in costs]
+
+
+# ---- Writing ---------------------------------------------------------------------------------------------
+
+
+def speed_page(measured: Sequence[Scores], cfg: CfgNode) -> Page:
+    """The points as a table and a picture; each is the mean over the seeds."""
+    lengths = [str(length) for length in lengths_of(cfg)]
+    points = {name: _points([scores[name] for scores in measured]) for name in measured[0]}
+    longest, chosen, random = points["static"][0], points["adaptive"][0], points["random"][0]
+    rows = []
+    for name, some in points.items():
+        for n, point in enumerate(some):
+            cost = point["gmacs"].by(longest["gmacs"], lambda a, b: 100 * a / b)
+            rows.append(
+                [
+                    point_title(name, n, lengths),
+                    point["top1"].text(),
+                    point["top1"].by(longest["top1"], lambda a, b: a - b).text(),
+                    f"{point['speed'].text(2, exact=True)}x",
+                    f"{cost.text(0, exact=True)} %",
+                    f"{cost.by(cost, lambda c, _: 100 / c).text(2, exact=True)}x",
+                ]
+            )
+    header = ["", "top-1 %", "points", "speed", "MACs", "MACs promise"]
+    one = Measure.of(1.0 for _ in measured)
+    claims = [
+        Claim("adaptive is faster than always the longest", "1.50 > 1", chosen["speed"], one, 2),
+        Claim("always the longest is a little better, top-1", "by 0.3", longest["top1"], chosen["top1"]),
+        Claim("the assigner beats random lengths, top-1", "no figures", chosen["top1"], random["top1"]),
+    ]
+    return Page(
+        "Fig. 5: accuracy against speed",
+        [
+            "Top-1 on the test list, and clips/s of policy and model without decoding, relative to always "
+            f"reading {lengths[0]} with the same seed's ReViT. All policies ran in turn on each batch, in "
+            f"one process; each point is one that ran. Accuracy and speed are {_of_seeds(len(measured))}. "
+            "Thresholds are of the validation list: the calibrated ones, and points spread evenly in cost.",
+            markdown_table(header, rows),
+            "The paper's points, on ImageNet-1K with an RTX 3090 at batch 32:",
+            "\n".join(f"- {point}" for point in paper.OPERATING_POINTS),
+        ],
+        claims,
+        speed_figure(points, cfg),
+    )
+
+
+def _points(seeds: Sequence[Sequence[dict[str, float]]]) -> list[dict[str, Measure]]:
+    """The points of a series over the seeds; of those with the same answers and cost, the first."""
+    points: dict[tuple[Measure, Measure], dict[str, Measure]] = {}
+    for each in zip(*seeds, strict=True):
+        point = {key: Measure.of(score[key] for score in each) for key in ("top1", "gmacs", "speed")}
+        points.setdefault((point["top1"], point["gmacs"]), point)
+    return list(points.values())
+
+
+def _of_seeds(count: int) -> str:
+    return f"means over the {count} seeds" if count > 1 else "one seed's"
+
+
+def point_title(series: str, n: int, lengths: Sequence[str]) -> str:
+    """`always 6x6`, `adaptive, calibrated`, `adaptive, point 2`."""
+    title = SERIES[series]
+    if series.endswith("static"):
+        return f"{title} {lengths[n]}"
+    if series in ("random", "oracle"):
+        return title
+    return f"{title}, calibrated" if n == 0 else f"{title}, point {n}"
+
+
+def speed_figure(points: Mapping[str, Sequence[Mapping[str, Measure]]], cfg: CfgNode) -> Figure:
+    """Top-1 against relative speed; points that a run chose are large, and have bars of one deviation."""
+    figure = canvas(4.8)
+    axes = figure.subplots()
+    lengths = lengths_of(cfg)
+    for name, some in points.items():
+        colour, marker, size = LOOKS.get(name, (INK, "", 0))
+        curve = sorted(some, key=lambda point: point["speed"].mean)
+        alike: Any = {"color": colour, "lw": 1.2, "zorder": 2}
+        xs, ys = ([point[key].mean for point in curve] for key in ("speed", "top1"))
+        if name.endswith("static"):
+            axes.plot(xs, ys, ":", **alike)
+        else:
+            axes.plot(xs, ys, "-", marker=marker, ms=0.5 * size, mec="white", **alike)
+    for name in (name for name in LOOKS if name in points):
+        chosen = points[name] if name.endswith("static") else points[name][:1]
+        for n, point in enumerate(chosen):
+            label = LABELS.get(name, name) if n == 0 else None
+            _spot(axes, point, *LOOKS[name], label)
+    for point, length, colour in zip(points["static"], lengths, length_colours(lengths), strict=True):
+        _spot(axes, point, colour, "o", 9, "static, one length for all" if length == lengths[0] else None)
+        at = point["speed"].mean, point["top1"].mean
+        text = axes.annotate(
+            str(length), at, xytext=(10, 7), textcoords="offset points", fontsize=9, zorder=6
+        )
+        text.set_path_effects([withStroke(linewidth=3, foreground="white")])
+    axes.set(
+        title="Accuracy and speed",
+        xlabel=f"clips/s without decoding, relative to always {lengths[0]}",
+        ylabel="test top-1, %",
+    )
+    axes.margins(x=0.08, y=0.1)
+    axes.set_xlim(left=0)
+    figure.legend(loc="outside lower center", ncols=4)
+    return figure
+
+
+def _spot(
+    axes: Axes, point: Mapping[str, Measure], colour: str, marker: str, size: int, label: str | None
+) -> None:
+    """A large point, with its deviations over the seeds."""
+    x, y = point["speed"], point["top1"]
+    look = BAR | {"fmt": marker, "ms": size, "color": colour, "zorder": 4}
+    axes.errorbar(x.mean, y.mean, y.deviation, x.deviation, label=label, **look)

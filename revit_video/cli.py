@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from fvcore.common.config import CfgNode
 
 from revit_video.config import load_cfg
-from revit_video.runtime.distributed import FailedLater, RankError, launch, one_speaker, torchrun_ranks
+from revit_video.runtime.launch import FailedLater, RankError, first_error_only, launch, torchrun_ranks
 from revit_video.stages.run import enabled_stages, run
 
 
@@ -31,7 +31,7 @@ def config_parser(description: str | None) -> argparse.ArgumentParser:
 def run_stages(description: str | None, choose: Callable[[CfgNode], list[str]] = enabled_stages) -> None:
     """The whole of a tool that runs stages: reads the config, starts the ranks, reports mistakes."""
     arguments = config_parser(description).parse_args()
-    with clear_errors("interrupted; the same command goes on from the last checkpoint"), one_speaker():
+    with clear_errors("interrupted; the same command goes on from the last checkpoint"), first_error_only():
         started = torchrun_ranks()
         cfg = load_cfg(arguments.cfg, [*arguments.opts, *(["NUM_GPUS", started] if started else [])])
         launch(run, cfg.NUM_GPUS, cfg, choose(cfg), command_line())

@@ -17,7 +17,7 @@ from revit_video.length import TokenLength
 from revit_video.meters import by_video, counts_by_name, topk
 from revit_video.models.dvt import AnyModel
 from revit_video.models.inference import read_all
-from revit_video.runtime.distributed import Ranks, gather_objects
+from revit_video.runtime.ranks import Ranks, gather_objects
 
 Skip = tuple[str, str]
 

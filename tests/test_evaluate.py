@@ -15,7 +15,7 @@ from revit_video.adaptive.policies import Assigned, Cascade, Oracle, Policy, Ran
 from revit_video.data.batch import Batch, Sample, Views, collate
 from revit_video.evaluate import Evaluation, Score, Table, evaluate, mined_labels, static_top1, tabulate
 from revit_video.models.revit import ReViT
-from revit_video.runtime.distributed import Ranks
+from revit_video.runtime.ranks import Ranks
 from tests.tiny import CLASSES, FRAMES, SIZE, random_clips, tiny_revit
 
 ALONE = Ranks(rank=0, world_size=1, device=torch.device("cpu"))

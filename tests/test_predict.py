@@ -14,7 +14,7 @@ from revit_video.data.video import DecodeError
 from revit_video.from_cfg.clips import EvalBatches, video_list
 from revit_video.models import checkpoint
 from revit_video.predict import VideoPrediction, find_videos
-from revit_video.runtime.distributed import Ranks
+from revit_video.runtime.ranks import Ranks
 from revit_video.stages.job import Job
 from revit_video.stages.test import build_policies
 from tests.toy import COUNTS, LENGTHS, results_of, run_toy, table_of, toy_cfg

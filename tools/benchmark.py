@@ -9,8 +9,8 @@ from benchmarks.suites import SUITES
 from benchmarks.timing import as_json, format_rows
 
 from revit_video.cli import clear_errors
-from revit_video.runtime.distributed import init
 from revit_video.runtime.output_dir import atomic_write_text
+from revit_video.runtime.ranks import init
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ from revit_video.models.dvt import DVT, AnyModel
 from revit_video.models.inference import for_inference, inference_dtype
 from revit_video.models.presets import PLAIN, preset
 from revit_video.models.revit import ReViT
-from revit_video.runtime.distributed import Ranks
+from revit_video.runtime.ranks import Ranks
 from revit_video.train.losses import Distillation
 from revit_video.train.optim import LearningRate, cosine_schedule, make_optimizer, step_schedule, with_warmup
 

@@ -25,7 +25,7 @@ from revit_video.data.token_labels import TokenLabelMaps
 from revit_video.data.transforms import Augmentation, Normalize, TrainTransform
 from revit_video.data.views import ClipSpec
 from revit_video.length import token_lengths
-from revit_video.runtime.distributed import Ranks
+from revit_video.runtime.ranks import Ranks
 from revit_video.runtime.termination import outlive_sigterm
 
 SPLITS = ("train", "mine", "val", "test")

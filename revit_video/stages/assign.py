@@ -22,8 +22,8 @@ from revit_video.from_cfg.clips import EvalBatches, class_names, mine_split, vid
 from revit_video.models import checkpoint
 from revit_video.models.assigner import small_frames
 from revit_video.runtime import output_dir
-from revit_video.runtime.distributed import Ranks, broadcast_parameters
 from revit_video.runtime.logging import keep_stats
+from revit_video.runtime.ranks import Ranks, broadcast_parameters
 from revit_video.stages.calibration import assigned_settings, cascade_settings
 from revit_video.stages.job import Job, gmacs_of
 from revit_video.train.loop import Training, fit

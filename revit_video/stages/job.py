@@ -21,9 +21,9 @@ from revit_video.from_cfg.clips import EvalBatches, TooManyUnreadable, video_lis
 from revit_video.models import checkpoint
 from revit_video.models.dvt import AnyModel
 from revit_video.runtime import output_dir
-from revit_video.runtime.distributed import Ranks, gather_objects
 from revit_video.runtime.logging import StatsLog, progress
 from revit_video.runtime.output_dir import atomic_write_text
+from revit_video.runtime.ranks import Ranks, gather_objects
 
 logger = logging.getLogger(__name__)
 

@@ -21,9 +21,9 @@ from revit_video.from_cfg.clips import EvalBatches, class_names, mine_split, vid
 from revit_video.models import checkpoint
 from revit_video.report import write_labels_picture
 from revit_video.runtime import output_dir
-from revit_video.runtime.distributed import barrier
 from revit_video.runtime.logging import keep_stats, prepare_output_dir
 from revit_video.runtime.output_dir import atomic_write_text
+from revit_video.runtime.ranks import barrier
 from revit_video.stages.job import Job, percents
 from revit_video.stages.train import train
 

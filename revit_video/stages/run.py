@@ -6,8 +6,8 @@ from fvcore.common.config import CfgNode
 
 from revit_video.from_cfg.clips import check_lists, killed_workers_explained
 from revit_video.from_cfg.resolve import resolved
-from revit_video.runtime.distributed import barrier, init
 from revit_video.runtime.logging import prepare_output_dir, setup
+from revit_video.runtime.ranks import barrier, init
 from revit_video.runtime.termination import Termination
 from revit_video.stages.assign import assigner
 from revit_video.stages.job import Job

@@ -21,14 +21,8 @@ from revit_video.models.dvt import DVT, AnyModel
 from revit_video.models.pretrained import initialise
 from revit_video.models.revit import ReViT
 from revit_video.runtime import output_dir
-from revit_video.runtime.distributed import (
-    Ranks,
-    barrier,
-    broadcast_parameters,
-    gather_objects,
-    in_length_groups,
-)
 from revit_video.runtime.logging import StatsLog, keep_stats
+from revit_video.runtime.ranks import Ranks, barrier, broadcast_parameters, gather_objects, in_length_groups
 from revit_video.runtime.termination import Termination
 from revit_video.stages.job import Job, percents
 from revit_video.train.cascade import CascadeStep

@@ -15,14 +15,14 @@ from torch import Tensor, nn
 
 from revit_video.data.sampling import seeded_generator
 from revit_video.data.targets import Targets
-from revit_video.runtime.distributed import (
+from revit_video.runtime.logging import StatsLog, progress
+from revit_video.runtime.ranks import (
     Ranks,
     gather_objects,
     reduce_gradients,
     shared_statistics,
     sum_over_ranks,
 )
-from revit_video.runtime.logging import StatsLog, progress
 from revit_video.train.optim import LearningRate
 from revit_video.train.steps import Step, trainable
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from revit_video.data.targets import Targets
 from revit_video.length import TokenLength
-from revit_video.runtime.distributed import broadcast_from_longest
+from revit_video.runtime.ranks import broadcast_from_longest
 from revit_video.train.steps import MixedLengthStep
 
 

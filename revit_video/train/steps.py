@@ -12,7 +12,7 @@ from revit_video.data.targets import Targets
 from revit_video.length import TokenLength
 from revit_video.models.assigner import TokenLengthAssigner
 from revit_video.models.revit import Output, ReViT
-from revit_video.runtime.distributed import Ranks, sum_over_ranks
+from revit_video.runtime.ranks import Ranks, sum_over_ranks
 from revit_video.train.losses import Distillation, dense_loss, distillation_loss, label_loss
 
 

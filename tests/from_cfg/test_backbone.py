@@ -12,7 +12,7 @@ from revit_video.from_cfg import backbone as build
 from revit_video.models import checkpoint
 from revit_video.models.checkpoint import CheckpointError
 from revit_video.models.revit import ReViT
-from revit_video.runtime.distributed import Ranks
+from revit_video.runtime.ranks import Ranks
 from revit_video.train.losses import Distillation
 from tests.toy import toy_cfg
 

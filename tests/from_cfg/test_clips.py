@@ -19,7 +19,7 @@ from revit_video.from_cfg.clips import (
     num_classes,
     video_list,
 )
-from revit_video.runtime.distributed import Ranks
+from revit_video.runtime.ranks import Ranks
 from tests.toy import STAGES, options, results_of, table_of, tool, toy_cfg
 
 CPU = torch.device("cpu")

@@ -12,7 +12,7 @@ from torch import Tensor
 from revit_video.adaptive.labels import NONE_CORRECT, MinedLabels
 from revit_video.from_cfg.clips import EvalBatches, video_list
 from revit_video.length import token_lengths
-from revit_video.runtime.distributed import Ranks
+from revit_video.runtime.ranks import Ranks
 from revit_video.stages.assign import MinedBatches, class_weights
 from tests.toy import toy_cfg
 

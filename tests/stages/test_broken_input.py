@@ -14,7 +14,7 @@ import torch
 from revit_video.data import views
 from revit_video.data.video import open_video
 from revit_video.from_cfg.clips import EvalBatches, TrainBatches, killed_workers_explained, video_list
-from revit_video.runtime.distributed import Ranks
+from revit_video.runtime.ranks import Ranks
 from tests.toy import CONFIG, options, results_of, table_of, tool, toy_cfg
 from tests.videos import broken_files, unusual_files
 

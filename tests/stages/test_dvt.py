@@ -15,7 +15,7 @@ from revit_video.models import checkpoint
 from revit_video.models.checkpoint import CheckpointError
 from revit_video.models.dvt import DVT
 from revit_video.models.pretrained import at_length, initialise
-from revit_video.runtime.distributed import Ranks
+from revit_video.runtime.ranks import Ranks
 from revit_video.stages.job import Job
 from tests.images import write_pictures
 from tests.toy import (

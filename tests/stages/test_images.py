@@ -15,7 +15,7 @@ from revit_video.from_cfg.backbone import build_model
 from revit_video.from_cfg.clips import EvalBatches, TrainBatches, video_list
 from revit_video.length import TokenLength
 from revit_video.predict import find_videos
-from revit_video.runtime.distributed import Ranks
+from revit_video.runtime.ranks import Ranks
 from revit_video.stages.job import Job
 from revit_video.train.losses import Distillation
 from revit_video.train.steps import MixedLengthStep

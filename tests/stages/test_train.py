@@ -15,7 +15,7 @@ from revit_video.config import load_cfg
 from revit_video.from_cfg import backbone as build
 from revit_video.from_cfg.clips import TrainBatches
 from revit_video.models.revit import ReViT
-from revit_video.runtime.distributed import Ranks
+from revit_video.runtime.ranks import Ranks
 from revit_video.stages.job import Job
 from tests.toy import LENGTHS, last_checkpoint, options, run_toy, stats_of, tool, toy_cfg
 

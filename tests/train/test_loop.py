@@ -15,9 +15,9 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from revit_video.models import checkpoint
-from revit_video.runtime import distributed
-from revit_video.runtime.distributed import Ranks
+from revit_video.runtime.launch import launch
 from revit_video.runtime.logging import StatsLog
+from revit_video.runtime.ranks import Ranks, gather_objects, in_length_groups, init, shared_statistics
 from revit_video.train.loop import NonFiniteLoss, Training, fit
 from revit_video.train.losses import Distillation
 from revit_video.train.optim import cosine_schedule, make_optimizer, with_warmup
@@ -307,7 +307,7 @@ def test_a_gradient_that_is_not_finite_ends_the_run_too(tmp_path: Path) -> None:
 
 def one_bad_share() -> list[str]:
     """What each rank says where rank 1 alone has a loss that is not finite, with finite gradients."""
-    ranks = distributed.init("cpu")
+    ranks = init("cpu")
     losses = [math.nan, 1.0] if ranks.rank else [1.0, 1.0]
     names = [f"{ranks.rank}.mp4"]
     job = constant(
@@ -316,11 +316,11 @@ def one_bad_share() -> list[str]:
     with tempfile.TemporaryDirectory() as folder, pytest.raises(NonFiniteLoss) as caught:
         run_through(job, Path(folder))
     said = [str(caught.value), str(job.model.weight.abs().sum().item())]
-    return distributed.gather_objects(said, ranks)
+    return gather_objects(said, ranks)
 
 
 def test_all_ranks_stop_together_and_name_the_clips_of_the_one() -> None:
-    for message, weights in distributed.launch(one_bad_share, 2):
+    for message, weights in launch(one_bad_share, 2):
         assert "loss not finite on 1.mp4; lower" in message and weights == "0.0"
 
 
@@ -348,20 +348,20 @@ def a_step_with_batch_norms(ranks: Ranks) -> dict[str, Tensor]:
 
 
 def steps_with_batch_norms() -> dict[str, list[dict[str, Tensor]]]:
-    ranks = distributed.init("cpu")
-    meshes = {"data": ranks, "length": distributed.in_length_groups(ranks, 2)}
+    ranks = init("cpu")
+    meshes = {"data": ranks, "length": in_length_groups(ranks, 2)}
     states = {name: a_step_with_batch_norms(mesh) for name, mesh in meshes.items()}
-    return {name: distributed.gather_objects(state, ranks) for name, state in states.items()}
+    return {name: gather_objects(state, ranks) for name, state in states.items()}
 
 
 def test_without_batch_norms_ranks_tell_each_other_nothing() -> None:
-    with distributed.shared_statistics(tiny_revit(), Ranks(0, 2, ALONE.device)):
+    with shared_statistics(tiny_revit(), Ranks(0, 2, ALONE.device)):
         pass  # here is no other rank to talk to
 
 
 def test_ranks_have_the_statistics_of_all_clips() -> None:
     """Those of each length, from its rank; the mean of all shares', the whole's in the first norm's mean."""
-    found, alone = distributed.launch(steps_with_batch_norms, 2), a_step_with_batch_norms(ALONE)
+    found, alone = launch(steps_with_batch_norms, 2), a_step_with_batch_norms(ALONE)
     for states in found.values():
         assert same(*states)
     names = [name for name in alone if name.endswith(("running_mean", "running_var", "batches_tracked"))]

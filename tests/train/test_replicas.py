@@ -10,8 +10,16 @@ from torch import Tensor
 
 from revit_video.data.targets import Targets
 from revit_video.data.token_labels import TokenLabels
-from revit_video.runtime import distributed
-from revit_video.runtime.distributed import Ranks
+from revit_video.runtime.launch import launch
+from revit_video.runtime.ranks import (
+    Ranks,
+    gather_objects,
+    in_length_groups,
+    init,
+    reduce_gradients,
+    shutdown,
+    sum_over_ranks,
+)
 from revit_video.train import replicas
 from revit_video.train.losses import Distillation
 from revit_video.train.replicas import ReplicaStep
@@ -77,9 +85,9 @@ def trained(case: Case, lengths: list[int], ranks: Ranks, shares: int = 1) -> di
         optimizer.zero_grad()
         for part in zip(clips.chunk(parts), targets.chunk(parts), strict=True):
             for name, value in step(*part).items():
-                mean = distributed.sum_over_ranks(value, ranks) / ranks.world_size / parts
+                mean = sum_over_ranks(value, ranks) / ranks.world_size / parts
                 told[f"{name} in step {n}"] = told.get(f"{name} in step {n}", 0) + mean
-        distributed.reduce_gradients(trainable(model), ranks, parts)
+        reduce_gradients(trainable(model), ranks, parts)
         if n == 0:
             told |= {f"gradient of {name}": p.grad.clone() for name, p in model.named_parameters()}
         optimizer.step()
@@ -102,18 +110,18 @@ def assigners_gradient(ranks: Ranks) -> dict[str, Tensor]:
     )
     assigner, weights = LinearAssigner(), torch.tensor([2.0, 0.5, 1.0], dtype=torch.float64)
     AssignerStep(assigner, weights, smoothing=0.1)(features, labels)  # type: ignore[arg-type]
-    distributed.reduce_gradients(trainable(assigner), ranks)
+    reduce_gradients(trainable(assigner), ranks)
     return {name: parameter.grad for name, parameter in assigner.named_parameters()}
 
 
 def on_this_rank(lengths: list[int], length_size: int) -> Told:
     """All cases in one launch, because starting ranks takes seconds; what every rank has afterwards."""
-    plain = distributed.init("cpu")
-    ranks = distributed.in_length_groups(plain, length_size)
+    plain = init("cpu")
+    ranks = in_length_groups(plain, length_size)
     told = {name: trained(case, lengths, ranks) for name, case in CASES.items()}
     told["assigner"] = assigners_gradient(plain)
-    everyone = distributed.gather_objects(told, ranks)
-    distributed.shutdown()
+    everyone = gather_objects(told, ranks)
+    shutdown()
     return everyone
 
 
@@ -121,7 +129,7 @@ def on_this_rank(lengths: list[int], length_size: int) -> Told:
 def mesh(request: pytest.FixtureRequest) -> tuple[list[int], int, Told]:
     world_size, lengths, length_size = MESHES[request.param]
     data_size = world_size // length_size
-    return lengths, data_size, distributed.launch(on_this_rank, world_size, lengths, length_size)
+    return lengths, data_size, launch(on_this_rank, world_size, lengths, length_size)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -12,7 +12,7 @@ from revit_video.data.targets import Targets
 from revit_video.data.token_labels import TokenLabels
 from revit_video.models import checkpoint
 from revit_video.models.assigner import TokenLengthAssigner
-from revit_video.runtime.distributed import Ranks
+from revit_video.runtime.ranks import Ranks
 from revit_video.train.losses import Distillation, dense_loss, distillation_loss, label_loss
 from revit_video.train.steps import AssignerStep, MixedLengthStep, trainable
 from tests.label_maps import constant_map

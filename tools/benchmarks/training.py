@@ -24,7 +24,8 @@ from benchmarks.timing import Row, Target, Timing, interleaved, measured, ratio
 from revit_video.models.dvt import AnyModel
 from revit_video.models.revit import ReViT
 from revit_video.report.style import DVT, POLICIES, RC, canvas, png
-from revit_video.runtime.distributed import Ranks, in_length_groups, init, launch, reduce_gradients, shutdown
+from revit_video.runtime.launch import launch
+from revit_video.runtime.ranks import Ranks, in_length_groups, init, reduce_gradients, shutdown
 from revit_video.train.cascade import CascadeStep
 from revit_video.train.losses import Distillation
 from revit_video.train.replicas import ReplicaStep

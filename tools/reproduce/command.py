@@ -15,7 +15,7 @@ from reproduce.runs import Runs, Seconds
 from revit_video.cli import command_line
 from revit_video.report.files import Missing
 from revit_video.report.style import RC
-from revit_video.runtime.distributed import torchrun_ranks
+from revit_video.runtime.launch import torchrun_ranks
 from revit_video.runtime.logging import prepare_output_dir, setup
 
 HIGH_RESOLUTION = "hr"  # subfolder of the second config's rows

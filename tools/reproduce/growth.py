@@ -25,7 +25,7 @@ from reproduce.tables import needs_lengths
 from revit_video.config import load_cfg
 from revit_video.from_cfg.backbone import build_model, build_optimizer
 from revit_video.from_cfg.resolve import resolved
-from revit_video.runtime.distributed import Ranks, init
+from revit_video.runtime.ranks import Ranks, init
 from revit_video.stages.train import training_step
 
 ROUNDS = 7

@@ -19,7 +19,7 @@ from revit_video.config import load_cfg
 from revit_video.length import TokenLength
 from revit_video.report.files import Missing, Run
 from revit_video.runtime import output_dir
-from revit_video.runtime.distributed import launch
+from revit_video.runtime.launch import launch
 from revit_video.stages.run import enabled_stages, run
 
 SECONDS = "seconds.json"

@@ -29,8 +29,9 @@ from revit_video.evaluate import evaluate
 from revit_video.from_cfg.resolve import resolved
 from revit_video.report.style import DVT as DVT_LOOK
 from revit_video.report.style import INK, POLICIES, canvas, length_colours
-from revit_video.runtime.distributed import init, launch
+from revit_video.runtime.launch import launch
 from revit_video.runtime.logging import progress, setup
+from revit_video.runtime.ranks import init
 from revit_video.stages.calibration import cascade_settings
 from revit_video.stages.job import Job
 from revit_video.stages.test import build_policies

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
-import tempfile
-import textwrap
-import time
-from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from revit_video.runtime import distributed
-from revit_video.runtime.distributed import RankError, Ranks, launch
+from revit_video.runtime import ranks as ranks_module
+from revit_video.runtime.launch import launch
+from revit_video.runtime.ranks import (
+    Ranks,
+    barrier,
+    broadcast_parameters,
+    gather_objects,
+    in_length_groups,
+    init,
+    reduce_gradients,
+    shutdown,
+    sum_over_ranks,
+)
 
 ALONE = Ranks(rank=0, world_size=1, device=torch.device("cpu"))
 
@@ -42,28 +46,28 @@ def gradients_of(model: TwoBranches) -> dict[str, torch.Tensor | None]:
 
 def on_two_ranks(bucket_elements: int) -> list[dict[str, object]]:
     """Everything that ranks tell each other, in one launch, because starting ranks takes seconds."""
-    distributed.BUCKET_ELEMENTS = bucket_elements
-    ranks = distributed.init("cpu")
+    ranks_module.BUCKET_ELEMENTS = bucket_elements
+    ranks = init("cpu")
     torch.manual_seed(ranks.rank)
     model = TwoBranches()
-    distributed.broadcast_parameters(model, ranks)
+    broadcast_parameters(model, ranks)
     state = {name: value.clone() for name, value in model.state_dict().items()}
 
     x = torch.full((3, 4), 1.0 + ranks.rank)
     model(x, branch=ranks.rank).backward()
-    distributed.reduce_gradients(model.parameters(), ranks)
+    reduce_gradients(model.parameters(), ranks)
 
     count = torch.tensor(10 + ranks.rank)
-    distributed.barrier(ranks)
+    barrier(ranks)
     told = {
         "state": state,
         "gradients": gradients_of(model),
-        "sum": distributed.sum_over_ranks(count, ranks),
+        "sum": sum_over_ranks(count, ranks),
         "own": count,
         "rank": (ranks.rank, ranks.world_size, ranks.is_main, torch.get_num_threads()),
     }
-    everyone = distributed.gather_objects(told, ranks)
-    distributed.shutdown()
+    everyone = gather_objects(told, ranks)
+    shutdown()
     return everyone
 
 
@@ -102,17 +106,17 @@ def test_gradients_are_the_mean_over_ranks(told: list[dict[str, object]]) -> Non
 
 
 def test_a_single_rank_needs_no_group() -> None:
-    ranks = distributed.init("cpu")
+    ranks = init("cpu")
     assert ranks == ALONE and ranks.is_main
     model = TwoBranches()
     model(torch.ones(1, 4), branch=0).backward()
     before = {name: g if g is None else g.clone() for name, g in gradients_of(model).items()}
-    distributed.reduce_gradients(model.parameters(), ranks)
+    reduce_gradients(model.parameters(), ranks)
     torch.testing.assert_close(gradients_of(model), before)
-    assert distributed.gather_objects("a", ranks) == ["a"]
-    assert distributed.sum_over_ranks(torch.tensor(3), ranks) == 3
-    distributed.barrier(ranks)
-    distributed.shutdown()
+    assert gather_objects("a", ranks) == ["a"]
+    assert sum_over_ranks(torch.tensor(3), ranks) == 3
+    barrier(ranks)
+    shutdown()
 
 
 def test_neighbours_are_a_length_group() -> None:
@@ -129,86 +133,11 @@ def test_neighbours_are_a_length_group() -> None:
 def test_a_length_group_needs_a_rank_for_each_length(world_size: int) -> None:
     ranks = Ranks(0, world_size, torch.device("cpu"))
     with pytest.raises(ValueError, match=f"start a multiple of 3 ranks, not {world_size}, or use revit_b"):
-        distributed.in_length_groups(ranks, 3)
-    assert distributed.in_length_groups(ranks, 1) == ranks
-
-
-def test_one_rank_runs_here() -> None:
-    assert launch(os.getpid, 1) == os.getpid()
-
-
-def test_under_torchrun_nothing_more_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
-    assert launch(os.getpid, 2) == os.getpid()
+        in_length_groups(ranks, 3)
+    assert in_length_groups(ranks, 1) == ranks
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_cuda_without_a_gpu() -> None:
     with pytest.raises(ValueError, match="DEVICE cuda: torch finds no GPU here"):
-        distributed.init("cuda")
-
-
-class SlowToTell(FileNotFoundError):
-    def __str__(self) -> str:
-        time.sleep(1)  # the other rank, whose peer has gone, could end before
-        return "videos/train.csv: no such list"
-
-
-def fail_on_rank_1(kind: str) -> None:
-    ranks = distributed.init("cpu")
-    if ranks.rank == 1:
-        if kind == "mistake":
-            raise SlowToTell
-        raise KeyError("a bug")
-    distributed.barrier(ranks)  # waits for a rank that never comes
-
-
-def test_a_users_mistake_on_a_rank_is_told_as_it_is(capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ValueError) as caught:
-        launch(fail_on_rank_1, 2, "mistake")
-    assert str(caught.value) == "videos/train.csv: no such list"
-    assert "Traceback" not in capfd.readouterr().err
-
-
-def test_a_bug_on_a_rank_comes_with_its_traceback() -> None:
-    with pytest.raises(RankError, match=r"(?s)rank 1: KeyError: 'a bug'\nTraceback.*in fail_on_rank_1"):
-        launch(fail_on_rank_1, 2, "bug")
-
-
-def test_ctrl_c_ends_all_ranks(tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(
-        textwrap.dedent("""
-        import os, pathlib, sys, time
-        from revit_video.runtime.distributed import launch
-
-        def wait(folder):
-            pathlib.Path(folder, f"{os.getpid()}.pid").touch()
-            time.sleep(60)
-
-        if __name__ == "__main__":
-            try:
-                launch(wait, 2, sys.argv[1])
-            except KeyboardInterrupt:
-                sys.exit(7)
-        """)
-    )
-    root = Path(__file__).parents[2]
-    process = subprocess.Popen(
-        [sys.executable, str(script), str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": str(root), "TMPDIR": tempfile.gettempdir()},
-        stderr=subprocess.PIPE,
-        start_new_session=True,  # so that the signal reaches the ranks as well, as from a terminal
-        text=True,
-    )
-    deadline = time.monotonic() + 60
-    while len(pids := list(tmp_path.glob("*.pid"))) < 2:
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.1)
-    os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
-    assert process.returncode == 7
-    assert "Traceback" not in errors
-    for pid in (int(file.stem) for file in pids):
-        with pytest.raises(ProcessLookupError):
-            os.kill(pid, 0)
+        init("cuda")

@@ -1,0 +1,225 @@
+"""The ranks of a run: joining the process group, and the collectives.
+
+Gradients are all-reduced by hand after the last backward pass of a step. `DistributedDataParallel` would skip
+parameters that the last pass did not use, and here each token length has parameters of its own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+
+BUCKET_ELEMENTS = 1 << 24  # gradient values per all-reduce: 64 MiB in fp32
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among the ranks of a run.
+
+    Attributes:
+        length_size: ranks that train on the same clips, each at its own token length (ReViT-E); 1 where every
+            rank trains all lengths.
+        length_group: the process group of those ranks.
+    """
+
+    rank: int
+    world_size: int
+    device: torch.device
+    length_size: int = 1
+    length_group: dist.ProcessGroup | None = None
+
+    @property
+    def data_size(self) -> int:
+        """Number of shares of a training batch."""
+        return self.world_size // self.length_size
+
+    @property
+    def data_rank(self) -> int:
+        """Index of the share that this rank trains on."""
+        return self.rank // self.length_size
+
+    @property
+    def length_rank(self) -> int:
+        """Index of the token length that this rank trains, 0 the longest (ReViT-E)."""
+        return self.rank % self.length_size
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this rank writes the files and messages."""
+        return self.rank == 0
+
+
+def init(device: str = "auto") -> Ranks:
+    """Choose the device, and join the process group if the run has several ranks.
+
+    Args:
+        device: `"auto"` (a GPU if there is one), `"cpu"` or `"cuda"`.
+
+    Raises:
+        ValueError: CUDA is asked for where there is none, or this machine has more ranks than GPUs.
+    """
+    rank, world_size, local_rank, local_size = (
+        int(os.environ.get(name, default))
+        for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0), ("LOCAL_WORLD_SIZE", 1))
+    )
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("DEVICE cuda: torch finds no GPU here; use DEVICE auto or cpu")
+    if device == "cpu" or not torch.cuda.is_available():
+        own_device, backend = torch.device("cpu"), "gloo"
+        if local_size > 1:
+            torch.set_num_threads(max(1, _usable_cores() // local_size))
+    else:
+        if local_size > torch.cuda.device_count():
+            raise ValueError(f"NUM_GPUS: {local_size} ranks, but {torch.cuda.device_count()} GPUs here")
+        # gloo too, for CPU tensors and objects
+        own_device, backend = torch.device("cuda", local_rank), "cpu:gloo,cuda:nccl"
+        torch.cuda.set_device(own_device)
+    if world_size > 1:
+        dist.init_process_group(backend)
+    return Ranks(rank, world_size, own_device)
+
+
+def in_length_groups(ranks: Ranks, lengths: int) -> Ranks:
+    """Arrange the ranks in a (data, length) mesh: `lengths` neighbours train on the same clips.
+
+    Raises:
+        ValueError: the number of ranks is not a multiple of `lengths`.
+    """
+    if ranks.world_size % lengths:
+        raise ValueError(
+            f"TRAIN.METHOD revit_e needs a rank for each of {lengths} token lengths: "
+            f"start a multiple of {lengths} ranks, not {ranks.world_size}, or use revit_b"
+        )
+    if lengths == 1:
+        return ranks
+    shape = (ranks.world_size // lengths, lengths)
+    mesh = init_device_mesh(ranks.device.type, shape, mesh_dim_names=("data", "length"))
+    return replace(ranks, length_size=lengths, length_group=mesh.get_group("length"))
+
+
+def _usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def shutdown() -> None:
+    """Destroy the process group, if there is one."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def reduce_gradients(
+    parameters: Iterable[nn.Parameter], ranks: Ranks, parts: int = 1, stop: bool = False
+) -> bool:
+    """Replace every gradient by its sum over the ranks, divided by `ranks.data_size * parts`.
+
+    This is the mean over the shares of the batch and its `parts` (gradient accumulation), and the sum over
+    token lengths in ReViT-E. A missing gradient counts as zeros if another rank has one, so that afterwards
+    all ranks hold the same gradients for the same parameters.
+
+    Returns:
+        Whether any rank passed `stop`, so that all ranks stop in the same step.
+    """
+    parameters = [parameter for parameter in parameters if parameter.requires_grad]
+    if ranks.world_size == 1:
+        if parts > 1:
+            for parameter in parameters:
+                if parameter.grad is not None:
+                    parameter.grad /= parts
+        return stop
+    flags = [*(p.grad is not None for p in parameters), stop]
+    used = torch.tensor(flags, dtype=torch.int32, device=ranks.device)
+    dist.all_reduce(used, dist.ReduceOp.MAX)
+    *used_by_any, stop_all = used.tolist()
+    gradients = []
+    for parameter, used_somewhere in zip(parameters, used_by_any, strict=True):
+        if used_somewhere:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            gradients.append(parameter.grad)
+    for bucket in _buckets(gradients):
+        flat = torch.cat([gradient.flatten() for gradient in bucket])
+        dist.all_reduce(flat)
+        flat /= ranks.data_size * parts
+        for gradient, mean in zip(bucket, flat.split([g.numel() for g in bucket]), strict=True):
+            gradient.copy_(mean.view_as(gradient))
+    return bool(stop_all)
+
+
+def _buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
+    """Groups of tensors of one dtype, closed as soon as they hold `BUCKET_ELEMENTS` values."""
+    by_dtype: dict[torch.dtype, list[Tensor]] = {}
+    for tensor in tensors:
+        bucket = by_dtype.setdefault(tensor.dtype, [])
+        bucket.append(tensor)
+        if sum(member.numel() for member in bucket) >= BUCKET_ELEMENTS:
+            yield by_dtype.pop(tensor.dtype)
+    yield from by_dtype.values()
+
+
+@contextmanager
+def shared_statistics(module: nn.Module, ranks: Ranks) -> Iterator[None]:
+    """Synchronise the running statistics of batch norms at the end of the block.
+
+    Each rank's change is summed over the ranks and divided by `ranks.data_size`: the mean over the shares of
+    the batch, and the sum over token lengths in ReViT-E. Equal statistics stay equal.
+    """
+    running = [b for part in module.modules() if isinstance(part, nn.BatchNorm2d) for b in part.buffers()]
+    if ranks.world_size == 1 or not running:
+        yield
+        return
+    before = [statistic.clone() for statistic in running]
+    yield
+    changes = [now - then for now, then in zip(running, before, strict=True)]
+    flat = torch.cat([change.flatten() for change in changes])  # `num_batches_tracked` too, as floats
+    dist.all_reduce(flat)
+    flat /= ranks.data_size
+    shares = flat.split([change.numel() for change in changes])
+    for now, then, share in zip(running, before, shares, strict=True):
+        now.copy_(then + share.view_as(then).to(then.dtype))
+
+
+def broadcast_parameters(module: nn.Module, ranks: Ranks) -> None:
+    """Copy the parameters and buffers of rank 0 to every rank."""
+    if ranks.world_size > 1:
+        for tensor in [*module.parameters(), *module.buffers()]:
+            dist.broadcast(tensor.detach(), src=0)
+
+
+def broadcast_from_longest(tensor: Tensor, ranks: Ranks) -> dist.Work:
+    """Start to copy `tensor` from the length group's first rank; call `wait()` before using it."""
+    longest = ranks.rank - ranks.length_rank
+    work = dist.broadcast(tensor, src=longest, group=ranks.length_group, async_op=True)
+    assert work is not None  # None only for ranks outside the group
+    return work
+
+
+def sum_over_ranks(tensor: Tensor, ranks: Ranks) -> Tensor:
+    """Sum of `tensor` over the ranks, as a new tensor on every rank."""
+    total = tensor.clone()
+    if ranks.world_size > 1:
+        dist.all_reduce(total)
+    return total
+
+
+def gather_objects(obj: T, ranks: Ranks) -> list[T]:
+    """The picklable `obj` of every rank, in rank order, on every rank."""
+    if ranks.world_size == 1:
+        return [obj]
+    objects: list[Any] = [None] * ranks.world_size
+    dist.all_gather_object(objects, obj)
+    return objects
+
+
+def barrier(ranks: Ranks) -> None:
+    """Wait for all ranks."""
+    if ranks.world_size > 1:
+        dist.barrier()

@@ -3,6 +3,7 @@
 import argparse
 import platform
 
+import _environment  # noqa: F401
 import simplejson
 import torch
 from benchmarks.suites import SUITES

@@ -2,6 +2,8 @@
 
 import argparse
 
+import _environment  # noqa: F401
+
 from revit_video.cli import clear_errors
 from revit_video.from_cfg.convert import EXPORTS, convert
 from revit_video.runtime.logging import setup

@@ -2,6 +2,8 @@
 
 import os
 
+import _environment  # noqa: F401
+
 from revit_video import flops
 from revit_video.cli import clear_errors, config_parser
 from revit_video.config import load_cfg

@@ -6,6 +6,8 @@ import argparse
 import sys
 from functools import partial
 
+import _environment  # noqa: F401
+
 from revit_video.data.synthetic import DEFAULT_COUNTS, write_dataset
 
 

@@ -1,5 +1,7 @@
 """Mines the token-length labels of a trained backbone."""
 
+import _environment  # noqa: F401
+
 from revit_video.cli import run_stages
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 import argparse
 import sys
 
+import _environment  # noqa: F401
+
 import revit_video
 from revit_video.cli import clear_errors
 from revit_video.predict import VideoPrediction, find_videos

@@ -2,6 +2,8 @@
 
 import argparse
 
+import _environment  # noqa: F401
+
 from revit_video.cli import clear_errors
 from revit_video.report import write_report
 

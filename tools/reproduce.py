@@ -6,6 +6,7 @@ Speed is measured anew each time (fig5, fig7); fig7 trains nothing and needs no 
 
 import argparse
 
+import _environment  # noqa: F401
 from reproduce.command import STUDIES, leading_files, leading_seeds, reproduce
 
 from revit_video.cli import clear_errors

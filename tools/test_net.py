@@ -1,5 +1,7 @@
 """Tests every policy on the test list and draws the report."""
 
+import _environment  # noqa: F401
+
 from revit_video.cli import run_stages
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """Trains the Token-Length Assigner on mined labels and chooses its threshold."""
 
+import _environment  # noqa: F401
+
 from revit_video.cli import run_stages
 
 if __name__ == "__main__":

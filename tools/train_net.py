@@ -1,5 +1,7 @@
 """Trains the backbone at all token lengths."""
 
+import _environment  # noqa: F401
+
 from revit_video.cli import run_stages
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,13 +12,22 @@ import simplejson
 
 from tests.toy import CONFIG, ROOT, options, start_tool, tool
 
-NAMES = sorted(path.stem for path in (ROOT / "tools").glob("*.py"))
+NAMES = sorted(path.stem for path in (ROOT / "tools").glob("[!_]*.py"))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_tool_explains_itself(name: str) -> None:
     finished = tool(name, "--help")
     assert finished.code == 0 and finished.out.startswith(f"usage: {name}.py")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_python_without_the_package_is_one_line(name: str) -> None:
+    bare = [sys.executable, "-S", "-E", str(ROOT / "tools" / f"{name}.py"), "--help"]  # no site-packages
+    finished = subprocess.run(bare, capture_output=True, text=True)
+    assert (finished.returncode, finished.stdout) == (1, "")
+    assert finished.stderr.startswith("error: ") and finished.stderr.count("\n") == 1
+    assert f".venv/bin/python {bare[3]}" in finished.stderr
 
 
 def test_a_tool_runs_as_a_process_of_its_own(toy_run: Path) -> None:

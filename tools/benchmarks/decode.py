@@ -18,7 +18,7 @@ import torch
 from pytorchvideo.data.encoded_video import EncodedVideo
 from torch import Tensor
 
-from benchmarks.timing import Row, Target, Timing, interleaved, measured, ratio
+from benchmarks.timing import Measurement, Target, Timing, interleaved, ratio
 from revit_video.data.batch import Views
 from revit_video.data.isolate import Isolated
 from revit_video.data.sampling import clip_duration
@@ -33,7 +33,7 @@ FASTER_THAN_PYTORCHVIDEO = Target(at_least=3)
 OF_BARE_DECODING = Target(at_least=0.8)
 
 
-def decode(device: torch.device, rounds: int, video: str = "") -> list[Row]:
+def decode(device: torch.device, rounds: int, video: str = "") -> list[Measurement]:
     """The first 8 x 32 clip of a file as 8 frames of short side 256: milliseconds, and how they compare.
 
     One thread on one core. Processor time, but for what runs in two processes. From the file's path to:
@@ -71,8 +71,8 @@ def decode(device: torch.device, rounds: int, video: str = "") -> list[Row]:
     ]
 
 
-def milliseconds(name: str, timing: Timing) -> Row:
-    return measured(name, [1000 * seconds for seconds in timing.seconds], "ms")
+def milliseconds(name: str, timing: Timing) -> Measurement:
+    return Measurement.of(name, [1000 * seconds for seconds in timing.seconds], "ms")
 
 
 def available_backends() -> list[str]:

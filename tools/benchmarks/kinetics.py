@@ -14,7 +14,7 @@ from typing import Any
 import simplejson
 import torch
 
-from benchmarks.timing import Row, measured
+from benchmarks.timing import Measurement
 from revit_video.config import load_cfg
 from revit_video.data.synthetic import write_dataset
 from revit_video.runtime import output_dir
@@ -68,7 +68,7 @@ CASES: dict[str, Sequence[Case]] = {
 }
 
 
-def kinetics(device: torch.device, rounds: int) -> list[Row]:
+def kinetics(device: torch.device, rounds: int) -> list[Measurement]:
     """Clips/s, peak memory and time spent waiting for data; `rounds` x 32 training steps a case."""
     full = device.type == "cuda"
     with TemporaryDirectory() as folder:
@@ -76,13 +76,13 @@ def kinetics(device: torch.device, rounds: int) -> list[Row]:
         side, frames = (512, 300) if full else (64, 60)
         counts = {"train": TRAINED, "mine": TESTED, "val": 1, "test": TESTED}
         write_dataset(videos, counts, size=side, num_frames=frames, fps=30)
-        rows: list[Row] = []
+        rows: list[Measurement] = []
         for number, case in enumerate(CASES[device.type]):
             rows += _run(case, rounds, str(videos), Path(folder) / str(number), device)
     return rows
 
 
-def _run(case: Case, rounds: int, videos: str, output: Path, device: torch.device) -> Iterator[Row]:
+def _run(case: Case, rounds: int, videos: str, output: Path, device: torch.device) -> Iterator[Measurement]:
     """The rows of one model at one set of lengths: it is trained, mined and tested."""
     size, settings, lengths, compiled = case
     batch = settings["TRAIN.BATCH_SIZE"]
@@ -101,16 +101,18 @@ def _run(case: Case, rounds: int, videos: str, output: Path, device: torch.devic
     _seconds(cfg, ["train"])
     lines = [simplejson.loads(line) for line in (output / "stats.jsonl").read_text().splitlines()]
     lines = lines[len(lines) // 4 :]  # the first ones hold warming up and compiling
-    yield measured(f"{title}: training", [line["clips_per_sec"] for line in lines], "clips/s")
+    yield Measurement.of(f"{title}: training", [line["clips_per_sec"] for line in lines], "clips/s")
     waiting = [100 * line["data_time"] * line["clips_per_sec"] / batch for line in lines]
-    yield measured(f"{title}: of that waiting for data", waiting, "%")
+    yield Measurement.of(f"{title}: of that waiting for data", waiting, "%")
     if device.type == "cuda":
-        yield Row(f"{title}: peak memory, batch {batch}", max(line["gpu_mem"] for line in lines), "GiB")
-    yield Row(f"{title}: mining", TESTED / _seconds(cfg, ["mine"]), "clips/s")
+        yield Measurement(
+            f"{title}: peak memory, batch {batch}", max(line["gpu_mem"] for line in lines), "GiB"
+        )
+    yield Measurement(f"{title}: mining", TESTED / _seconds(cfg, ["mine"]), "clips/s")
     _seconds(cfg, ["test"])
     static = simplejson.loads((output / output_dir.RESULTS).read_text())["static"]
     for name, score in static.items():
-        yield Row(f"{title}: testing at {name}, without decoding", score["clips_per_sec"], "clips/s")
+        yield Measurement(f"{title}: testing at {name}, without decoding", score["clips_per_sec"], "clips/s")
 
 
 def _seconds(cfg: Any, stages: list[str]) -> float:

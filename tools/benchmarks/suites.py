@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from benchmarks.decode import decode
-from benchmarks.inference import adaptive, forward, lengths
+from benchmarks.forward import adaptive, forward, lengths
 from benchmarks.kinetics import kinetics
-from benchmarks.timing import Row
+from benchmarks.timing import Measurement
 from benchmarks.training import growth, replicas, train
 
-Suite = Callable[..., list[Row]]
+Suite = Callable[..., list[Measurement]]
 
 SUITES: dict[str, Suite] = {
     "kinetics": kinetics,

@@ -1,4 +1,4 @@
-"""How things are timed: in turn, in one run, by their medians, each figure beside its target."""
+"""Timing by interleaved rounds in one process: medians, quartiles and targets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of one action, a value for each round."""
+    """Seconds of one action, one value per round."""
 
     seconds: tuple[float, ...]
 
@@ -29,14 +29,14 @@ def interleaved(
     device: torch.device | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Timing]:
-    """Times all actions in turn, `rounds` times, after each has run once to warm up.
+    """Times all actions in turn, `rounds` times, after one warm-up call of each.
 
-    Every round starts with another action, so that none always follows the same one; what the machine does
-    meanwhile falls on all of them alike.
+    Each round starts with another action, so that no action always follows the same one and other load on
+    the machine falls on all of them alike.
 
     Args:
-        device: waited for after each action where it is a GPU.
-        clock: `time.process_time` for processor time, where other programs share the machine.
+        device: synchronised after each action if it is a GPU.
+        clock: `time.process_time` for CPU time, on a machine shared with other programs.
     """
     names = list(actions)
     wait = torch.cuda.synchronize if device is not None and device.type == "cuda" else lambda: None
@@ -56,7 +56,7 @@ def interleaved(
 
 @dataclass(frozen=True)
 class Target:
-    """`at_least` or `at_most` some value; None leaves that side open."""
+    """A bound on a measurement; None leaves that side open."""
 
     at_least: float | None = None
     at_most: float | None = None
@@ -71,11 +71,12 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Row:
-    """One measured figure.
+class Measurement:
+    """One line of a suite's table.
 
     Attributes:
-        low, high: quartiles over the rounds, where there are several.
+        value: median over the rounds.
+        low, high: quartiles; None after a single round.
     """
 
     name: str
@@ -85,27 +86,28 @@ class Row:
     high: float | None = None
     target: Target | None = None
 
+    @classmethod
+    def of(cls, name: str, values: Sequence[float], unit: str, target: Target | None = None) -> Measurement:
+        """Median and quartiles of `values`, one from each round."""
+        if len(values) < 2:
+            return cls(name, values[0], unit, target=target)
+        low, _, high = quantiles(values, n=4, method="inclusive")
+        return cls(name, median(values), unit, low, high, target)
+
     @property
     def met(self) -> bool | None:
+        """Whether the target is met; None without one."""
         return None if self.target is None else self.target.met(self.value)
 
 
-def measured(name: str, values: Sequence[float], unit: str, target: Target | None = None) -> Row:
-    """The row of a figure that every round gave: its median, with its quartiles."""
-    if len(values) < 2:
-        return Row(name, values[0], unit, target=target)
-    low, _, high = quantiles(values, n=4, method="inclusive")
-    return Row(name, median(values), unit, low, high, target)
-
-
-def ratio(name: str, above: Timing, below: Timing, target: Target | None = None) -> Row:
-    """How many times as long `above` takes as `below`: the median over rounds of their ratio in a round."""
+def ratio(name: str, above: Timing, below: Timing, target: Target | None = None) -> Measurement:
+    """Time of `above` over that of `below`, taken within each round."""
     each = [a / b for a, b in zip(above.seconds, below.seconds, strict=True)]
-    return measured(name, each, "x", target)
+    return Measurement.of(name, each, "x", target)
 
 
-def format_rows(rows: Sequence[Row]) -> str:
-    """A Markdown table, each figure with its quartiles and beside its target."""
+def format_rows(rows: Sequence[Measurement]) -> str:
+    """Markdown table: median, quartiles, target, and whether it is met."""
     lines = ["| figure | median | quartiles | target | met |", "|---|---|---|---|---|"]
     for row in rows:
         spread = "" if row.low is None or row.high is None else f"{row.low:.4g} to {row.high:.4g}"
@@ -115,6 +117,6 @@ def format_rows(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """The rows as plain values, with `met`."""
+def as_json(rows: Sequence[Measurement]) -> list[dict[str, Any]]:
+    """Rows as JSON values, with `met`."""
     return [asdict(row) | {"met": row.met} for row in rows]

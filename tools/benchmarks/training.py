@@ -1,4 +1,4 @@
-"""Training on the clock: several token lengths a step against one, on one rank and on a rank for each."""
+"""Training speed: several token lengths per step against one, on one rank and with a rank per length."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from benchmarks.inference import milliseconds
-from benchmarks.models import LENGTHS, base, clock, dvt_base, gmacs, random_clips
-from benchmarks.timing import Row, Target, Timing, interleaved, measured, ratio
+from benchmarks.forward import milliseconds
+from benchmarks.timesformer import LENGTHS, base, clock, dvt_base, gmacs, random_clips
+from benchmarks.timing import Measurement, Target, Timing, interleaved, ratio
 from revit_video.models.dvt import AnyModel
 from revit_video.models.revit import ReViT
 from revit_video.report.style import DVT, POLICIES, RC, canvas, png
@@ -39,7 +39,7 @@ SEPARATE, REVIT_B, REVIT_E, CASCADE = "separate models", "ReViT-B", "ReViT-E, sl
 COLOURS = {SEPARATE: "#8a939c", REVIT_B: "#14365c", REVIT_E: POLICIES["adaptive"][0], CASCADE: DVT[0]}
 
 
-def train(device: torch.device, rounds: int) -> list[Row]:
+def train(device: torch.device, rounds: int) -> list[Measurement]:
     """One step of several lengths (ReViT-B) against one of the full length: time and peak memory."""
     steps = {lengths: at_base_width(device, lengths) for lengths in (FULL, TWO, THREE)}
     actions = {names(lengths): step for lengths, step in steps.items()}
@@ -50,25 +50,27 @@ def train(device: torch.device, rounds: int) -> list[Row]:
         title = names(lengths)
         rows += [
             milliseconds(title, times[title]),
-            Row(f"{title}: peak memory", memory[lengths] / 2**20, "MiB"),
+            Measurement(f"{title}: peak memory", memory[lengths] / 2**20, "MiB"),
         ]
         if lengths != FULL:
             assert isinstance(step.model, ReViT)
             rows.append(_against_flops(title, times, step.model))
             more = memory[lengths] / memory[FULL]
-            rows.append(Row(f"{title}: peak memory / full length's", more, "", target=Target(at_most=1.1)))
+            rows.append(
+                Measurement(f"{title}: peak memory / full length's", more, "", target=Target(at_most=1.1))
+            )
     return rows
 
 
-def _against_flops(title: str, times: dict[str, Timing], model: ReViT) -> Row:
+def _against_flops(title: str, times: dict[str, Timing], model: ReViT) -> Measurement:
     cost = [gmacs(model, i) for i in range(len(model.lengths))]
     promised = sum(cost) / cost[0]
     pairs = zip(times[title].seconds, times[names(FULL)].seconds, strict=True)
     each = [mixed / full / promised for mixed, full in pairs]
-    return measured(f"{title}: time ratio / FLOPs ratio {promised:.2f}", each, "", Target(at_most=1.08))
+    return Measurement.of(f"{title}: time ratio / FLOPs ratio {promised:.2f}", each, "", Target(at_most=1.08))
 
 
-class Training:
+class TimedStep:
     """One training step on the same random clips, again and again; the weights are updated.
 
     Args:
@@ -98,20 +100,20 @@ class Training:
         return metrics
 
 
-def at_base_width(device: torch.device, lengths: Sequence[str], ranks: Ranks | None = None) -> Training:
+def at_base_width(device: torch.device, lengths: Sequence[str], ranks: Ranks | None = None) -> TimedStep:
     """TimeSformer-base at all of `lengths` in turn, or with `ranks` at a length a rank."""
     depth, batch, autocast = _reduced(device)
     model = base(device, lengths, depth)
     method = ReplicaStep if ranks else MixedLengthStep
     ranks = ranks or Ranks(0, 1, device)
-    return Training(model, method(model, Distillation(), ranks, autocast=autocast), ranks, batch)
+    return TimedStep(model, method(model, Distillation(), ranks, autocast=autocast), ranks, batch)
 
 
-def cascade_at_base_width(device: torch.device, lengths: Sequence[str]) -> Training:
+def cascade_at_base_width(device: torch.device, lengths: Sequence[str]) -> TimedStep:
     """DVT of a TimeSformer-base for each of `lengths`."""
     depth, batch, autocast = _reduced(device)
     model = dvt_base(device, lengths, depth)
-    return Training(model, CascadeStep(model, autocast=autocast), Ranks(0, 1, device), batch)
+    return TimedStep(model, CascadeStep(model, autocast=autocast), Ranks(0, 1, device), batch)
 
 
 def _reduced(device: torch.device) -> tuple[int, int, torch.dtype | None]:
@@ -156,7 +158,7 @@ def _resident_peak() -> int:
     return 1024 * int(re.search(r"VmHWM:\s+(\d+)", status)[1])  # type: ignore[index]
 
 
-def replicas(device: torch.device, rounds: int) -> list[Row]:
+def replicas(device: torch.device, rounds: int) -> list[Measurement]:
     """A ReViT-E step, a rank for each length, against one rank's step at the full length.
 
     On a CPU every rank has one core to itself; as many lengths are read as there are cores, at most 3.
@@ -193,13 +195,13 @@ def _replica_times(lengths: Sequence[str], device: str, rounds: int) -> dict[str
         shutdown()
 
 
-def growth(device: torch.device, rounds: int, picture: str = "") -> list[Row]:
+def growth(device: torch.device, rounds: int, picture: str = "") -> list[Measurement]:
     """Training time and parameters against the number of token lengths (the paper's Fig. 7).
 
     Args:
         picture: PNG file to draw.
     """
-    grown = measured_growth(
+    grown = time_growth(
         GROWTH, partial(at_base_width, device), partial(cascade_at_base_width, device), rounds, device
     )
     if picture:
@@ -232,10 +234,10 @@ class Growth(NamedTuple):
         return median(some / one for some, one in zip(times[k - 1], times[0], strict=True))
 
 
-def measured_growth(
+def time_growth(
     lengths: Sequence[str],
-    revit: Callable[[Sequence[str]], Training],
-    cascade: Callable[[Sequence[str]], Training] | None,
+    revit: Callable[[Sequence[str]], TimedStep],
+    cascade: Callable[[Sequence[str]], TimedStep] | None,
     rounds: int,
     device: torch.device,
 ) -> Growth:
@@ -255,7 +257,7 @@ def measured_growth(
     actions: dict[str, Callable[[], object]] = {str(name): step for name, step in steps.items()}
     times = interleaved(actions, rounds, device, clock(device))
 
-    def seconds(step: Training) -> tuple[float, ...]:
+    def seconds(step: TimedStep) -> tuple[float, ...]:
         return times[str(id(step))].seconds
 
     each = [seconds(step) for step in single]
@@ -280,19 +282,19 @@ def measured_growth(
     )
 
 
-def _growth_rows(grown: Growth) -> list[Row]:
+def _growth_rows(grown: Growth) -> list[Measurement]:
     rows = []
     for n in range(len(grown.beside_embedding)):
         k = n + 1
         for way in grown.seconds:
-            rows.append(Row(f"{k} lengths, {way}: time a step", grown.to_one(way, k), "x one length"))
+            rows.append(Measurement(f"{k} lengths, {way}: time a step", grown.to_one(way, k), "x one length"))
         for way in (SEPARATE, REVIT_B, CASCADE):
-            rows.append(Row(f"{k} lengths, {way}: parameters", grown.params[way][n] / 1e6, "M"))
+            rows.append(Measurement(f"{k} lengths, {way}: parameters", grown.params[way][n] / 1e6, "M"))
         if n:
             more = grown.beside_embedding[n] - grown.beside_embedding[n - 1]
             title = f"length {k}: parameters more, patch embedding aside"
             share = 100 * more / grown.params[REVIT_B][n - 1]
-            rows.append(Row(title, share, "%", target=Target(at_most=1)))
+            rows.append(Measurement(title, share, "%", target=Target(at_most=1)))
     return rows
 
 

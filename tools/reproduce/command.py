@@ -9,8 +9,8 @@ from typing import NamedTuple
 import matplotlib
 from fvcore.common.config import CfgNode
 
-from reproduce import growth, samples, speed, tables
-from reproduce.page import Page, duration, write_page
+from reproduce import fig5, fig6, fig7, tables
+from reproduce.markdown import Page, duration, write_page
 from reproduce.runs import Runs, Seconds
 from revit_video.cli import command_line
 from revit_video.report.files import Missing
@@ -40,9 +40,9 @@ STUDIES = {
     "table1": Study(tables.needs_table1, tables.table1, 2),
     "table2": Study(tables.needs_table2, tables.table2),
     "table3": Study(tables.needs_table3, tables.table3),
-    "fig5": Study(speed.needs_fig5, speed.fig5),
-    "fig6": Study(samples.needs_fig6, samples.fig6),
-    "fig7": Study(growth.needs_fig7, growth.fig7),
+    "fig5": Study(fig5.needs_fig5, fig5.fig5),
+    "fig6": Study(fig6.needs_fig6, fig6.fig6),
+    "fig7": Study(fig7.needs_fig7, fig7.fig7),
 }
 
 

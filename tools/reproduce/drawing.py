@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from reproduce.measure import Measure
+from reproduce.claims import PerSeed
 from revit_video.length import TokenLength
 from revit_video.report.style import INK, MUTED, POLICIES, canvas, length_colours
 
@@ -21,13 +21,13 @@ class Spot(NamedTuple):
     """A point of accuracy against something else; `model` 0 or 1 is the config it is of."""
 
     title: str
-    x: Measure
-    y: Measure
+    x: PerSeed
+    y: PerSeed
     model: int = 0
 
 
 def accuracies_figure(
-    rows: Sequence[tuple[str, Sequence[Measure]]], lengths: Sequence[TokenLength], title: str
+    rows: Sequence[tuple[str, Sequence[PerSeed]]], lengths: Sequence[TokenLength], title: str
 ) -> Figure:
     """Top-1 of every row, a dot for each length; bars are one standard deviation over the seeds."""
     figure = canvas(1.5 + 0.42 * len(rows))

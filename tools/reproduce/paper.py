@@ -1,6 +1,6 @@
 """The paper's own figures. None of them was measured here.
 
-Source: Zhu et al. (2021), "Make A Long Image Short: Adaptive Token Length for Vision Transformers",
+RowResults: Zhu et al. (2021), "Make A Long Image Short: Adaptive Token Length for Vision Transformers",
 arXiv 2112.01686; the tables' numbers are its.
 """
 

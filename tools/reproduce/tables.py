@@ -8,9 +8,9 @@ from typing import Any, NamedTuple, Protocol
 from fvcore.common.config import CfgNode
 
 from reproduce import paper
+from reproduce.claims import Claim, PerSeed, at_each_length
 from reproduce.drawing import Spot, accuracies_figure, spots_figure
-from reproduce.measure import Claim, Measure, at_each_length
-from reproduce.page import Page, markdown_table
+from reproduce.markdown import Page, markdown_table
 from reproduce.rows import NO_DISTILLATION, OWN, PAPERS_TAU, lengths_of, single, tau_row
 from revit_video.length import TokenLength
 from revit_video.report.table import cost_unit
@@ -18,7 +18,7 @@ from revit_video.report.table import cost_unit
 NOTHING = "-"
 
 
-class Source(Protocol):
+class RowResults(Protocol):
     """Results of a config's rows, as `Runs` has them."""
 
     @property
@@ -29,11 +29,11 @@ class Source(Protocol):
         ...
 
 
-class Line(NamedTuple):
+class LengthRow(NamedTuple):
     """A row of Table 2 or 3: top-1 at each of our lengths, and the paper's at its own."""
 
     title: str
-    top1: list[Measure]
+    top1: list[PerSeed]
     paper: Sequence[float] | None
 
 
@@ -72,14 +72,14 @@ def needs_table1(cfg: CfgNode) -> list[str]:
     return [single(lengths_of(cfg)[0]), OWN]
 
 
-def table1(sources: Sequence[Source]) -> Page:
+def table1(sources: Sequence[RowResults]) -> Page:
     """ReViT, adaptive, against a model of the longest length alone: accuracy and cost of all views."""
     pairs = [(paper.BASELINE, paper.ADAPTIVE), (paper.BASELINE_HR, paper.ADAPTIVE_HR)]
     factor, unit, decimals = _unit(max(_baseline(source)[1].mean for source in sources))
     rows: list[list[str]] = []
     spots: list[Spot] = []
     claims: list[Claim] = []
-    savings: list[Measure] = []
+    savings: list[PerSeed] = []
     for source, (theirs, theirs_adaptive), saved, suffix in zip(
         sources, pairs, paper.SAVED, ("", "-HR"), strict=False
     ):
@@ -99,7 +99,7 @@ def table1(sources: Sequence[Source]) -> Page:
         saving = ours[1].by(alone[1], lambda a, b: 100 * (1 - a / b))
         savings.append(saving)
         lost = theirs[0] - theirs_adaptive[0]
-        nothing = Measure.of(0.0 for _ in saving.values)
+        nothing = PerSeed.of(0.0 for _ in saving.values)
         claims += [
             Claim(f"ReViT{suffix} saves cost, in percent", f"{saved} > 0", saving, nothing),
             Claim(
@@ -142,28 +142,28 @@ def _unit(gmacs: float) -> tuple[float, str, int]:
     return factor, unit, 1 if factor * gmacs >= 10 else 2
 
 
-def _baseline(source: Source) -> tuple[Measure, Measure]:
+def _baseline(source: RowResults) -> tuple[PerSeed, PerSeed]:
     longest = str(lengths_of(source.cfg)[0])
     return _static(source.results(single(longest)), longest)
 
 
-def _static(results: Sequence[dict[str, Any]], length: str) -> tuple[Measure, Measure]:
+def _static(results: Sequence[dict[str, Any]], length: str) -> tuple[PerSeed, PerSeed]:
     return _top1_and_cost(results, [each["static"][length] for each in results])
 
 
-def _adaptive(results: Sequence[dict[str, Any]]) -> tuple[Measure, Measure]:
+def _adaptive(results: Sequence[dict[str, Any]]) -> tuple[PerSeed, PerSeed]:
     return _top1_and_cost(results, [each["adaptive"] for each in results])
 
 
 def _top1_and_cost(
     results: Sequence[dict[str, Any]], entries: Sequence[dict[str, Any]]
-) -> tuple[Measure, Measure]:
+) -> tuple[PerSeed, PerSeed]:
     """Top-1, and GMACs of all views, of one entry of each result."""
     costs = (entry["gmacs"] * each["views"] for entry, each in zip(entries, results, strict=True))
-    return Measure.of(entry["top1"] for entry in entries), Measure.of(costs)
+    return PerSeed.of(entry["top1"] for entry in entries), PerSeed.of(costs)
 
 
-def _relative(row: tuple[Measure, Measure], baseline: tuple[Measure, Measure]) -> list[str]:
+def _relative(row: tuple[PerSeed, PerSeed], baseline: tuple[PerSeed, PerSeed]) -> list[str]:
     """Cost in percent of the baseline's, and points more or less than it."""
     if row == baseline:
         return ["100 %", NOTHING]
@@ -191,21 +191,21 @@ def needs_table2(cfg: CfgNode) -> list[str]:
     return [*singles, NO_DISTILLATION, *(tau_row(cfg, tau) for tau in PAPERS_TAU), OWN]
 
 
-def table2(sources: Sequence[Source]) -> Page:
+def table2(sources: Sequence[RowResults]) -> Page:
     """One model a length, then ReViT without self-distillation and with it at several temperatures."""
     (source,) = sources
     lengths, own_tau = lengths_of(source.cfg), source.cfg.REVIT.DISTILL.TAU
     alone = [_top1(source.results(single(length)), [length])[0] for length in lengths]
     without = _top1(source.results(NO_DISTILLATION), lengths)
     lines = [
-        Line("one model a length", alone, paper.SINGLES),
-        Line("ReViT, no self-distillation", without, paper.NO_DISTILLATION),
+        LengthRow("one model a length", alone, paper.SINGLES),
+        LengthRow("ReViT, no self-distillation", without, paper.NO_DISTILLATION),
     ]
     with_tau = {}
     for tau in sorted({*PAPERS_TAU, own_tau}):
         with_tau[tau] = _top1(source.results(tau_row(source.cfg, tau)), lengths)
         own = ", the config's own" if tau == own_tau and tau not in PAPERS_TAU else ""
-        lines.append(Line(f"ReViT, τ {tau:g}{own}", with_tau[tau], paper.TAU.get(tau)))
+        lines.append(LengthRow(f"ReViT, τ {tau:g}{own}", with_tau[tau], paper.TAU.get(tau)))
     low, high = (with_tau[tau] for tau in PAPERS_TAU)
     shortest = f"at the shortest length ({lengths[-1]})"
     claims = [
@@ -256,19 +256,19 @@ def needs_table3(cfg: CfgNode) -> list[str]:
     ]
 
 
-def table3(sources: Sequence[Source]) -> Page:
+def table3(sources: Sequence[RowResults]) -> Page:
     """Shared or own patch and position embeddings, resampled ones, and shared layer norms."""
     (source,) = sources
     lengths = lengths_of(source.cfg)
     top1 = {name: _top1(source.results(name), lengths) for name in needs_table3(source.cfg)}
     lines = [
-        Line("shared kernel, shared positions", top1["shared_both"], None),
-        Line("shared kernel, own positions", top1["shared_patch"], paper.SHARED_PATCH),
-        Line("own kernels, shared positions", top1["shared_position"], paper.SHARED_POSITION),
-        Line("own kernels, own positions", top1[OWN], paper.NEITHER_SHARED),
-        Line("one kernel, resampled; own positions", top1["resized_patch"], None),
-        Line("own kernels; positions interpolated", top1["resized_position"], None),
-        Line("own kernels, own positions, shared norms", top1["shared_norm"], None),
+        LengthRow("shared kernel, shared positions", top1["shared_both"], None),
+        LengthRow("shared kernel, own positions", top1["shared_patch"], paper.SHARED_PATCH),
+        LengthRow("own kernels, shared positions", top1["shared_position"], paper.SHARED_POSITION),
+        LengthRow("own kernels, own positions", top1[OWN], paper.NEITHER_SHARED),
+        LengthRow("one kernel, resampled; own positions", top1["resized_patch"], None),
+        LengthRow("own kernels; positions interpolated", top1["resized_position"], None),
+        LengthRow("own kernels, own positions, shared norms", top1["shared_norm"], None),
     ]
     places = _places(lengths)
     claims = [
@@ -302,8 +302,8 @@ def _everywhere(
     words: str,
     lengths: Sequence[TokenLength],
     places: Sequence[int] | None,
-    above: Sequence[Measure],
-    below: Sequence[Measure],
+    above: Sequence[PerSeed],
+    below: Sequence[PerSeed],
     paper_above: Sequence[float],
     paper_below: Sequence[float],
 ) -> list[Claim]:
@@ -314,8 +314,8 @@ def _everywhere(
 # ---- What Tables 2 and 3 share ---------------------------------------------------------------------------
 
 
-def _top1(results: Sequence[dict[str, Any]], lengths: Sequence[TokenLength]) -> list[Measure]:
-    return [Measure.of(each["static"][str(length)]["top1"] for each in results) for length in lengths]
+def _top1(results: Sequence[dict[str, Any]], lengths: Sequence[TokenLength]) -> list[PerSeed]:
+    return [PerSeed.of(each["static"][str(length)]["top1"] for each in results) for length in lengths]
 
 
 def _places(lengths: Sequence[TokenLength]) -> list[int] | None:
@@ -324,7 +324,7 @@ def _places(lengths: Sequence[TokenLength]) -> list[int] | None:
 
 
 def _at_lengths_page(
-    title: str, lines: Sequence[Line], lengths: Sequence[TokenLength], claims: list[Claim]
+    title: str, lines: Sequence[LengthRow], lengths: Sequence[TokenLength], claims: list[Claim]
 ) -> Page:
     places = _places(lengths) or []
     header = ["top-1 %, here and in the paper", *map(str, lengths)]

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from benchmarks import inference, models, training
-from benchmarks.timing import Row
+from benchmarks import forward, timesformer, training
+from benchmarks.timing import Measurement
 
 from revit_video.adaptive.policies import Oracle
 from revit_video.models.dvt import DVT
@@ -21,47 +21,47 @@ SMALL: dict[str, Any] = dict(img_size=28, num_frames=2, embed_dim=16, depth=2, n
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    def model(device: torch.device, lengths: Sequence[str] = models.LENGTHS, depth: int = 2) -> ReViT:
-        return ReViT(num_classes=models.CLASSES, lengths=lengths, **SMALL)
+    def model(device: torch.device, lengths: Sequence[str] = timesformer.LENGTHS, depth: int = 2) -> ReViT:
+        return ReViT(num_classes=timesformer.CLASSES, lengths=lengths, **SMALL)
 
     def cascade(device: torch.device, lengths: Sequence[str], depth: int = 2) -> DVT:
-        return DVT(num_classes=models.CLASSES, lengths=lengths, **SMALL)
+        return DVT(num_classes=timesformer.CLASSES, lengths=lengths, **SMALL)
 
-    for module in (inference, training):
+    for module in (forward, training):
         monkeypatch.setattr(module, "base", model)
     monkeypatch.setattr(training, "dvt_base", cascade)
 
 
-def targets(rows: list[Row]) -> int:
+def targets(rows: list[Measurement]) -> int:
     assert all(row.value >= 0 for row in rows)
     return sum(row.target is not None for row in rows)
 
 
 def test_the_peer_gives_our_answers() -> None:
     pytest.importorskip("transformers")
-    model = models.base(CPU, ["14x14"], depth=1).eval()
-    clips = models.random_clips(model, 1)
+    model = timesformer.base(CPU, ["14x14"], depth=1).eval()
+    clips = timesformer.random_clips(model, 1)
     with torch.inference_mode():
-        theirs = models.peer(model)(clips.transpose(1, 2)).logits
+        theirs = timesformer.peer(model)(clips.transpose(1, 2)).logits
         torch.testing.assert_close(model(clips, "14x14").logits, theirs, rtol=1e-4, atol=1e-4)
 
 
 def test_lengths() -> None:
-    assert targets(inference.lengths(CPU, 1)) == 2  # float32 alone, which is what such a model is read in
+    assert targets(forward.lengths(CPU, 1)) == 2  # float32 alone, which is what such a model is read in
 
 
-@pytest.mark.parametrize("share", inference.SHORT_SHARES)
+@pytest.mark.parametrize("share", forward.SHORT_SHARES)
 def test_shares_are_what_they_say(share: int) -> None:
-    choice = inference._spread(20, share)
+    choice = forward.evenly_mixed(20, share)
     assert len(choice) == 20 and choice.sum() * 5 == share and set(choice.tolist()) <= {0, 1}
 
 
 def test_a_stream_reads_every_clip() -> None:
-    model = inference.base(CPU)
+    model = forward.base(CPU)
     read: list[int] = []
     policy = Oracle(model, [1.0, 1.0, 1.0], batch_size=4)
     policy.buckets.run = lambda clips, length: read.append(len(clips)) or torch.zeros(len(clips), 2)  # type: ignore
-    inference._stream(policy, models.random_clips(model, 4), inference._spread(20, 45))
+    forward._stream(policy, timesformer.random_clips(model, 4), forward.evenly_mixed(20, 45))
     assert sum(read) == 20 and not len(policy.buckets)
 
 

@@ -6,13 +6,12 @@ from itertools import count
 
 import pytest
 from benchmarks.timing import (
-    Row,
+    Measurement,
     Target,
     Timing,
     as_json,
     format_rows,
     interleaved,
-    measured,
     ratio,
 )
 
@@ -34,14 +33,14 @@ def test_ratios_are_of_the_same_round() -> None:
 
 
 def test_spread_is_of_the_quartiles() -> None:
-    row = measured("time", [5.0, 1.0, 3.0, 2.0, 4.0], "ms")
+    row = Measurement.of("time", [5.0, 1.0, 3.0, 2.0, 4.0], "ms")
     assert (row.low, row.value, row.high, row.met) == (2, 3, 4, None)
-    assert measured("once", [7.0], "ms") == Row("once", 7, "ms")
+    assert Measurement.of("once", [7.0], "ms") == Measurement("once", 7, "ms")
 
 
 @pytest.mark.parametrize(("target", "met"), [(Target(at_least=2), False), (Target(at_most=2), True)])
 def test_target_beside_figure(target: Target, met: bool) -> None:
-    row = Row("a", 1.5, "x", target=target)
+    row = Measurement("a", 1.5, "x", target=target)
     assert row.met is met and as_json([row])[0]["met"] is met
     assert (
         format_rows([row]).splitlines()[-1] == f"| a | 1.5 x |  | {target} | {'yes' if met else '**no**'} |"

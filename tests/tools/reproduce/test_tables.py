@@ -8,7 +8,7 @@ from typing import Any
 import matplotlib
 import pytest
 from fvcore.common.config import CfgNode
-from reproduce.page import Page, duration, markdown_table, write_page
+from reproduce.markdown import Page, duration, markdown_table, write_page
 from reproduce.tables import needs_table2, table1, table2, table3
 
 from revit_video.report.style import RC

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import pytest
-from reproduce.measure import AGREES, DISAGREES, EQUAL, WITHIN, Claim, Measure
+from reproduce.claims import AGREES, DISAGREES, EQUAL, WITHIN, Claim, PerSeed
 
 
 def test_mean_and_deviation_of_a_sample() -> None:
-    measure = Measure((1.0, 2.0, 3.0))
+    measure = PerSeed((1.0, 2.0, 3.0))
     assert (measure.mean, measure.deviation, measure.text()) == (2.0, 1.0, "2.0 ± 1.0")
-    assert Measure((98.06,)).text() == "98.1"
+    assert PerSeed((98.06,)).text() == "98.1"
 
 
 def test_pairs_are_of_the_same_seed() -> None:
-    ratio = Measure((2.0, 9.0)).by(Measure((1.0, 3.0)), lambda a, b: a / b)
+    ratio = PerSeed((2.0, 9.0)).by(PerSeed((1.0, 3.0)), lambda a, b: a / b)
     assert ratio.values == (2.0, 3.0)
 
 
@@ -28,13 +28,13 @@ def test_pairs_are_of_the_same_seed() -> None:
     ],
 )
 def test_verdicts(above: tuple[float, ...], below: tuple[float, ...], verdict: str) -> None:
-    assert Claim("", "", Measure(above), Measure(below)).verdict == verdict
+    assert Claim("", "", PerSeed(above), PerSeed(below)).verdict == verdict
 
 
 def test_the_deviation_is_the_differences() -> None:
     """Deviations 3 and 4: a difference of 5 is one deviation."""
-    three, four = Measure((0.0, 3 * 2**0.5)), Measure((0.0, 4 * 2**0.5))
+    three, four = PerSeed((0.0, 3 * 2**0.5)), PerSeed((0.0, 4 * 2**0.5))
     for more, verdict in ((4.9, WITHIN), (5.1, AGREES)):
         shift = more + four.mean - three.mean
-        above = Measure(tuple(value + shift for value in three.values))
+        above = PerSeed(tuple(value + shift for value in three.values))
         assert Claim("", "", above, four).verdict == verdict

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from reproduce.speed import ALL_POLICIES, POINTS, STATIC_ALONE, along, measured, speed_page
+from reproduce.fig5 import ALL_POLICIES, POINTS, STATIC_ALONE, along, speed_page, time_policies
 
 from revit_video.adaptive.calibrate import Point
 from tests.toy import results_of, run_toy, toy_cfg
@@ -15,7 +15,7 @@ def test_points_are_those_of_the_runs(own_run: Path, videos: Path, tmp_path: Pat
     keys = ("DVT.ENABLE", True, "TEST.POLICIES", "[static, cascade]")
     dvt_run = run_toy(videos, tmp_path, *keys, stages=["train", "test"])
     own = toy_cfg(videos, own_run, *ALL_POLICIES)
-    scores = measured(own, toy_cfg(videos, dvt_run, *keys, *STATIC_ALONE), "python toy")
+    scores = time_policies(own, toy_cfg(videos, dvt_run, *keys, *STATIC_ALONE), "python toy")
 
     results, dvt = results_of(own_run), results_of(dvt_run)
     wanted = {

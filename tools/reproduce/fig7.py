@@ -11,14 +11,14 @@ from benchmarks.training import (
     REVIT_B,
     SEPARATE,
     Growth,
-    Training,
+    TimedStep,
     growth_figure,
-    measured_growth,
+    time_growth,
 )
 from fvcore.common.config import CfgNode
 
-from reproduce.measure import Claim, Measure
-from reproduce.page import Page, markdown_table
+from reproduce.claims import Claim, PerSeed
+from reproduce.markdown import Page, markdown_table
 from reproduce.rows import AS_DVT, can_be_dvt
 from reproduce.runs import Runs
 from reproduce.tables import needs_lengths
@@ -43,14 +43,14 @@ def fig7(sources: Sequence[Runs]) -> Page:
     ranks = init(runs.cfg.DEVICE)
     lengths = [str(length) for length in runs.lengths]
 
-    def training(cascade: bool, some: Sequence[str]) -> Training:
+    def training(cascade: bool, some: Sequence[str]) -> TimedStep:
         keys = ["REVIT.TOKEN_LENGTHS", list(some), "TRAIN.METHOD", "revit_b", "MODEL.COMPILE", False]
         keys += ["REVIT.DISTILL.MIN_TEACHER_TOP1", 0.0]  # random clips teach nothing to wait for
         keys += AS_DVT if cascade else ()
         return _training(load_cfg(runs.path, [*runs.options, *keys]), ranks)
 
     cascade = (lambda some: training(True, some)) if can_be_dvt(runs.cfg) else None
-    grown = measured_growth(lengths, lambda some: training(False, some), cascade, ROUNDS, ranks.device)
+    grown = time_growth(lengths, lambda some: training(False, some), cascade, ROUNDS, ranks.device)
     where = "GPU" if ranks.device.type == "cuda" else _cpu()
     return growth_page(grown, lengths, _share(runs.cfg), where)
 
@@ -60,11 +60,11 @@ def _cpu() -> str:
     return f"CPU, {threads} thread{'s' if threads > 1 else ''}"
 
 
-def _training(cfg: CfgNode, ranks: Ranks) -> Training:
+def _training(cfg: CfgNode, ranks: Ranks) -> TimedStep:
     cfg = resolved(cfg)
     model = build_model(cfg).to(ranks.device)
     step = training_step(cfg, ranks, model)
-    return Training(model, step, ranks, _share(cfg), build_optimizer(cfg, model))
+    return TimedStep(model, step, ranks, _share(cfg), build_optimizer(cfg, model))
 
 
 def _share(cfg: CfgNode) -> int:
@@ -91,8 +91,8 @@ def growth_page(grown: Growth, lengths: Sequence[str], batch: int, where: str) -
                 ]
             )
     header = ["way", "lengths", "ms a step", "quartiles", "to one length", "parameters, M", "to one length"]
-    time = {way: Measure.of([grown.to_one(way, count)]) for way in grown.seconds}
-    params = {way: Measure.of([values[-1] / values[0]]) for way, values in grown.params.items()}
+    time = {way: PerSeed.of([grown.to_one(way, count)]) for way in grown.seconds}
+    params = {way: PerSeed.of([values[-1] / values[0]]) for way, values in grown.params.items()}
     claims = [
         Claim(f"{words}, {count} lengths to one", "no figures", high, low, 2)
         for words, high, low in (

@@ -1,4 +1,4 @@
-"""Inference on the clock: against transformers, against FLOPs, and adaptive against static."""
+"""Inference speed: against transformers, against FLOPs, and adaptive against static."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import decode
-from benchmarks.models import (
+from benchmarks.timesformer import (
     LENGTHS,
     PRODUCT_GMACS,
     base,
@@ -21,7 +21,7 @@ from benchmarks.models import (
     products,
     random_clips,
 )
-from benchmarks.timing import Row, Target, Timing, interleaved, measured, ratio
+from benchmarks.timing import Measurement, Target, Timing, interleaved, ratio
 from revit_video import flops
 from revit_video.adaptive.policies import Oracle, Policy, Static, Views
 from revit_video.models.assigner import TokenLengthAssigner
@@ -34,7 +34,7 @@ Action = Callable[[], object]
 
 
 @torch.inference_mode()
-def forward(device: torch.device, rounds: int) -> list[Row]:
+def forward(device: torch.device, rounds: int) -> list[Measurement]:
     """Full length against transformers' TimeSformer of the same weights, and against matrix products."""
     model = base(device, LENGTHS[:1])
     theirs = peer(model)
@@ -64,7 +64,7 @@ def _forward_rows(
     clip_gmacs: float,
     their_dtype: torch.dtype,
     on_cpu: bool,
-) -> list[Row]:
+) -> list[Measurement]:
     rows = [milliseconds(f"transformers {name(their_dtype)}, batch {batch}", times["transformers"])]
     for dtype in readers:
         ours = times[dtype]
@@ -75,7 +75,7 @@ def _forward_rows(
         ways = {way: times[f"{way} {dtype}"] for way in ("torch", "ours")}
         for way, product in ways.items():
             rate = [PRODUCT_GMACS / seconds for seconds in product.seconds]
-            rows.append(measured(f"a matrix product, {way} {dtype}", rate, "GMACs/s"))
+            rows.append(Measurement.of(f"a matrix product, {way} {dtype}", rate, "GMACs/s"))
         floor = min(ways.values(), key=lambda timing: timing.median)
         shares = [
             100 * batch * clip_gmacs / PRODUCT_GMACS * product / seconds
@@ -84,12 +84,12 @@ def _forward_rows(
         wanted = 85 if on_cpu and dtype == "float32" else 50 if batch == 32 and dtype == "bfloat16" else None
         target = Target(at_least=wanted) if wanted else None
         title = f"ours {dtype}, batch {batch}: of the faster product's rate"
-        rows.append(measured(title, shares, "%", target))
+        rows.append(Measurement.of(title, shares, "%", target))
     return rows
 
 
 @torch.inference_mode()
-def lengths(device: torch.device, rounds: int) -> list[Row]:
+def lengths(device: torch.device, rounds: int) -> list[Measurement]:
     """Time at each length against its share of the FLOPs."""
     model = base(device)
     batch = 4 if device.type == "cpu" else 32
@@ -105,13 +105,15 @@ def lengths(device: torch.device, rounds: int) -> list[Row]:
             if i:
                 promised = gmacs(model, i) / gmacs(model, 0)
                 each = _ratios(times[length], times[LENGTHS[0]], promised)
-                rows.append(Row(f"{title}: FLOPs ratio", promised, ""))
-                rows.append(measured(f"{title}: time ratio / FLOPs ratio", each, "", Target(at_most=1.10)))
+                rows.append(Measurement(f"{title}: FLOPs ratio", promised, ""))
+                rows.append(
+                    Measurement.of(f"{title}: time ratio / FLOPs ratio", each, "", Target(at_most=1.10))
+                )
     return rows
 
 
 @torch.inference_mode()
-def adaptive(device: torch.device, rounds: int) -> list[Row]:
+def adaptive(device: torch.device, rounds: int) -> list[Measurement]:
     """Adaptive evaluation against static full length, for several shares of clips on the short length."""
     model = base(device, (LENGTHS[0], LENGTHS[-1]))
     reader = for_inference(model, inference_dtype("auto", model))
@@ -128,7 +130,7 @@ def adaptive(device: torch.device, rounds: int) -> list[Row]:
         "assigner": lambda: [assigner(clips) for _ in range(count // batch)],
     }
     for share in SHORT_SHARES:
-        actions[str(share)] = partial(_stream, oracle, clips, _spread(count, share))
+        actions[str(share)] = partial(_stream, oracle, clips, evenly_mixed(count, share))
     with TemporaryDirectory() as folder:
         path = decode.write_moving_texture(Path(folder) / "a.mp4")
         actions["decoding"] = lambda: decode.ours(path, "pyav")
@@ -147,7 +149,7 @@ def adaptive(device: torch.device, rounds: int) -> list[Row]:
 
 def _adaptive_rows(
     share: int, times: dict[str, Timing], cost: list[float], asking: float, count: int
-) -> list[Row]:
+) -> list[Measurement]:
     short = share / 100
     mixed = (1 - short) * cost[0] + short * cost[1]
     promised = cost[0] / mixed
@@ -162,14 +164,14 @@ def _adaptive_rows(
         decoded.append((static + count * decoding) / (model + assigner + count * decoding))
     title = f"{share} % of clips at 7x7"
     return [
-        Row(f"{title}: speed-up by FLOPs", promised, "x"),
-        measured(f"{title}: measured / promised, model", alone, "", Target(at_least=0.95)),
-        measured(f"{title}: measured / promised, with assigner", asked, "", Target(at_least=0.90)),
-        measured(f"{title}: speed-up, with assigner and decoding in turn", decoded, "x"),
+        Measurement(f"{title}: speed-up by FLOPs", promised, "x"),
+        Measurement.of(f"{title}: measured / promised, model", alone, "", Target(at_least=0.95)),
+        Measurement.of(f"{title}: measured / promised, with assigner", asked, "", Target(at_least=0.90)),
+        Measurement.of(f"{title}: speed-up, with assigner and decoding in turn", decoded, "x"),
     ]
 
 
-def _spread(count: int, share: int) -> Tensor:
+def evenly_mixed(count: int, share: int) -> Tensor:
     """Which clips go to the short length: `share` percent of them, evenly mixed with the others."""
     edges = torch.arange(count + 1) * share // 100
     return edges.diff()
@@ -185,9 +187,9 @@ def _ratios(above: Timing, below: Timing, promised: float) -> list[float]:
     return [a / b / promised for a, b in zip(above.seconds, below.seconds, strict=True)]
 
 
-def milliseconds(title: str, timing: Timing, clips: int = 1) -> Row:
+def milliseconds(title: str, timing: Timing, clips: int = 1) -> Measurement:
     unit = "ms" if clips == 1 else "ms a clip"
-    return measured(title, [1e3 * seconds / clips for seconds in timing.seconds], unit)
+    return Measurement.of(title, [1e3 * seconds / clips for seconds in timing.seconds], unit)
 
 
 def name(dtype: torch.dtype) -> str:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from iopath.common.file_io import g_pathmgr
 from matplotlib.figure import Figure
 
-from reproduce.measure import Claim
+from reproduce.claims import Claim
 from revit_video.report.style import png
 from revit_video.runtime.output_dir import atomic_write_text
 

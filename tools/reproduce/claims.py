@@ -11,13 +11,13 @@ AGREES, DISAGREES, WITHIN = "agrees", "disagrees", "within one standard deviatio
 EQUAL = "neither: equal"
 
 
-class Measure(NamedTuple):
+class PerSeed(NamedTuple):
     """One value for each seed."""
 
     values: tuple[float, ...]
 
     @classmethod
-    def of(cls, values: Iterable[float]) -> Measure:
+    def of(cls, values: Iterable[float]) -> PerSeed:
         return cls(tuple(values))
 
     @property
@@ -39,13 +39,13 @@ class Measure(NamedTuple):
         shown = len(self.values) > 1 and (self.deviation > 0 or not exact)
         return f"{text} ± {self.deviation:.{decimals}f}" if shown else text
 
-    def times(self, factor: float) -> Measure:
+    def times(self, factor: float) -> PerSeed:
         """Each value times `factor`."""
-        return Measure.of(factor * value for value in self.values)
+        return PerSeed.of(factor * value for value in self.values)
 
-    def by(self, other: Measure, function: Callable[[float, float], float]) -> Measure:
+    def by(self, other: PerSeed, function: Callable[[float, float], float]) -> PerSeed:
         """`function` of this and another one's value with the same seed."""
-        return Measure.of(function(a, b) for a, b in zip(self.values, other.values, strict=True))
+        return PerSeed.of(function(a, b) for a, b in zip(self.values, other.values, strict=True))
 
 
 class Claim(NamedTuple):
@@ -53,8 +53,8 @@ class Claim(NamedTuple):
 
     words: str
     paper: str
-    above: Measure
-    below: Measure
+    above: PerSeed
+    below: PerSeed
     decimals: int = 1
 
     @property
@@ -80,8 +80,8 @@ def at_each_length(
     words: str,
     lengths: Sequence[object],
     paper: Sequence[tuple[float, float]] | None,
-    above: Sequence[Measure],
-    below: Sequence[Measure],
+    above: Sequence[PerSeed],
+    below: Sequence[PerSeed],
 ) -> list[Claim]:
     """One claim, at every length.
 

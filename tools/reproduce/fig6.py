@@ -11,7 +11,7 @@ from fvcore.common.config import CfgNode
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from reproduce.page import Page, markdown_table
+from reproduce.markdown import Page, markdown_table
 from reproduce.rows import OWN
 from reproduce.runs import Runs
 from reproduce.tables import needs_adaptive
@@ -40,7 +40,7 @@ def fig6(sources: Sequence[Runs]) -> Page:
     if predictions.chosen is None:
         raise Missing("the adaptive policy was not run")
     lengths = run.lengths[::-1]
-    classes = spread(np.unique(predictions.truth).tolist(), CLASSES)
+    classes = evenly_chosen(np.unique(predictions.truth).tolist(), CLASSES)
     found = {
         (c, place): np.flatnonzero(
             (predictions.truth == c) & (predictions.chosen == len(lengths) - 1 - place) & predictions.correct
@@ -66,7 +66,7 @@ def fig6(sources: Sequence[Runs]) -> Page:
     )
 
 
-def spread(items: Sequence[int], most: int) -> list[int]:
+def evenly_chosen(items: Sequence[int], most: int) -> list[int]:
     """At most so many of the items, evenly spread."""
     count = min(most, len(items))
     return [items[n * len(items) // count] for n in range(count)]

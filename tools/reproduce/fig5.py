@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from reproduce import paper
+from reproduce.claims import Claim, PerSeed
 from reproduce.drawing import BAR
-from reproduce.measure import Claim, Measure
-from reproduce.page import Page, markdown_table
+from reproduce.markdown import Page, markdown_table
 from reproduce.rows import DVT, OWN, can_be_dvt, lengths_of
 from reproduce.runs import Runs
 from reproduce.tables import needs_adaptive
@@ -69,14 +69,14 @@ def fig5(sources: Sequence[Runs]) -> Page:
     for seed in runs.seeds:
         own = runs.row_cfg(OWN, seed, *ALL_POLICIES)
         dvt = runs.row_cfg(DVT, seed, *STATIC_ALONE) if with_dvt else None
-        scores.append(launch(measured, runs.cfg.NUM_GPUS, own, dvt, runs.command))
+        scores.append(launch(time_policies, runs.cfg.NUM_GPUS, own, dvt, runs.command))
     return speed_page(scores, runs.cfg)
 
 
 # ---- Measuring -------------------------------------------------------------------------------------------
 
 
-def measured(cfg: CfgNode, dvt: CfgNode | None, command: str) -> Scores:
+def time_policies(cfg: CfgNode, dvt: CfgNode | None, command: str) -> Scores:
     """All policies over the test list, in turn on each batch; speed is relative to the longest length's."""
     ranks = init(cfg.DEVICE)
     setup(ranks.is_main)
@@ -170,7 +170,7 @@ def speed_page(measured: Sequence[Scores], cfg: CfgNode) -> Page:
                 ]
             )
     header = ["", "top-1 %", "points", "speed", "MACs", "MACs promise"]
-    one = Measure.of(1.0 for _ in measured)
+    one = PerSeed.of(1.0 for _ in measured)
     claims = [
         Claim("adaptive is faster than always the longest", "1.50 > 1", chosen["speed"], one, 2),
         Claim("always the longest is a little better, top-1", "by 0.3", longest["top1"], chosen["top1"]),
@@ -192,11 +192,11 @@ def speed_page(measured: Sequence[Scores], cfg: CfgNode) -> Page:
     )
 
 
-def _points(seeds: Sequence[Sequence[dict[str, float]]]) -> list[dict[str, Measure]]:
+def _points(seeds: Sequence[Sequence[dict[str, float]]]) -> list[dict[str, PerSeed]]:
     """The points of a series over the seeds; of those with the same answers and cost, the first."""
-    points: dict[tuple[Measure, Measure], dict[str, Measure]] = {}
+    points: dict[tuple[PerSeed, PerSeed], dict[str, PerSeed]] = {}
     for each in zip(*seeds, strict=True):
-        point = {key: Measure.of(score[key] for score in each) for key in ("top1", "gmacs", "speed")}
+        point = {key: PerSeed.of(score[key] for score in each) for key in ("top1", "gmacs", "speed")}
         points.setdefault((point["top1"], point["gmacs"]), point)
     return list(points.values())
 
@@ -215,7 +215,7 @@ def point_title(series: str, n: int, lengths: Sequence[str]) -> str:
     return f"{title}, calibrated" if n == 0 else f"{title}, point {n}"
 
 
-def speed_figure(points: Mapping[str, Sequence[Mapping[str, Measure]]], cfg: CfgNode) -> Figure:
+def speed_figure(points: Mapping[str, Sequence[Mapping[str, PerSeed]]], cfg: CfgNode) -> Figure:
     """Top-1 against relative speed; points that a run chose are large, and have bars of one deviation."""
     figure = canvas(4.8)
     axes = figure.subplots()
@@ -253,7 +253,7 @@ def speed_figure(points: Mapping[str, Sequence[Mapping[str, Measure]]], cfg: Cfg
 
 
 def _spot(
-    axes: Axes, point: Mapping[str, Measure], colour: str, marker: str, size: int, label: str | None
+    axes: Axes, point: Mapping[str, PerSeed], colour: str, marker: str, size: int, label: str | None
 ) -> None:
     """A large point, with its deviations over the seeds."""
     x, y = point["speed"], point["top1"]

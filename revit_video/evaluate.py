@@ -15,8 +15,8 @@ from revit_video.adaptive.policies import Assigned, Policy, Prediction, Static, 
 from revit_video.data.batch import Batch
 from revit_video.length import TokenLength
 from revit_video.meters import by_video, counts_by_name, topk
-from revit_video.models.dvt import AnyModel
-from revit_video.models.inference import read_all
+from revit_video.models.base import ResizableModel
+from revit_video.models.inference import logits_at_all
 from revit_video.runtime.ranks import Ranks, gather_objects
 
 Skip = tuple[str, str]
@@ -54,7 +54,7 @@ class Table(NamedTuple):
 @torch.inference_mode()
 def tabulate(
     batches: Iterable[Batch],
-    model: AnyModel,
+    model: ResizableModel,
     ranks: Ranks,
     assigned: Assigned | None = None,
     keep_scores: bool = True,
@@ -73,7 +73,7 @@ def tabulate(
         skipped += batch.skipped
         if not len(batch):
             continue
-        scores = read_all(model, batch.clips).softmax(dim=2).cpu()
+        scores = logits_at_all(model, batch.clips).softmax(dim=2).cpu()
         views = Views(batch.clips, torch.arange(len(batch)), batch.rows.cpu())
         asked = assigned.probabilities(views) if assigned else scores.new_empty(len(batch), 0)
         parts.append(_Part(batch, scores, asked, keep_scores))
@@ -272,7 +272,7 @@ def _warm_up(policies: Mapping[str, Policy], views: Views) -> None:
         policy(views._replace(truth=torch.zeros(len(views.clips), dtype=torch.long)))
 
 
-def _model(policies: Mapping[str, Policy]) -> AnyModel:
+def _model(policies: Mapping[str, Policy]) -> ResizableModel:
     return next(iter(policies.values())).model
 
 

@@ -14,10 +14,8 @@ from torch import Tensor, nn
 
 from revit_video.length import TokenLength, stem_geometry
 from revit_video.models.assigner import TokenLengthAssigner
-from revit_video.models.dvt import DVT, AnyModel
-from revit_video.models.embed import PatchEmbeds, PositionEmbeds, separate_embeddings
-from revit_video.models.norm import LengthNorm
-from revit_video.models.revit import ReViT
+from revit_video.models.base import ResizableModel, count_params
+from revit_video.models.embed import separate_embeddings
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", FutureWarning)  # on import, fvcore compiles a loss with torch.jit
@@ -81,16 +79,15 @@ def count(module: nn.Module, *inputs: Tensor | TokenLength) -> Macs:
     return Macs(sum(operations.values()) / GIGA, products / GIGA)
 
 
-def revit_macs(model: AnyModel, length: TokenLength) -> Macs:
+def revit_macs(model: ResizableModel, length: TokenLength) -> Macs:
     """Cost of one view `(1, 3, T, S, S)` at one length, which reads embeddings of its own (`for_inference`).
 
     A DVT has read all shorter lengths before; their cost is included.
     """
     model = copy.deepcopy(model, {id(weight): weight for weight in model.parameters()})  # the same weights
-    if isinstance(model, ReViT):
-        separate_embeddings(model)
+    separate_embeddings(model)
     size = (1, 3, model.num_frames, model.img_size, model.img_size)
-    return count(_AllOutputs(model), model.cls_token.new_zeros(size), length)
+    return count(_InFull(model), model.class_token.new_zeros(size), length)
 
 
 def assigner_macs(assigner: TokenLengthAssigner, num_frames: int, img_size: int) -> Macs:
@@ -152,20 +149,22 @@ def _embed_macs(length: TokenLength, img_size: int, dim: int, stem: str) -> int:
     return macs + length.count * channels * kernel * dim
 
 
-def cost_table(model: AnyModel, views: int, assigner: TokenLengthAssigner | None = None) -> dict[str, Any]:
+def cost_table(
+    model: ResizableModel, views: int, assigner: TokenLengthAssigner | None = None
+) -> dict[str, Any]:
     """The content of `flops.json`: cost a view at every length, of the assigner, and views a video."""
     table: dict[str, Any] = {
         "unit": "GMACs",
         "views": views,
-        "params": _count_params(model),
+        "params": count_params(model),
         "lengths": {
-            str(length): asdict(revit_macs(model, length)) | {"params": params_at(model, length)}
+            str(length): asdict(revit_macs(model, length)) | {"params": model.params_at(length)}
             for length in model.lengths
         },
     }
     if assigner is not None:
         macs = assigner_macs(assigner, model.num_frames, model.img_size)
-        table |= {"assigner_gmacs": macs.gmacs, "assigner_params": _count_params(assigner)}
+        table |= {"assigner_gmacs": macs.gmacs, "assigner_params": count_params(assigner)}
     return table
 
 
@@ -189,39 +188,15 @@ def format_table(costs: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def params_at(model: AnyModel, length: TokenLength) -> int:
-    """Parameters that a pass at `length` reads: the shared ones and its own, of a DVT all shorter ones'."""
-    i = model.lengths.index(length)
-    if isinstance(model, DVT):
-        return sum(map(_count_params, model.models[i:]))
-    total = _count_params(model)
-    for module in model.modules():
-        if isinstance(module, LengthNorm | PatchEmbeds | PositionEmbeds) and len(module) > 1:
-            total -= sum(_count_params(own) for k, own in enumerate(module) if k != i)
-    has_token = i > 0 or model.token_at_longest
-    if not has_token and model.dist_token is not None and model.head_dist is not None:
-        total -= model.dist_token.numel() + _count_params(model.head_dist)
-    return total
+class _InFull(nn.Module):
+    """Traces `forward_in_full`."""
 
-
-def _count_params(part: nn.Module | nn.Parameter) -> int:
-    if isinstance(part, nn.Parameter):
-        return part.numel()
-    return sum(parameter.numel() for parameter in part.parameters())
-
-
-class _AllOutputs(nn.Module):
-    """Hands out the patch tokens too: tracing drops what nobody reads, though a pass computes it."""
-
-    def __init__(self, model: AnyModel) -> None:
+    def __init__(self, model: ResizableModel) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, clips: Tensor, length: TokenLength) -> Any:
-        if isinstance(self.model, DVT):
-            return self.model.features(clips, length)
-        special, patches = self.model.features(clips, length)
-        return self.model.classify(special, patches).logits, patches
+    def forward(self, clips: Tensor, length: TokenLength) -> list[tuple[Tensor, Tensor]]:
+        return self.model.forward_in_full(clips, length)
 
 
 class _Call(nn.Module):

@@ -20,7 +20,7 @@ from revit_video.data.views import ClipSpec, uniform_views
 from revit_video.from_cfg.backbone import CONVERT, assigner_from, model_from, read_payload
 from revit_video.length import TokenLength
 from revit_video.models import checkpoint
-from revit_video.models.dvt import DVT, AnyModel
+from revit_video.models.base import ResizableModel
 from revit_video.models.inference import for_inference, inference_dtype
 from revit_video.runtime import output_dir
 
@@ -61,7 +61,9 @@ class Predictor:
         class_names: in the order of the logits.
     """
 
-    def __init__(self, model: AnyModel, policy: Policy, data: dict[str, Any], device: torch.device) -> None:
+    def __init__(
+        self, model: ResizableModel, policy: Policy, data: dict[str, Any], device: torch.device
+    ) -> None:
         self.model, self.policy, self.device = model, policy, device
         self.class_names: list[str] = data["class_names"] or [f"class {n}" for n in range(model.num_classes)]
         duration = clip_duration(data["num_frames"], data["sampling_rate"], data["target_fps"])
@@ -143,7 +145,7 @@ def load(path: str | os.PathLike[str], device: str = "auto", dtype: str = "auto"
             settings["per_view"],
             batch_size=batch_size,
         )
-    elif isinstance(model, DVT) and "cascade_threshold" in settings:
+    elif model.carries_state and "cascade_threshold" in settings:
         policy = Cascade(reader, gmacs, settings["cascade_threshold"], batch_size=batch_size)
     return Predictor(model, policy, payload["data"], place)
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from revit_video.flops import assigner_macs, cost_table, count, matmul_gmacs, params_at, revit_macs
+from revit_video.flops import assigner_macs, cost_table, count, matmul_gmacs, revit_macs
 from revit_video.length import TokenLength
 from revit_video.models.assigner import TokenLengthAssigner
 from revit_video.models.presets import preset
@@ -162,13 +162,13 @@ def test_parameters_of_a_length_are_those_that_a_pass_reaches(changes: dict[str,
         model.zero_grad(set_to_none=True)
         model(clips, length).logits.sum().backward()
         reached = sum(p.numel() for p in model.parameters() if p.grad is not None)
-        assert params_at(model, length) == reached
+        assert model.params_at(length) == reached
 
 
 def test_shared_parameters_count_at_every_length() -> None:
     model = tiny_revit(norm="shared", patch_embed="shared", pos_embed="shared", distill_token=False)
     total = sum(p.numel() for p in model.parameters())
-    assert [params_at(model, length) for length in model.lengths] == [total, total]
+    assert [model.params_at(length) for length in model.lengths] == [total, total]
 
 
 def test_the_assigner_costs_its_frames() -> None:
@@ -191,7 +191,7 @@ def test_cost_table() -> None:
     assert table["lengths"]["4x4"] == {
         "gmacs": revit_macs(model, second).gmacs,
         "matmul_gmacs": revit_macs(model, second).matmul_gmacs,
-        "params": params_at(model, second),
+        "params": model.params_at(second),
     }
     assert table["assigner_gmacs"] == assigner_macs(assigner, model.num_frames, model.img_size).gmacs > 0
     assert table["assigner_params"] == sum(p.numel() for p in assigner.parameters())

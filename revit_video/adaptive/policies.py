@@ -13,8 +13,8 @@ from torch import Tensor
 from revit_video.adaptive.bucketing import Buckets, Group
 from revit_video.length import TokenLength, find
 from revit_video.models.assigner import TokenLengthAssigner
-from revit_video.models.dvt import DVT, AnyModel
-from revit_video.models.inference import read, read_stage
+from revit_video.models.base import NO_STATE, ResizableModel
+from revit_video.models.inference import logits_at, logits_at_next
 
 
 class Views(NamedTuple):
@@ -71,9 +71,9 @@ class Policy(ABC):
     overhead = 0.0
     """GMACs a clip that the choice itself costs."""
 
-    def __init__(self, model: AnyModel, gmacs: Sequence[float], batch_size: int = 32) -> None:
+    def __init__(self, model: ResizableModel, gmacs: Sequence[float], batch_size: int = 32) -> None:
         self.model, self.gmacs, self.batch_size = model.eval(), list(gmacs), batch_size
-        self.buckets = Buckets(partial(read, self.model), model.lengths, batch_size)
+        self.buckets = Buckets(partial(logits_at, self.model), model.lengths, batch_size)
 
     @abstractmethod
     def choose(self, views: Views) -> Tensor:
@@ -106,7 +106,7 @@ class Static(Policy):
     """Every clip at one length."""
 
     def __init__(
-        self, model: AnyModel, gmacs: Sequence[float], length: TokenLength | str, **run: object
+        self, model: ResizableModel, gmacs: Sequence[float], length: TokenLength | str, **run: object
     ) -> None:
         super().__init__(model, gmacs, **run)  # type: ignore[arg-type]
         self.i = find(model.lengths, length)
@@ -126,7 +126,7 @@ class Assigned(Policy):
 
     def __init__(
         self,
-        model: AnyModel,
+        model: ResizableModel,
         gmacs: Sequence[float],
         assigner: TokenLengthAssigner,
         assigner_gmacs: float,
@@ -164,21 +164,21 @@ class Cascade(Policy):
     """
 
     def __init__(
-        self, model: AnyModel, gmacs: Sequence[float], threshold: float | Sequence[float], **run: object
+        self, model: ResizableModel, gmacs: Sequence[float], threshold: float | Sequence[float], **run: object
     ) -> None:
         super().__init__(model, gmacs, **run)  # type: ignore[arg-type]
         each = [threshold] * len(gmacs) if isinstance(threshold, int | float) else threshold
         self.thresholds = [0.0, *each[1:]]
-        self.paid = paid_in_cascade(model, gmacs)
+        self.paid = model.exit_costs(gmacs)
 
     def choose(self, views: Views) -> Tensor:
         return torch.full((len(views.clips),), len(self.gmacs) - 1)
 
     @torch.inference_mode()
     def submit(self, views: Views) -> list[Prediction]:
-        if isinstance(self.model, DVT):
+        if self.model.carries_state:
             batches = zip(views.clips.split(self.batch_size), views.rows.split(self.batch_size), strict=True)
-            return [part for clips, rows in batches for part in self._through_stages(self.model, clips, rows)]
+            return [part for clips, rows in batches for part in self._through_stages(clips, rows)]
         groups = self.buckets.add(views.clips, views.rows, self.choose(views))
         return list(self._settle(groups))
 
@@ -199,10 +199,10 @@ class Cascade(Policy):
                 onward = torch.full((int((~here).sum()),), group.i - 1)
                 yield from self._settle(self.buckets.add(group.clips[~sure], group.rows[~here], onward))
 
-    def _through_stages(self, model: DVT, clips: Tensor, rows: Tensor) -> Iterator[Prediction]:
-        state = None
-        for i in reversed(range(len(model.lengths))):
-            logits, state = read_stage(model, clips, i, state)
+    def _through_stages(self, clips: Tensor, rows: Tensor) -> Iterator[Prediction]:
+        state = NO_STATE
+        for i in reversed(range(len(self.gmacs))):
+            logits, state = logits_at_next(self.model, clips, i, state)
             sure = self._sure(logits, i)
             here = sure.to(rows.device)
             if here.any():
@@ -229,7 +229,12 @@ class Random(Policy):
     """
 
     def __init__(
-        self, model: AnyModel, gmacs: Sequence[float], mix: Sequence[float], seed: int = 0, **run: object
+        self,
+        model: ResizableModel,
+        gmacs: Sequence[float],
+        mix: Sequence[float],
+        seed: int = 0,
+        **run: object,
     ) -> None:
         super().__init__(model, gmacs, **run)  # type: ignore[arg-type]
         self.mix = torch.tensor(mix, dtype=torch.float)
@@ -248,14 +253,6 @@ class Oracle(Policy):
         if views.truth is None:
             raise ValueError("the oracle needs the true token lengths of the clips")
         return views.truth
-
-
-def paid_in_cascade(model: AnyModel, gmacs: Sequence[float]) -> list[float]:
-    """What a clip has cost that stops at each length, where the lengths themselves cost `gmacs`.
-
-    A DVT's costs are those of a cascade already.
-    """
-    return list(gmacs) if isinstance(model, DVT) else with_shorter(gmacs)
 
 
 def with_shorter(gmacs: Sequence[float]) -> list[float]:

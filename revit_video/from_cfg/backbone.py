@@ -12,8 +12,9 @@ from torch import nn
 from revit_video.length import TokenLength
 from revit_video.models import checkpoint
 from revit_video.models.assigner import TokenLengthAssigner
+from revit_video.models.base import ResizableModel
 from revit_video.models.checkpoint import CheckpointError
-from revit_video.models.dvt import DVT, AnyModel
+from revit_video.models.dvt import DVT
 from revit_video.models.inference import for_inference, inference_dtype
 from revit_video.models.presets import PLAIN, preset
 from revit_video.models.revit import ReViT
@@ -25,7 +26,7 @@ FORMAT = "revit_video 1"
 CONVERT = "tools/convert.py SOURCE DESTINATION --to revit makes one of a ViT, a TimeSformer or timm:<name>"
 
 
-KINDS: dict[str, type[AnyModel]] = {"revit": ReViT, "dvt": DVT}
+KINDS: dict[str, type[ResizableModel]] = {model.kind: model for model in (ReViT, DVT)}
 """What a checkpoint calls each model; those that say nothing hold a `ReViT`."""
 
 # Arguments of `ReViT` that say what the token lengths share, or learn from each other: in a DVT, nothing.
@@ -67,7 +68,7 @@ def model_spec(cfg: CfgNode) -> dict[str, Any]:
     return spec
 
 
-def build_model(cfg: CfgNode) -> AnyModel:
+def build_model(cfg: CfgNode) -> ResizableModel:
     """A new model; its initial weights follow from `RNG_SEED`."""
     torch.manual_seed(cfg.RNG_SEED)
     return (DVT if cfg.DVT.ENABLE else ReViT)(
@@ -101,7 +102,7 @@ def distillation(cfg: CfgNode) -> Distillation | None:
     return Distillation(how.TAU, how.LAMBDA, how.HARD, how.MIN_TEACHER_TOP1) if how.ENABLE else None
 
 
-def reader(cfg: CfgNode, model: AnyModel) -> AnyModel:
+def reader(cfg: CfgNode, model: ResizableModel) -> ResizableModel:
     """The copy of `model` that mining, calibration and the test all read with, so that they agree."""
     return for_inference(model, inference_dtype(cfg.TEST.DTYPE, model))
 
@@ -179,10 +180,10 @@ def data_spec(cfg: CfgNode, class_names: list[str] | None) -> dict[str, Any]:
 
 
 def backbone_payload(
-    cfg: CfgNode, model: AnyModel, class_names: list[str] | None, costs: dict[str, Any]
+    cfg: CfgNode, model: ResizableModel, class_names: list[str] | None, costs: dict[str, Any]
 ) -> dict[str, Any]:
     """What a checkpoint of the backbone holds, beside the state of its training."""
-    kind = {"kind": "dvt"} if isinstance(model, DVT) else {}
+    kind = {} if model.kind == "revit" else {"kind": model.kind}
     return {
         "format": FORMAT,
         "model": kind | {"spec": model_spec(cfg), "weights": model.state_dict()},
@@ -191,14 +192,14 @@ def backbone_payload(
     }
 
 
-def load_backbone(path: str, model: AnyModel, spec: dict[str, Any]) -> dict[str, Any]:
+def load_backbone(path: str, model: ResizableModel, spec: dict[str, Any]) -> dict[str, Any]:
     """Loads a backbone checkpoint into `model` and returns the whole checkpoint.
 
     Raises:
         CheckpointError: it cannot be read, or is of a model that differs from `spec`.
     """
     payload = read_payload(path)
-    if not isinstance(model, KINDS[kind_of(payload)]):
+    if model.kind != kind_of(payload):
         raise CheckpointError(
             f"{path} is of a {KINDS[kind_of(payload)].__name__}, the config asks for a "
             f"{type(model).__name__} (DVT.ENABLE)"
@@ -225,7 +226,7 @@ def kind_of(payload: dict[str, Any]) -> str:
     return payload["model"].get("kind", "revit")
 
 
-def model_from(payload: dict[str, Any]) -> AnyModel:
+def model_from(payload: dict[str, Any]) -> ResizableModel:
     """The model of a checkpoint, ready to use."""
     model = KINDS[kind_of(payload)](**payload["model"]["spec"])
     model.load_state_dict(payload["model"]["weights"])

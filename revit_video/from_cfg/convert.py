@@ -18,7 +18,6 @@ from revit_video.from_cfg.resolve import fill_normalisation
 from revit_video.from_cfg.sources import CONFIG, FIXED, PREPROCESSOR, SAFETENSORS, read_source
 from revit_video.length import patch_geometry
 from revit_video.models import checkpoint
-from revit_video.models.dvt import DVT
 from revit_video.models.presets import PLAIN, PRESETS, preset
 from revit_video.models.pretrained import Report, Source, at_length, initialise, sizes_of, to_transformers
 from revit_video.models.revit import ReViT
@@ -50,9 +49,9 @@ def convert(source: str, destination: str, to: str, cfg_path: str | None, opts: 
             f"{source} has no head: say for how many classes the new one is, MODEL.NUM_CLASSES n"
         )
     fill_normalisation(cfg, source, found.data)
-    model = build_model(cfg)
-    if isinstance(model, DVT):
+    if cfg.DVT.ENABLE:
         raise ValueError("DVT.ENABLE: a cascade is no model that could be converted to")
+    (model,) = build_model(cfg).parts
     report = initialise(model, found)
     names = found.data.get("class_names")
     EXPORTS[to](destination, cfg, model.eval(), names if found.num_classes == model.num_classes else None)

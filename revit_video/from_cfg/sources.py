@@ -21,10 +21,9 @@ from safetensors import SafetensorError
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from revit_video.from_cfg.backbone import check_payload, model_from
+from revit_video.from_cfg.backbone import check_payload, kind_of, model_from
 from revit_video.models import checkpoint
 from revit_video.models.checkpoint import CheckpointError
-from revit_video.models.dvt import DVT
 from revit_video.models.norm import NORM_EPS
 from revit_video.models.pretrained import (
     LVVIT_STEM,
@@ -109,12 +108,12 @@ def _read_file(path: str, device: str = "cpu") -> dict[str, Any]:
 
 
 def _own(path: str, payload: dict[str, Any]) -> Source:
-    with torch.random.fork_rng():  # its initial weights are not used, and must not move the seed on
-        model = model_from(payload)
-    if isinstance(model, DVT):
+    if kind_of(payload) == "dvt":
         raise CheckpointError(
             f"{path} is a DVT, whose models do not stand alone: nothing is made of its weights"
         )
+    with torch.random.fork_rng():  # its initial weights are not used, and must not move the seed on
+        (model,) = model_from(payload).parts
     notes = ("the assigner that it holds is left out",) if "assigner" in payload else ()
     return revit_source(path, model, data=payload["data"], spec=payload["model"]["spec"], notes=notes)
 

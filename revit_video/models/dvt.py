@@ -7,48 +7,23 @@ made of the same clip: its tokens (feature reuse) and its attention (relationshi
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from revit_video.length import TokenLength, find, token_lengths
+from revit_video.models.base import NO_STATE, CascadeState, Output, ResizableModel, count_params
 from revit_video.models.blocks import DividedBlock, JointBlock, SpaceBlock
 from revit_video.models.layers import Attention, Mlp
 from revit_video.models.norm import LengthNorm
-from revit_video.models.revit import Output, ReViT
+from revit_video.models.revit import ReViT
 
 
-class State(NamedTuple):
-    """What a model leaves to the next one, of B clips; None for what is not reused.
-
-    Attributes:
-        features: the last block's patch tokens `(B, T, N, C)`.
-        relations: attention scores of each frame, of all layers and heads, as they go into the softmax,
-            `(B, T, layers heads, 1 + N, 1 + N)`; the class token comes first.
-    """
-
-    features: Tensor | None = None
-    relations: Tensor | None = None
-
-    def of(self, clips: Tensor | slice) -> State:
-        """The state of some of the clips."""
-        return State(*(None if part is None else part[clips] for part in self))
-
-    @classmethod
-    def joined(cls, parts: Iterable[State]) -> State:
-        """The state of all parts' clips."""
-        first, *others = parts
-        if not others:
-            return first
-        columns = zip(first, *others, strict=True)
-        return cls(*(None if column[0] is None else torch.cat(column) for column in columns))
-
-
-class DVT(nn.Module):
+class DVT(ResizableModel):
     """A cascade of ViTs (`space_only`) or TimeSformers (`divided_space_time`), one for each token length.
 
     Modifications:
@@ -67,7 +42,7 @@ class DVT(nn.Module):
         ValueError: see `ReViT`; and attention over the whole clip at once, or a dense head.
     """
 
-    compiled = False
+    kind, carries_state = "dvt", True
 
     def __init__(
         self,
@@ -107,59 +82,40 @@ class DVT(nn.Module):
         )
 
     def forward(self, clips: Tensor, length: int | str | TokenLength) -> Output:
-        """Classifies `clips` `(B, 3, T, H, W)` at one length, after all shorter ones.
+        """Classify `clips` `(B, 3, T, H, W)` at one length, after all shorter ones.
 
         Raises:
             ValueError: a length that the cascade does not have, or clips of another shape.
         """
-        *_, output = self._outputs(clips, find(self.lengths, length))
+        i, state = find(self.lengths, length), NO_STATE
+        for k in reversed(range(i + 1, len(self.lengths))):
+            _, state = self.step(clips, k, state)
+        output, _ = self.parts[i].read(clips, state, False, False)
         return output
 
-    def stages(self, clips: Tensor) -> Iterator[Output]:
-        """What each length says, shortest first, in one pass through the cascade."""
-        return self._outputs(clips, 0)
+    def step(self, clips: Tensor, i: int, state: CascadeState = NO_STATE) -> tuple[Output, CascadeState]:
+        return self.parts[i].read(clips, state, *(reuse and i > 0 for reuse in self.reuses))
 
-    def step(self, clips: Tensor, i: int, state: State | None, last: bool = False) -> tuple[Output, State]:
-        """Reads `clips` at length `i` with what the next shorter one left, None at the shortest.
-
-        Args:
-            last: nothing is to be left to a next one.
-        """
-        return self.models[i].read(clips, state, *(reuse and i > 0 and not last for reuse in self.reuses))
-
-    def features(self, clips: Tensor, length: int | str | TokenLength) -> list[tuple[Tensor, Tensor]]:
-        """Each length's logits and its last block's patch tokens, up to this length, shortest first."""
-        i, state, outputs = find(self.lengths, length), None, []
+    def forward_in_full(self, clips: Tensor, length: TokenLength) -> list[tuple[Tensor, Tensor]]:
+        i, state, passes = find(self.lengths, length), NO_STATE, []
         for k in reversed(range(i, len(self.lengths))):
-            output, state = self.models[k].read(clips, state, True, self.reuses[1] and k > i)
+            output, state = self.parts[k].read(clips, state, True, self.reuses[1] and k > i)
             assert state.features is not None
-            outputs.append((output.logits, state.features))
-        return outputs
+            passes.append((output.logits, state.features))
+        return passes
 
     @property
-    def models(self) -> list[Backbone]:
+    def parts(self) -> list[Backbone]:  # type: ignore[override]
         """The model of each length."""
         return cast(list[Backbone], list(self.backbones))
 
-    @property
-    def cls_token(self) -> Tensor:
-        """The longest length's, which tells the width, the precision and the device."""
-        return self.models[0].cls_token
+    def params_at(self, length: TokenLength) -> int:
+        """Parameters of this length's model and of all shorter ones."""
+        return sum(map(count_params, self.parts[find(self.lengths, length) :]))
 
     def no_weight_decay(self) -> set[str]:
-        """Parameters that optimisers do not decay; see `ReViT`."""
-        models = enumerate(self.models)
-        return {f"backbones.{i}.{name}" for i, model in models for name in model.no_weight_decay()}
-
-    def _outputs(self, clips: Tensor, last: int) -> Iterator[Output]:
-        state = None
-        for i in reversed(range(last, len(self.lengths))):
-            output, state = self.step(clips, i, state, last=i == last)
-            yield output
-
-
-AnyModel = ReViT | DVT
-"""What reads clips at a length: `model(clips, length)`."""
+        parts = enumerate(self.parts)
+        return {f"backbones.{i}.{name}" for i, part in parts for name in part.no_weight_decay()}
 
 
 class Backbone(ReViT):
@@ -189,12 +145,12 @@ class Backbone(ReViT):
             self.relation_reuse = RelationReuse(scores, before, length)
 
     def read(
-        self, clips: Tensor, state: State | None, leave_features: bool, leave_relations: bool
-    ) -> tuple[Output, State]:
+        self, clips: Tensor, state: CascadeState, leave_features: bool, leave_relations: bool
+    ) -> tuple[Output, CascadeState]:
         """Classifies `clips` with the `state` that the model before left; also what this one leaves."""
         self._check(clips)
         blocks = self._reusing_blocks()
-        features, relations = state or State()
+        features, relations = state
         added: Sequence[Tensor | None] = [None] * len(blocks)
         if self.relation_reuse is not None and relations is not None:
             added = self.relation_reuse(relations.flatten(0, 1)).chunk(len(blocks), dim=1)
@@ -208,7 +164,7 @@ class Backbone(ReViT):
             )
             scores.append(score)
         output = self.classify(self._pooled(special, 0))
-        left = State(patches if leave_features else None)
+        left = CascadeState(patches if leave_features else None)
         if leave_relations:
             left = left._replace(relations=torch.cat(scores, dim=1).unflatten(0, patches.shape[:2]))
         return output, left

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from revit_video.length import Box, TokenLength, cells_of, find, token_lengths
+from revit_video.models.base import NO_STATE, CascadeState, Output, ResizableModel, count_params
 from revit_video.models.blocks import BLOCKS, DividedBlock, JointBlock
 from revit_video.models.embed import (
     PATCH_EMBEDS,
@@ -18,6 +19,7 @@ from revit_video.models.embed import (
     STEMS,
     OnePatchEmbed,
     PatchEmbeds,
+    PositionEmbeds,
     place_waves,
     waves,
 )
@@ -34,31 +36,7 @@ def inside(box: Box, length: TokenLength, device: torch.device | None = None) ->
     return (down[:, None] & across).view(-1, 1)
 
 
-class Output(NamedTuple):
-    """Logits of the heads that there are.
-
-    Attributes:
-        cls: `(B, classes)` of the class head.
-        dist: `(B, classes)` of the distillation head, at the shorter lengths.
-        dense: `(B, N, classes)` of the dense head, for every place of the grid.
-    """
-
-    cls: Tensor
-    dist: Tensor | None = None
-    dense: Tensor | None = None
-
-    @property
-    def logits(self) -> Tensor:
-        """What inference and label mining read, `(B, classes)`.
-
-        The mean of the special tokens' heads, as in DeiT; to it, as in LV-ViT, half of what the dense head
-        gives each class at its best place.
-        """
-        logits = self.cls if self.dist is None else (self.cls + self.dist) / 2
-        return logits if self.dense is None else logits + 0.5 * self.dense.amax(dim=1)
-
-
-class ReViT(nn.Module):
+class ReViT(ResizableModel):
     """A TimeSformer that is resizable along the spatial token grid.
 
     Own to each token length: LayerNorms, patch embedding, spatial position embedding. Shared by all:
@@ -92,6 +70,8 @@ class ReViT(nn.Module):
         ValueError: lengths not descending, a length that the frame cannot be cut into, a head count
             that does not divide the width, an unknown choice.
     """
+
+    kind, carries_state = "revit", False
 
     def __init__(
         self,
@@ -175,7 +155,7 @@ class ReViT(nn.Module):
         self._init_weights(pos_init, qk_init_gain)
 
     def forward(self, clips: Tensor, length: int | str | TokenLength, mix: Box | None = None) -> Output:
-        """Classifies normalised `clips` `(B, 3, T, H, W)` at one token length.
+        """Classify normalised `clips` `(B, 3, T, H, W)` at one token length.
 
         Args:
             mix: LV-ViT's MixToken, for training. Within this box the patch tokens are those of the batch in
@@ -193,6 +173,13 @@ class ReViT(nn.Module):
         if not torch.is_grad_enabled():
             torch._dynamo.maybe_mark_dynamic(clips, 0)
         return self._graphs(clips, i, mixed)
+
+    def step(self, clips: Tensor, i: int, state: CascadeState = NO_STATE) -> tuple[Output, CascadeState]:
+        return self(clips, self.lengths[i]), state
+
+    def forward_in_full(self, clips: Tensor, length: TokenLength) -> list[tuple[Tensor, Tensor]]:
+        special, patches = self.features(clips, length)
+        return [(self.classify(special, patches).logits, patches)]
 
     def features(self, clips: Tensor, length: int | str | TokenLength) -> tuple[Tensor, Tensor]:
         """The special tokens, normalised, `(B, S, C)`, and the last block's patch tokens `(B, T, N, C)`.
@@ -290,8 +277,22 @@ class ReViT(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {"_graphs": None}  # graphs read this model's weights, not a copy's
 
+    @property
+    def parts(self) -> list[ReViT]:
+        return [self]
+
+    def params_at(self, length: TokenLength) -> int:
+        """The shared parameters and the length's own."""
+        i, total = find(self.lengths, length), count_params(self)
+        for module in self.modules():
+            if isinstance(module, LengthNorm | PatchEmbeds | PositionEmbeds) and len(module) > 1:
+                total -= sum(count_params(own) for k, own in enumerate(module) if k != i)
+        has_token = i > 0 or self.token_at_longest
+        if not has_token and self.dist_token is not None and self.head_dist is not None:
+            total -= self.dist_token.numel() + count_params(self.head_dist)
+        return total
+
     def no_weight_decay(self) -> set[str]:
-        """Parameters that optimisers do not decay, beside biases and norms (timm's convention)."""
         undecayed = ("cls_token", "dist_token", "pos_embed", "time_embed")
         return {name for name, _ in self.named_parameters() if name.startswith(undecayed)}
 

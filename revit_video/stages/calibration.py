@@ -20,7 +20,7 @@ from revit_video.adaptive.calibrate import (
     staged_points,
 )
 from revit_video.evaluate import Table
-from revit_video.models.dvt import DVT, AnyModel
+from revit_video.models.base import ResizableModel
 from revit_video.stages.job import gmacs_of
 
 logger = logging.getLogger(__name__)
@@ -40,12 +40,14 @@ def assigned_settings(cfg: CfgNode, table: Table, costs: dict[str, Any]) -> dict
     return settings | {"mix": mix.tolist()}
 
 
-def cascade_settings(cfg: CfgNode, model: AnyModel, table: Table, costs: dict[str, Any]) -> dict[str, Any]:
+def cascade_settings(
+    cfg: CfgNode, model: ResizableModel, table: Table, costs: dict[str, Any]
+) -> dict[str, Any]:
     """The cascade's threshold; a DVT's are one for each length, longest first."""
     gmacs = gmacs_of(costs)
     points = points_of_cascade(model, table.readings, gmacs)
     chosen = _point(cfg, points, cfg.ADAPTIVE.CASCADE_THRESHOLD, gmacs[0])
-    if not isinstance(model, DVT):
+    if not model.carries_state:
         _log(f"cascade on val: threshold {chosen.threshold:.3f}", chosen, gmacs[0])
         return {"cascade_threshold": chosen.threshold}
     thresholds = exit_thresholds(table.readings.scores.amax(dim=2), chosen.threshold)
@@ -54,9 +56,9 @@ def cascade_settings(cfg: CfgNode, model: AnyModel, table: Table, costs: dict[st
     return {"cascade_threshold": thresholds}
 
 
-def points_of_cascade(model: AnyModel, readings: Readings, gmacs: Sequence[float]) -> list[Point]:
+def points_of_cascade(model: ResizableModel, readings: Readings, gmacs: Sequence[float]) -> list[Point]:
     """Every operating point of the model's cascade; `gmacs` are those of the cost table."""
-    return staged_points(readings, gmacs) if isinstance(model, DVT) else cascade_points(readings, gmacs)
+    return staged_points(readings, gmacs) if model.carries_state else cascade_points(readings, gmacs)
 
 
 def _point(cfg: CfgNode, points: list[Point], threshold: float, longest: float) -> Point:

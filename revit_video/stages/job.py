@@ -19,7 +19,7 @@ from revit_video.evaluate import Table, tabulate
 from revit_video.from_cfg.backbone import build_model, load_backbone, model_spec, reader
 from revit_video.from_cfg.clips import EvalBatches, TooManyUnreadable, video_list
 from revit_video.models import checkpoint
-from revit_video.models.dvt import AnyModel
+from revit_video.models.base import ResizableModel
 from revit_video.runtime import output_dir
 from revit_video.runtime.logging import StatsLog, progress
 from revit_video.runtime.output_dir import atomic_write_text
@@ -61,7 +61,7 @@ class Job:
         """The run's statistics; only the main rank writes them."""
         return StatsLog(self.cfg.OUTPUT_DIR, self.cfg.TENSORBOARD.ENABLE, self.ranks.is_main)
 
-    def trained(self) -> tuple[str, AnyModel]:
+    def trained(self) -> tuple[str, ResizableModel]:
         """Path and model of the checkpoint to use: the one that the config names, or the run's own last."""
         path = self.cfg.TEST.CHECKPOINT_FILE_PATH or checkpoint.latest(self.path(output_dir.CHECKPOINTS))
         if path is None:
@@ -85,7 +85,7 @@ class Job:
 
     def tabulate(
         self,
-        model: AnyModel,
+        model: ResizableModel,
         split: str,
         batches: EvalBatches,
         assigned: Assigned | None = None,

@@ -18,7 +18,7 @@ from revit_video.from_cfg.clips import class_names
 from revit_video.length import TokenLength
 from revit_video.models import checkpoint
 from revit_video.models.assigner import TokenLengthAssigner
-from revit_video.models.dvt import AnyModel
+from revit_video.models.base import ResizableModel
 from revit_video.report import print_table, write_report
 from revit_video.runtime import output_dir
 from revit_video.runtime.logging import progress
@@ -76,7 +76,7 @@ def write_predictions(path: str, result: Evaluation, lengths: Sequence[TokenLeng
 
 
 def build_policies(
-    job: Job, model: AnyModel
+    job: Job, model: ResizableModel
 ) -> tuple[dict[str, Policy], dict[str, Any], dict[str, Any] | None]:
     """The policies to test by name, the cost table, and the assigner's checkpoint.
 
@@ -104,7 +104,7 @@ def _assigner(job: Job) -> dict[str, Any] | None:
     return payload
 
 
-def _calibrated_cascade(job: Job, model: AnyModel, costs: dict[str, Any]) -> dict[str, Any] | None:
+def _calibrated_cascade(job: Job, model: ResizableModel, costs: dict[str, Any]) -> dict[str, Any] | None:
     """The cascade's settings: the config's, or chosen on the validation list; None where there is none."""
     if job.cfg.ADAPTIVE.CASCADE_THRESHOLD > 0:
         return {"policy": {"cascade_threshold": job.cfg.ADAPTIVE.CASCADE_THRESHOLD}}
@@ -137,7 +137,7 @@ def _overrides(cfg: CfgNode, saved: dict[str, Any]) -> dict[str, Any]:
 
 def _policies(
     job: Job,
-    model: AnyModel,
+    model: ResizableModel,
     costs: dict[str, Any],
     network: TokenLengthAssigner | None,
     settings: dict[str, Any],
@@ -171,7 +171,11 @@ def _policies(
 
 
 def _results(
-    job: Job, result: Evaluation, costs: dict[str, Any], model: AnyModel, settings: dict[str, Any] | None
+    job: Job,
+    result: Evaluation,
+    costs: dict[str, Any],
+    model: ResizableModel,
+    settings: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """The content of results.json."""
     lengths = [str(length) for length in model.lengths]
@@ -202,7 +206,7 @@ def _results(
     }
 
 
-def _curves(table: Table, model: AnyModel, costs: dict[str, Any]) -> dict[str, list[dict[str, float]]]:
+def _curves(table: Table, model: ResizableModel, costs: dict[str, Any]) -> dict[str, list[dict[str, float]]]:
     """What each threshold would have given on these videos; the thresholds in use were chosen elsewhere.
 
     Those of a DVT are fractions of the videos that reach each exit, not confidences.

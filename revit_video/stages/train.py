@@ -16,10 +16,9 @@ from revit_video.from_cfg import backbone as build
 from revit_video.from_cfg.clips import TrainBatches, class_names
 from revit_video.from_cfg.sources import read_source
 from revit_video.models import checkpoint
+from revit_video.models.base import ResizableModel
 from revit_video.models.checkpoint import CheckpointError
-from revit_video.models.dvt import DVT, AnyModel
 from revit_video.models.pretrained import initialise
-from revit_video.models.revit import ReViT
 from revit_video.runtime import output_dir
 from revit_video.runtime.logging import StatsLog, keep_stats
 from revit_video.runtime.ranks import Ranks, barrier, broadcast_parameters, gather_objects, in_length_groups
@@ -119,7 +118,7 @@ def _ranks(job: Job) -> Ranks:
     return job.ranks
 
 
-def _training(job: Job, ranks: Ranks, model: AnyModel, batches: TrainBatches) -> Training:
+def _training(job: Job, ranks: Ranks, model: ResizableModel, batches: TrainBatches) -> Training:
     cfg = job.cfg
     average = None
     if cfg.TRAIN.EMA_DECAY:
@@ -150,16 +149,16 @@ def _training(job: Job, ranks: Ranks, model: AnyModel, batches: TrainBatches) ->
     )
 
 
-def training_step(cfg: CfgNode, ranks: Ranks, model: AnyModel) -> Step:
+def training_step(cfg: CfgNode, ranks: Ranks, model: ResizableModel) -> Step:
     """What a batch does to the model: DVT's cascade, ReViT-E or ReViT-B."""
     smoothing, autocast = cfg.SOLVER.LABEL_SMOOTHING, build.autocast(cfg, ranks)
-    if isinstance(model, DVT):
+    if cfg.DVT.ENABLE:
         return CascadeStep(model, smoothing, autocast)
     method = ReplicaStep if cfg.TRAIN.METHOD == "revit_e" else MixedLengthStep
     return method(model, build.distillation(cfg), ranks, smoothing, autocast, cfg.TRAIN.DENSE_WEIGHT)
 
 
-def _starting_point(job: Job, model: AnyModel) -> dict[str, Any] | None:
+def _starting_point(job: Job, model: ResizableModel) -> dict[str, Any] | None:
     """Loads the weights to start from, if any; the state of the training when it is to be resumed."""
     cfg = job.cfg
     last = checkpoint.latest(job.path(output_dir.CHECKPOINTS)) if cfg.TRAIN.AUTO_RESUME else None
@@ -168,13 +167,13 @@ def _starting_point(job: Job, model: AnyModel) -> dict[str, Any] | None:
         return build.load_backbone(last, model, build.model_spec(cfg)).get("training")
     if cfg.TRAIN.CHECKPOINT_FILE_PATH:
         source = read_source(cfg.TRAIN.CHECKPOINT_FILE_PATH)
-        for part in model.models if isinstance(model, DVT) else [model]:
+        for part in model.parts:
             logger.info("starting from %s", initialise(part, source))
     return None
 
 
-def _result(training: Training) -> AnyModel:
-    assert isinstance(training.result, ReViT | DVT)
+def _result(training: Training) -> ResizableModel:
+    assert isinstance(training.result, ResizableModel)
     return training.result
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from revit_video.models.dvt import DVT
+from revit_video.models.base import ResizableModel
 from revit_video.train.losses import label_loss
 from revit_video.train.steps import top1
 
@@ -20,12 +20,14 @@ class CascadeStep:
         autocast: dtype of mixed precision, None for full precision.
     """
 
-    def __init__(self, model: DVT, smoothing: float = 0.0, autocast: torch.dtype | None = None) -> None:
+    def __init__(
+        self, model: ResizableModel, smoothing: float = 0.0, autocast: torch.dtype | None = None
+    ) -> None:
         self.model, self.smoothing, self.autocast = model, smoothing, autocast
 
     def __call__(self, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
         with torch.autocast(inputs.device.type, self.autocast, enabled=self.autocast is not None):
-            longest_first = list(self.model.stages(inputs))[::-1]
+            longest_first = self.model.forward_all(inputs)
         losses = [label_loss(output, labels, self.smoothing) for output in longest_first]
         torch.stack(losses).sum().backward()
         metrics: dict[str, Tensor] = {}

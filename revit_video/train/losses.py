@@ -10,7 +10,7 @@ from torch import Tensor
 
 from revit_video.data.targets import Targets
 from revit_video.length import TokenLength
-from revit_video.models.revit import Output
+from revit_video.models.base import Output
 
 
 @dataclass(frozen=True)

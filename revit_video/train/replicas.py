@@ -54,7 +54,7 @@ class ReplicaStep(MixedLengthStep):
 
     def _teacher_logits(self, batch: int) -> Tensor:
         """Room for them, in the precision of the weights, which loses nothing under autocast."""
-        return self.model.head.weight.new_empty(batch, self.model.num_classes)
+        return self.model.class_token.new_empty(batch, self.model.num_classes)
 
     def _distils(self) -> bool:
         return self.ranks.length_size > 1 and super()._distils()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from revit_video.data.targets import Targets
 from revit_video.length import TokenLength
 from revit_video.models.assigner import TokenLengthAssigner
-from revit_video.models.revit import Output, ReViT
+from revit_video.models.base import Output, ResizableModel
 from revit_video.runtime.ranks import Ranks, sum_over_ranks
 from revit_video.train.losses import Distillation, dense_loss, distillation_loss, label_loss
 
@@ -48,7 +48,7 @@ class MixedLengthStep:
 
     def __init__(
         self,
-        model: ReViT,
+        model: ResizableModel,
         distillation: Distillation | None,
         ranks: Ranks,
         smoothing: float = 0.0,

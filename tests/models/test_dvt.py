@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from revit_video.flops import cost_table, matmul_gmacs, params_at, revit_macs
+from revit_video.flops import cost_table, matmul_gmacs, revit_macs
 from revit_video.length import TokenLength
-from revit_video.models.dvt import DVT, RelationReuse, Spread, State
-from revit_video.models.inference import for_inference, read, read_all
+from revit_video.models.base import CascadeState
+from revit_video.models.dvt import DVT, RelationReuse, Spread
+from revit_video.models.inference import for_inference, logits_at, logits_at_all
 from revit_video.models.revit import ReViT
 from tests.tiny import CLASSES, SIZE, random_clips, tiny_dvt
 
@@ -40,7 +41,7 @@ def alone(model: DVT, i: int) -> ReViT:
         mlp_ratio=2.0,
         attention=model.attention,
     ).double()
-    revit.load_state_dict(model.models[i].state_dict())
+    revit.load_state_dict(model.parts[i].state_dict())
     return revit
 
 
@@ -51,10 +52,10 @@ def alone(model: DVT, i: int) -> ReViT:
 def test_without_reuse_every_model_stands_alone(kind: dict[str, Any]) -> None:
     model = tiny_dvt(**kind, **NO_REUSE)
     clips = clips_for(model)
-    for i, output in zip((2, 1, 0), model.stages(clips), strict=True):
+    for i, output in enumerate(model.forward_all(clips)):
         expected = alone(model, i)(clips, model.lengths[i])
         torch.testing.assert_close(output, expected)
-        assert params_at(model, model.lengths[i]) == sum(
+        assert model.params_at(model.lengths[i]) == sum(
             p.numel() for k in range(i, 3) for p in alone(model, k).parameters()
         )
 
@@ -67,10 +68,10 @@ def test_one_pass_gives_what_each_length_alone_gives(
     """Whether a model's tokens and scores are read by a next one must not change its own answer."""
     model = tiny_dvt(**kind, feature_reuse=feature, relation_reuse=relation)
     clips = clips_for(model)
-    shortest_first = list(model.stages(clips))
+    shortest_first = model.forward_all(clips)[::-1]
     for i, output in zip((2, 1, 0), shortest_first, strict=True):
         torch.testing.assert_close(model(clips, model.lengths[i]).cls, output.cls)
-    counted = [logits for logits, _ in model.features(clips, 8)]
+    counted = [logits for logits, _ in model.forward_in_full(clips, model.lengths[0])]
     torch.testing.assert_close(counted, [output.logits for output in shortest_first])
 
 
@@ -82,7 +83,7 @@ def test_what_is_reused_matters_and_is_learned_through(
     """The longest length's answer depends on the shortest one's weights through reuse, or not at all."""
     model = tiny_dvt(**kind, feature_reuse=feature, relation_reuse=relation)
     model(clips_for(model), 8).cls.square().sum().backward()
-    shortest = model.models[2]
+    shortest = model.parts[2]
     grads = {name: p.grad for name, p in shortest.named_parameters() if p.grad is not None}
     assert bool(grads) == (feature or relation)
     if grads:
@@ -94,9 +95,9 @@ def test_what_is_reused_matters_and_is_learned_through(
 def test_a_batch_is_its_clips_and_a_state_its_parts() -> None:
     model = tiny_dvt()
     clips = clips_for(model, 4)
-    _, whole = model.step(clips, 2, None)
-    parts = [model.step(part, 2, None)[1] for part in clips.split([1, 3])]
-    torch.testing.assert_close(State.joined(parts), whole)
+    _, whole = model.step(clips, 2)
+    parts = [model.step(part, 2)[1] for part in clips.split([1, 3])]
+    torch.testing.assert_close(CascadeState.joined(parts), whole)
     kept = torch.tensor([False, True, True, False])
     output, _ = model.step(clips[kept], 1, whole.of(kept))
     torch.testing.assert_close(output.cls, model(clips, 4).cls[kept])
@@ -106,7 +107,7 @@ def test_recomputed_blocks_have_the_same_gradients() -> None:
     gradients = []
     for act_checkpoint in (False, True):
         model = tiny_dvt(act_checkpoint=act_checkpoint).train()
-        sum(output.cls.square().sum() for output in model.stages(clips_for(model))).backward()
+        sum(output.cls.square().sum() for output in model.forward_all(clips_for(model))).backward()
         gradients.append({name: p.grad for name, p in model.named_parameters()})
     torch.testing.assert_close(*gradients)
 
@@ -116,11 +117,11 @@ def test_a_reader_gives_the_same_answers(kind: dict[str, Any]) -> None:
     model = tiny_dvt(**kind).float().eval()
     clips = clips_for(model).float()
     reader = for_inference(model)
-    logits = read_all(reader, clips)
+    logits = logits_at_all(reader, clips)
     for i, length in enumerate(model.lengths):
         torch.testing.assert_close(logits[:, i], model(clips, length).logits, rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(logits[:, i], read(reader, clips, length), rtol=1e-4, atol=1e-4)
-    coarse = read_all(for_inference(model, torch.bfloat16), clips)
+        torch.testing.assert_close(logits[:, i], logits_at(reader, clips, length), rtol=1e-4, atol=1e-4)
+    coarse = logits_at_all(for_inference(model, torch.bfloat16), clips)
     assert coarse.dtype == torch.float32 and (coarse - logits).abs().mean() < 0.1 * logits.std()
 
 
@@ -163,7 +164,7 @@ def test_relations_go_through_an_mlp_and_are_spread_over_keys_and_queries() -> N
 @pytest.mark.parametrize("kind", [VIDEO, IMAGE])
 def test_attention_adds_relations_and_leaves_the_sum(kind: dict[str, Any]) -> None:
     model = tiny_dvt(**kind)
-    block: Any = model.models[1].blocks[0]
+    block: Any = model.parts[1].blocks[0]
     frames = model.num_frames
     tokens, added = torch.randn(2, frames, 17, 24).double(), torch.randn(2 * frames, 3, 17, 17).double()
     x, scores = block.relate(tokens, None, added, True)
@@ -178,13 +179,13 @@ def test_relations_are_handed_on_layer_by_layer() -> None:
     """Those of layer n, and no others, are the n-th part of what is left, with its heads."""
     model = tiny_dvt(**IMAGE, feature_reuse=False)
     clips = clips_for(model)
-    _, state = model.step(clips, 2, None)
+    _, state = model.step(clips, 2)
     assert state.features is None and state.relations is not None
     assert state.relations.shape == (3, 1, 2 * 3, 5, 5)
     single = tiny_dvt(**IMAGE, feature_reuse=False)
     with torch.no_grad():
-        single.models[2].blocks[1].norm1[0].weight.add_(1)
-    _, other = single.step(clips, 2, None)
+        single.parts[2].blocks[1].norm1[0].weight.add_(1)
+    _, other = single.step(clips, 2)
     same = (state.relations == other.relations).flatten(3).all(dim=3).all(dim=0).flatten()
     assert same.tolist() == [True] * 3 + [False] * 3
 
@@ -193,7 +194,7 @@ def test_relations_are_handed_on_layer_by_layer() -> None:
 def test_features_widen_the_mlp_of_patch_tokens(kind: dict[str, Any]) -> None:
     """LayerNorm, MLP, interpolation; zeros for the special tokens; then norm2 and the MLP over it all."""
     model = tiny_dvt(**kind)
-    block: Any = model.models[1].blocks[1]
+    block: Any = model.parts[1].blocks[1]
     frames = model.num_frames
     features = torch.randn(2, frames, 4, 24).double()
     patches = torch.randn(2, frames, 16, 24).double()
@@ -226,11 +227,11 @@ def test_widths_are_the_papers() -> None:
         num_heads=2,
         attention="space_only",
     )
-    block: Any = model.models[0].blocks[0]
+    block: Any = model.parts[0].blocks[0]
     assert block.feature_reuse.mlp.fc1.weight.shape == (128, 64)
     assert block.feature_reuse.mlp.fc2.weight.shape == (48, 128)
     assert block.norm2[0].weight.shape == (64 + 48,) and block.mlp.fc1.weight.shape == (256, 64 + 48)
-    assert not [name for name, _ in model.models[1].named_parameters() if "reuse" in name]
+    assert not [name for name, _ in model.parts[1].named_parameters() if "reuse" in name]
     undecayed = model.no_weight_decay()
     assert {"backbones.0.cls_token", "backbones.1.pos_embed.0"} <= undecayed
     assert undecayed <= {name for name, _ in model.named_parameters()}

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import revit_video.models.inference as inference
 import revit_video.models.layers as layers
-from revit_video.models.inference import for_inference, inference_dtype, read
+from revit_video.models.inference import for_inference, inference_dtype, logits_at
 from revit_video.models.layers import Attention, TimeAttention, attend
 from tests.tiny import random_clips, tiny_revit
 
@@ -45,7 +45,7 @@ def test_answers_are_the_models(attention: str) -> None:
     reader, clips = for_inference(model, torch.float64), random_clips(3)
     for length in model.lengths:
         expected = model(clips, length).logits.float()
-        torch.testing.assert_close(read(reader, clips, length), expected, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(logits_at(reader, clips, length), expected, rtol=1e-6, atol=1e-6)
     assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
 
 
@@ -66,20 +66,20 @@ def test_embeddings_are_read_without_norms_and_resampling(changes: dict[str, Any
     reader = for_inference(model.eval(), torch.float64)
     for length in model.lengths:
         expected = model(clips, length).logits.float()
-        torch.testing.assert_close(read(reader, clips, length), expected, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(logits_at(reader, clips, length), expected, rtol=1e-6, atol=1e-6)
     assert not list(reader.buffers()) and not any(p.requires_grad for p in reader.parameters())
     assert len(reader.patch_embed) == 3 and not any(isinstance(m, nn.BatchNorm2d) for m in reader.modules())
-    half = read(for_inference(model, torch.bfloat16), clips, 8)
+    half = logits_at(for_inference(model, torch.bfloat16), clips, 8)
     assert half.dtype == torch.float32 and half.isfinite().all()
 
 
 def test_passes_are_joined_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     model, clips = tiny_revit(), random_clips(5)
-    whole = read(model, clips, 4)
+    whole = logits_at(model, clips, 4)
     monkeypatch.setattr(inference, "CPU_PASS", 2 * 3 * 4 * 4 * 24)  # of two clips
     sizes: list[int] = []
     model.register_forward_pre_hook(lambda _, arguments: sizes.append(len(arguments[0])))
-    torch.testing.assert_close(read(model, clips, 4), whole)
+    torch.testing.assert_close(logits_at(model, clips, 4), whole)
     assert sizes == [2, 2, 1]
 
 
@@ -92,8 +92,8 @@ def test_half_precision_answers_alike() -> None:
     assert reader.blocks[0].attn.qkv.weight.dtype == torch.bfloat16
     with torch.inference_mode():
         for length in model.lengths:
-            result, expected = read(reader, clips, length), model(clips, length).logits
-            assert result.dtype == torch.float32 and torch.equal(result, read(reader, clips, length))
+            result, expected = logits_at(reader, clips, length), model(clips, length).logits
+            assert result.dtype == torch.float32 and torch.equal(result, logits_at(reader, clips, length))
             assert (result - expected).abs().max() < 0.05 * expected.abs().max()
 
 
@@ -103,7 +103,7 @@ def test_close_logits_are_told_apart_in_half_precision() -> None:
     with torch.no_grad():
         model.head.weight[1] = model.head.weight[0]
         model.head.bias[:2] = torch.tensor([3.0, 3.001])
-    logits = read(for_inference(model, torch.bfloat16), random_clips(4).float(), 8)
+    logits = logits_at(for_inference(model, torch.bfloat16), random_clips(4).float(), 8)
     torch.testing.assert_close(logits[:, 1] - logits[:, 0], torch.full((4,), 1e-3), rtol=0.01, atol=0)
 
 

@@ -15,10 +15,11 @@ import revit_video
 from revit_video.flops import revit_macs
 from revit_video.from_cfg.sources import read_source
 from revit_video.length import TokenLength
-from revit_video.models.inference import for_inference, read
+from revit_video.models.base import Output
+from revit_video.models.inference import for_inference, logits_at
 from revit_video.models.presets import preset
 from revit_video.models.pretrained import initialise
-from revit_video.models.revit import Output, ReViT, inside
+from revit_video.models.revit import ReViT, inside
 from tests.peers import random_vit, randomised
 from tests.tiny import CLASSES, SIZE, random_clips, tiny_revit
 from tests.toy import tool
@@ -125,7 +126,9 @@ def test_logits_are_lvvits(size: str, tmp_path: Path) -> None:
     for ours, expected in ((output.cls, cls), (output.dense, aux), (output.logits, peer(images[:, :, 0]))):
         assert expected.abs().max() > 0.1
         torch.testing.assert_close(ours, expected, rtol=0, atol=1e-4)
-    torch.testing.assert_close(read(for_inference(model), images, grid), output.logits, rtol=0, atol=1e-4)
+    torch.testing.assert_close(
+        logits_at(for_inference(model), images, grid), output.logits, rtol=0, atol=1e-4
+    )
 
 
 def test_parameters_and_costs_are_the_published_ones() -> None:
@@ -162,7 +165,7 @@ def test_its_parts_in_models_of_videos(attention: str) -> None:
         each = torch.stack([model.head_dense(patches[:, t]) for t in range(patches.shape[1])])
         torch.testing.assert_close(output.dense, each.mean(dim=0))
         torch.testing.assert_close(output.logits, again.logits)
-        answers = read(for_inference(model, torch.float64), clips, length)
+        answers = logits_at(for_inference(model, torch.float64), clips, length)
         torch.testing.assert_close(answers, output.logits.float(), rtol=1e-5, atol=1e-5)
 
 

@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from revit_video.flops import params_at
 from revit_video.length import TokenLength
 from revit_video.models.presets import preset
 from revit_video.models.pretrained import (
@@ -138,7 +137,7 @@ def test_a_distilled_deit_gives_its_logits_where_the_longest_length_has_its_toke
         report = initialise(model, source)
         close(model(image.unsqueeze(2), 14).logits, peer(image))
         assert "initialised" not in str(report), "the shorter lengths have its token as well"
-        assert params_at(model, model.lengths[0]) == sum(each.numel() for each in peer.parameters())
+        assert model.params_at(model.lengths[0]) == sum(each.numel() for each in peer.parameters())
     with pytest.raises(ValueError, match="deit is a distilled DeiT, .*REVIT.DISTILL.TOKEN_AT_LONGEST True"):
         initialise(ReViT(lengths=[14, 7], **sizes), source)
 

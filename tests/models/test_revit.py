@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from revit_video.flops import params_at
+from revit_video.models.base import Output
 from revit_video.models.blocks import JointBlock
 from revit_video.models.layers import Attention
 from revit_video.models.norm import LengthNorm
 from revit_video.models.presets import PRESETS, preset
-from revit_video.models.revit import Output, ReViT
+from revit_video.models.revit import ReViT
 from tests.tiny import CLASSES, FRAMES, SIZE, random_clips, tiny_revit
 
 ATTENTIONS = ["divided_space_time", "joint_space_time", "space_only"]
@@ -97,7 +97,7 @@ def test_the_longest_length_may_have_the_token_too() -> None:
     outputs = [model(random_clips(2), length) for length in model.lengths]
     assert all(output.dist is not None for output in outputs)
     assert [embed.shape[1] for embed in model.pos_embed] == [2 + 64, 2 + 16]
-    assert params_at(model, model.lengths[0]) - params_at(tiny_revit(), model.lengths[0]) == (
+    assert model.params_at(model.lengths[0]) - tiny_revit().params_at(model.lengths[0]) == (
         24 + 24 * CLASSES + CLASSES + 24  # token, head, the token's own position
     )
     assert not tiny_revit(token_at_longest=True, distill_token=False).token_at_longest

@@ -141,7 +141,7 @@ def test_each_model_starts_from_a_single_one(toy_run: Path, videos: Path, tmp_pa
     theirs = model_from(checkpoint.load(str(source)))
     ours = build_model(toy_cfg(videos, tmp_path, "DVT.ENABLE", True))
     assert isinstance(ours, DVT)
-    for i, model in enumerate(ours.models):
+    for i, model in enumerate(ours.parts):
         fresh = {name: value.clone() for name, value in model.state_dict().items()}
         single = at_length(theirs, i)
         report = str(initialise(model, read_source(str(source))))

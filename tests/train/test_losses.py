@@ -9,7 +9,7 @@ import torch
 
 from revit_video.data.targets import Targets
 from revit_video.length import TokenLength
-from revit_video.models.revit import Output
+from revit_video.models.base import Output
 from revit_video.train.losses import Distillation, dense_loss, distillation_loss, label_loss
 
 LN2, LN3 = math.log(2), math.log(3)

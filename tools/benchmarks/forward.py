@@ -25,8 +25,8 @@ from benchmarks.timing import Measurement, Target, Timing, interleaved, ratio
 from revit_video import flops
 from revit_video.adaptive.policies import Oracle, Policy, Static, Views
 from revit_video.models.assigner import TokenLengthAssigner
-from revit_video.models.dvt import AnyModel
-from revit_video.models.inference import for_inference, inference_dtype, read
+from revit_video.models.base import ResizableModel
+from revit_video.models.inference import for_inference, inference_dtype, logits_at
 
 SHORT_SHARES = (0, 25, 45, 75, 100)  # percent of clips
 ADAPTIVE_CLIPS, ADAPTIVE_BATCH = 20, 4
@@ -49,7 +49,7 @@ def forward(device: torch.device, rounds: int) -> list[Measurement]:
         swapped = clips.transpose(1, 2).to(their_dtype)
         actions: dict[str, Action] = {"transformers": lambda x=swapped: theirs(x).logits}  # type: ignore[misc]
         for name_, reader in readers.items():
-            actions[name_] = partial(read, reader, clips, LENGTHS[0])
+            actions[name_] = partial(logits_at, reader, clips, LENGTHS[0])
         for dtype in {their_dtype, quick, torch.float32}:
             actions |= {f"{way} {name(dtype)}": do for way, do in products(device, dtype).items()}
         times = interleaved(actions, rounds if batch == 1 else max(3, rounds // 3), device, clock(device))
@@ -60,7 +60,7 @@ def forward(device: torch.device, rounds: int) -> list[Measurement]:
 def _forward_rows(
     batch: int,
     times: dict[str, Timing],
-    readers: dict[str, AnyModel],
+    readers: dict[str, ResizableModel],
     clip_gmacs: float,
     their_dtype: torch.dtype,
     on_cpu: bool,
@@ -97,7 +97,7 @@ def lengths(device: torch.device, rounds: int) -> list[Measurement]:
     rows = []
     for dtype in dict.fromkeys((inference_dtype("auto", model), torch.float32)):
         reader = for_inference(model, dtype)
-        actions: dict[str, Action] = {length: partial(read, reader, clips, length) for length in LENGTHS}
+        actions: dict[str, Action] = {length: partial(logits_at, reader, clips, length) for length in LENGTHS}
         times = interleaved(actions, rounds, device, clock(device))
         for i, length in enumerate(LENGTHS):
             title = f"{length} {name(dtype)}, batch {batch}"

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from revit_video.flops import matmul_gmacs
-from revit_video.models.dvt import DVT, AnyModel
+from revit_video.models.base import ResizableModel
+from revit_video.models.dvt import DVT
 from revit_video.models.linear import linear
 from revit_video.models.presets import preset
 from revit_video.models.pretrained import at_length, to_transformers
@@ -50,7 +51,7 @@ def peer(model: ReViT) -> Any:
     config.num_labels = CLASSES
     theirs = TimesformerForVideoClassification(config).eval()
     theirs.load_state_dict(to_transformers(at_length(model, 0)))
-    return theirs.to(model.cls_token.device)
+    return theirs.to(model.device)
 
 
 def gmacs(model: ReViT, i: int) -> float:
@@ -59,7 +60,7 @@ def gmacs(model: ReViT, i: int) -> float:
         model.lengths[i],
         num_frames=model.num_frames,
         img_size=model.img_size,
-        embed_dim=model.cls_token.shape[-1],
+        embed_dim=model.width,
         depth=len(model.blocks),
         mlp_ratio=4.0,
         num_classes=CLASSES,
@@ -67,9 +68,9 @@ def gmacs(model: ReViT, i: int) -> float:
     )
 
 
-def random_clips(model: AnyModel, count: int) -> Tensor:
+def random_clips(model: ResizableModel, count: int) -> Tensor:
     size = (count, 3, model.num_frames, model.img_size, model.img_size)
-    return torch.randn(size, generator=torch.Generator().manual_seed(1)).to(model.cls_token.device)
+    return torch.randn(size, generator=torch.Generator().manual_seed(1)).to(model.device)
 
 
 def products(device: torch.device, dtype: torch.dtype) -> dict[str, Callable[[], Tensor]]:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from benchmarks.forward import milliseconds
 from benchmarks.timesformer import LENGTHS, base, clock, dvt_base, gmacs, random_clips
 from benchmarks.timing import Measurement, Target, Timing, interleaved, ratio
-from revit_video.models.dvt import AnyModel
+from revit_video.models.base import ResizableModel
 from revit_video.models.revit import ReViT
 from revit_video.report.style import DVT, POLICIES, RC, canvas, png
 from revit_video.runtime.launch import launch
@@ -53,8 +53,8 @@ def train(device: torch.device, rounds: int) -> list[Measurement]:
             Measurement(f"{title}: peak memory", memory[lengths] / 2**20, "MiB"),
         ]
         if lengths != FULL:
-            assert isinstance(step.model, ReViT)
-            rows.append(_against_flops(title, times, step.model))
+            (model,) = step.model.parts
+            rows.append(_against_flops(title, times, model))
             more = memory[lengths] / memory[FULL]
             rows.append(
                 Measurement(f"{title}: peak memory / full length's", more, "", target=Target(at_most=1.1))
@@ -81,7 +81,7 @@ class TimedStep:
 
     def __init__(
         self,
-        model: AnyModel,
+        model: ResizableModel,
         step: Step,
         ranks: Ranks,
         batch: int,
@@ -321,6 +321,6 @@ def parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _beside_embedding(model: AnyModel) -> int:
-    assert isinstance(model, ReViT)
-    return parameters(model) - parameters(model.patch_embed)
+def _beside_embedding(model: ResizableModel) -> int:
+    (revit,) = model.parts
+    return parameters(revit) - parameters(revit.patch_embed)

@@ -1,0 +1,165 @@
+"""The interface that ReViT and DVT share: one classifier, several token lengths."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from revit_video.length import TokenLength
+
+if TYPE_CHECKING:
+    from revit_video.models.revit import ReViT
+
+
+class Output(NamedTuple):
+    """Logits of each head that the model has.
+
+    Attributes:
+        cls: class head, `(B, classes)`.
+        dist: distillation head, `(B, classes)`; usually at the shorter lengths only.
+        dense: dense head, `(B, N, classes)`: one row per cell of the grid.
+    """
+
+    cls: Tensor
+    dist: Tensor | None = None
+    dense: Tensor | None = None
+
+    @property
+    def logits(self) -> Tensor:
+        """Logits for inference and label mining, `(B, classes)`.
+
+        Mean of the class and distillation heads (DeiT), plus half of the dense head's maximum over the
+        grid (LV-ViT).
+        """
+        logits = self.cls if self.dist is None else (self.cls + self.dist) / 2
+        return logits if self.dense is None else logits + 0.5 * self.dense.amax(dim=1)
+
+
+class CascadeState(NamedTuple):
+    """Intermediate results for B clips, handed from one length to the next longer one.
+
+    Attributes:
+        features: patch tokens of the last block, `(B, T, N, C)`.
+        relations: attention scores before the softmax, per frame, of all layers and heads,
+            `(B, T, layers heads, 1 + N, 1 + N)`; the class token comes first.
+    """
+
+    features: Tensor | None = None
+    relations: Tensor | None = None
+
+    def of(self, clips: Tensor | slice) -> CascadeState:
+        """State of the selected clips."""
+        return CascadeState(*(None if part is None else part[clips] for part in self))
+
+    @classmethod
+    def joined(cls, parts: Iterable[CascadeState]) -> CascadeState:
+        """Concatenate along the batch."""
+        first, *others = parts
+        if not others:
+            return first
+        columns = zip(first, *others, strict=True)
+        return cls(*(None if column[0] is None else torch.cat(column) for column in columns))
+
+
+NO_STATE = CascadeState()
+
+
+class ResizableModel(nn.Module, ABC):
+    """A video classifier whose `forward(clips, length)` runs at any of its token lengths.
+
+    Attributes:
+        kind: name of the class in checkpoints.
+        carries_state: whether a cascade continues from the shorter lengths' state instead of starting anew.
+        lengths: token lengths, longest first.
+        num_frames, img_size: shape of a clip, `(3, num_frames, img_size, img_size)`.
+    """
+
+    kind: ClassVar[str]
+    carries_state: ClassVar[bool]
+
+    lengths: tuple[TokenLength, ...]
+    num_classes: int
+    num_frames: int
+    img_size: int
+
+    @abstractmethod
+    def forward(self, clips: Tensor, length: int | str | TokenLength) -> Output:
+        """Classify normalised `clips` `(B, 3, T, H, W)` at one token length.
+
+        Raises:
+            ValueError: the model does not have this length, or the clips have another shape.
+        """
+
+    @abstractmethod
+    def step(self, clips: Tensor, i: int, state: CascadeState = NO_STATE) -> tuple[Output, CascadeState]:
+        """One step of a cascade: classify at `lengths[i]`, given the state of the next shorter length."""
+
+    @abstractmethod
+    def forward_in_full(self, clips: Tensor, length: TokenLength) -> list[tuple[Tensor, Tensor]]:
+        """Logits and patch tokens of each pass that `forward` makes; for tracing, which drops unused results.
+
+        In order of running; more than one pass where `forward` runs the shorter lengths first.
+        """
+
+    @property
+    @abstractmethod
+    def parts(self) -> list[ReViT]:
+        """The transformers that the model consists of; a ReViT is its own only one."""
+
+    @abstractmethod
+    def params_at(self, length: TokenLength) -> int:
+        """Parameters that a forward pass at `length` uses."""
+
+    @abstractmethod
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters exempt from weight decay, besides biases and norms (timm's convention)."""
+
+    def forward_all(self, clips: Tensor) -> list[Output]:
+        """Classify at every length, longest first, as one cascade."""
+        state, shortest_first = NO_STATE, []
+        for i in reversed(range(len(self.lengths))):
+            output, state = self.step(clips, i, state)
+            shortest_first.append(output)
+        return shortest_first[::-1]
+
+    def exit_costs(self, gmacs: Sequence[float]) -> list[float]:
+        """Cumulative GMACs when a cascade exits at each length, longest first.
+
+        Args:
+            gmacs: of a single forward pass at each length. With `carries_state` they are cumulative already.
+        """
+        return list(gmacs) if self.carries_state else [sum(gmacs[i:]) for i in range(len(gmacs))]
+
+    @property
+    def class_token(self) -> Tensor:
+        """Class token `(1, 1, C)`, of the longest length if each has its own."""
+        return self.parts[0].cls_token
+
+    @property
+    def width(self) -> int:
+        """Channels of a token, C."""
+        return self.class_token.shape[-1]
+
+    @property
+    def device(self) -> torch.device:
+        return self.class_token.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the blocks; heads may be more precise."""
+        return self.class_token.dtype
+
+    @property
+    def compiled(self) -> bool:
+        return False
+
+
+def count_params(part: nn.Module | nn.Parameter) -> int:
+    """Number of scalars in a parameter, or in all parameters of a module."""
+    if isinstance(part, nn.Parameter):
+        return part.numel()
+    return sum(parameter.numel() for parameter in part.parameters())

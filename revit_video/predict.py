@@ -12,11 +12,11 @@ from iopath.common.file_io import g_pathmgr
 from torch import Tensor
 
 from revit_video.adaptive.policies import Assigned, Cascade, Policy, Static, Views
+from revit_video.data.clips import ClipSampling, ViewGrid, eval_views
 from revit_video.data.folders import KNOWN, list_videos
 from revit_video.data.sampling import clip_duration
 from revit_video.data.transforms import Normalize
 from revit_video.data.video import DecodeError
-from revit_video.data.views import ClipSpec, uniform_views
 from revit_video.from_cfg.backbone import CONVERT, assigner_from, model_from, read_payload
 from revit_video.length import TokenLength
 from revit_video.models import checkpoint
@@ -67,10 +67,10 @@ class Predictor:
         self.model, self.policy, self.device = model, policy, device
         self.class_names: list[str] = data["class_names"] or [f"class {n}" for n in range(model.num_classes)]
         duration = clip_duration(data["num_frames"], data["sampling_rate"], data["target_fps"])
-        self._spec = ClipSpec(
-            data["num_frames"], duration, data["frame_order"], test_scale=data.get("test_scale", 0)
+        self._sampling = ClipSampling(data["num_frames"], duration, data["frame_order"])
+        self._grid = ViewGrid(
+            data["crop_size"], data["num_clips"], data["num_crops"], data.get("test_scale", 0)
         )
-        self._views = (data["crop_size"], data["num_clips"], data["num_crops"])
         self._normalize = Normalize(data["mean"], data["std"]).to(device)
 
     def predict(self, path: str | os.PathLike[str]) -> VideoPrediction:
@@ -80,7 +80,7 @@ class Predictor:
             DecodeError: the file cannot be read; a `ValueError` of one line.
         """
         path = os.fspath(path)
-        views = uniform_views(path, self._spec, *self._views)
+        views = eval_views(path, self._sampling, self._grid)
         clips = self._normalize(views.clips.to(self.device))
         each = torch.arange(len(clips))
         prediction = self.policy(Views(clips, each, torch.zeros_like(each)))

@@ -13,12 +13,12 @@ from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 from torch.utils.data import Dataset
 
 from revit_video.data.batch import Sample, Skipped, Views
+from revit_video.data.clips import ClipSampling, ViewGrid, eval_views, train_view
 from revit_video.data.isolate import Isolated
 from revit_video.data.sampling import seeded_generator
 from revit_video.data.token_labels import TokenLabelMaps
 from revit_video.data.transforms import TrainTransform
 from revit_video.data.video import DecodeError
-from revit_video.data.views import ClipSpec, random_view, uniform_views
 
 _REPORTED_LINES = 5
 _MAX_TRIES = 10
@@ -111,7 +111,7 @@ class TrainClips(Dataset[Sample]):
     def __init__(
         self,
         videos: LabeledVideoPaths,
-        spec: ClipSpec,
+        sampling: ClipSampling,
         transform: TrainTransform,
         frame_jitter: bool = False,
         seed: int = 0,
@@ -120,11 +120,11 @@ class TrainClips(Dataset[Sample]):
     ) -> None:
         self.videos = videos
         self._label_maps = label_maps
-        self._spec = spec
+        self._sampling = sampling
         self._transform = transform
         self._frame_jitter = frame_jitter
         self._seed = seed
-        self._decode = _decoder(self._view, len(videos), 1, spec, transform.crop_size, timeout)
+        self._decode = _decoder(self._view, len(videos), _num_bytes(sampling, transform.crop_size), timeout)
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -139,7 +139,7 @@ class TrainClips(Dataset[Sample]):
                 return Sample(views, annotation["label"], row, path, skipped, label_map)
             except DecodeError as error:
                 skipped.append((error.path, error.reason))
-        nothing = Views.none(self._spec.num_frames, self._transform.crop_size)
+        nothing = Views.none(self._sampling.num_frames, self._transform.crop_size)
         return Sample(nothing, annotation["label"], row, path, skipped)
 
     def _candidates(self, epoch: int, row: int) -> Iterator[int]:
@@ -152,7 +152,7 @@ class TrainClips(Dataset[Sample]):
     def _view(self, path: str, epoch: int, row: int, attempt: int) -> Views:
         # A generator for each attempt: how far the one before it came must not change this one's pixels.
         generator = seeded_generator(self._seed, epoch, row, attempt)
-        return random_view(path, self._spec, self._transform, self._frame_jitter, generator)
+        return train_view(path, self._sampling, self._transform, self._frame_jitter, generator)
 
 
 class EvalClips(Dataset[Sample]):
@@ -167,18 +167,14 @@ class EvalClips(Dataset[Sample]):
     def __init__(
         self,
         videos: LabeledVideoPaths,
-        spec: ClipSpec,
-        crop_size: int,
-        num_clips: int = 1,
-        num_crops: int = 1,
+        sampling: ClipSampling,
+        grid: ViewGrid,
         timeout: float | None = None,
     ) -> None:
         self.videos = videos
-        self._spec = spec
-        self._crop_size = crop_size
-        self._num_clips = num_clips
-        self._num_crops = num_crops
-        self._decode = _decoder(self._views, len(videos), num_clips * num_crops, spec, crop_size, timeout)
+        self._sampling, self._grid = sampling, grid
+        largest = _num_bytes(sampling, grid.crop_size, grid.num_views)
+        self._decode = _decoder(self._views, len(videos), largest, timeout)
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -189,29 +185,29 @@ class EvalClips(Dataset[Sample]):
         try:
             views = self._decode(row, path, row)
         except DecodeError as error:
-            views = Views.none(self._spec.num_frames, self._crop_size)
+            views = Views.none(self._sampling.num_frames, self._grid.crop_size)
             skipped.append((error.path, error.reason))
         return Sample(views, annotation["label"], row, path, skipped)
 
     def _views(self, path: str, row: int) -> Views:
-        return uniform_views(
-            path, self._spec, self._crop_size, self._num_clips, self._num_crops, seeded_generator(row)
-        )
+        return eval_views(path, self._sampling, self._grid, seeded_generator(row))
 
 
 def _decoder(
     decode: Callable[..., Views],
     num_videos: int,
-    num_views: int,
-    spec: ClipSpec,
-    crop_size: int,
+    largest: int,
     timeout: float | None,
 ) -> Callable[..., Views]:
     """`decode(path, ...)` as a function of `(row, path, ...)`, in a process apart if there is a time-out."""
     if timeout is None or not Isolated.is_possible():
         return partial(_here, decode)
-    bytes_per_view = 3 * spec.num_frames * crop_size**2
-    return Isolated(decode, num_videos, num_views * bytes_per_view, timeout)
+    return Isolated(decode, num_videos, largest, timeout)
+
+
+def _num_bytes(sampling: ClipSampling, crop_size: int, num_views: int = 1) -> int:
+    """Size of a video's uint8 views."""
+    return num_views * 3 * sampling.num_frames * crop_size**2
 
 
 def _here(decode: Callable[..., Views], row: int, *arguments: Any) -> Views:

@@ -1,15 +1,15 @@
-"""Image files behind the interface of video files: an image is a video of one frame."""
+"""Image files behind the interface of video files: an image is a video with one frame."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
-from pytorchvideo.data.video import Video
 
-from revit_video.data.video import DecodeError, FrameChooser, local_file, scaled
+from revit_video.data.video import DecodeError, VideoFile, local_file, scaled
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
@@ -19,16 +19,17 @@ def is_image(path: str) -> bool:
     return path.lower().endswith(IMAGE_SUFFIXES)
 
 
-class ImageFile(Video):
+class ImageFile(VideoFile):
     """An image decoded by Pillow; its one frame is on screen at any time.
 
-    The picture is turned as its EXIF data ask for. Transparency is dropped, as torchvision's loader does it;
-    16 bits become 8; of an animation the first frame counts.
+    Rotated as its EXIF data say. Transparency is dropped as in torchvision's loader, 16 bits become 8, and
+    an animation gives its first frame.
 
     Raises:
         DecodeError: the file is missing, damaged or holds no image.
     """
 
+    times = (Fraction(0),)
     duration = Fraction(0)
 
     def __init__(self, path: str) -> None:
@@ -39,24 +40,17 @@ class ImageFile(Video):
         except Exception as error:  # of damaged files Pillow raises whatever its parsers stumble over
             raise DecodeError(path, _reason(error)) from error
 
-    def get_clip(
-        self,
-        start_sec: float | Fraction,
-        end_sec: float | Fraction,
-        choose: FrameChooser | None = None,
-        short_side: int | None = None,
-    ) -> dict[str, torch.Tensor]:
-        """As `PyAVVideo.get_clip`: the picture, as often as `choose` asks for it; scaled bicubically."""
+    def read(self, frames: Sequence[int], short_side: int | None = None) -> torch.Tensor:
+        """As `VideoFile.read`: the picture, as often as asked for; scaled bicubically."""
         picture = self._picture
         if short_side is not None:
             height, width = scaled(picture.height, picture.width, short_side)
             picture = picture.resize((width, height), Image.Resampling.BICUBIC)
-        count = 1 if choose is None else len(choose(1))
         frame = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
-        return {"video": frame.unsqueeze(1).expand(-1, count, -1, -1)}
+        return frame.unsqueeze(1).expand(-1, len(frames), -1, -1)
 
     def close(self) -> None:
-        """Let go of the picture."""
+        """Free the picture."""
         self._picture.close()
 
 

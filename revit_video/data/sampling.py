@@ -1,15 +1,26 @@
-"""Which moments of a video become a clip: windows in seconds, frame indices in a window. No pixels."""
+"""Which frames of a video become a clip: windows in seconds, and frames within a window. No pixels."""
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from fractions import Fraction
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from pytorchvideo.data.clip_sampling import ClipInfo, ConstantClipsPerVideoSampler, RandomClipSampler
 
 FRAME_ORDERS = ("time", "shuffled", "first", "last")
+
+Seconds = float | Fraction
+"""A time; a `Fraction` where a frame's start must be met exactly."""
+
+
+class Window(NamedTuple):
+    """Seconds of a video, from `start` (included) to `end` (excluded)."""
+
+    start: Seconds
+    end: Seconds
 
 
 def seeded_generator(*key: int) -> torch.Generator:
@@ -23,33 +34,59 @@ def clip_duration(num_frames: int, sampling_rate: int, fps: float) -> Fraction:
     return num_frames * sampling_rate / Fraction(fps)
 
 
-class RandomClips(RandomClipSampler):
-    """One window at a uniformly random place of the video.
+def random_window(video_duration: Fraction, duration: Fraction, generator: torch.Generator) -> Window:
+    """A window of `duration` seconds at a uniformly random place; a shorter video starts at 0."""
+    latest_start = max(video_duration - duration, Fraction(0))
+    start = latest_start * Fraction(torch.rand((), generator=generator).item())
+    return Window(start, start + duration)
 
-    Modifications: the draw comes from an explicit generator, not from `random`'s global state, so that
-    a clip depends neither on the worker that draws it nor on what was drawn before.
+
+def uniform_windows(video_duration: Fraction, duration: Fraction, num_windows: int) -> list[Window]:
+    """Windows of `duration` seconds that start at 0, 1/n, 2/n, … of the latest possible start.
+
+    TimeSformer's test clips and pytorchvideo's constant sampler. A video shorter than the window gives the
+    same window `num_windows` times.
     """
-
-    def __init__(self, clip_duration: Fraction, generator: torch.Generator) -> None:
-        super().__init__(clip_duration)
-        self._generator = generator
-
-    def __call__(
-        self, last_clip_time: float, video_duration: Fraction, annotation: dict[str, Any]
-    ) -> ClipInfo:
-        latest_start = max(video_duration - self._clip_duration, 0)
-        start = latest_start * Fraction(torch.rand((), generator=self._generator).item())
-        return ClipInfo(start, start + self._clip_duration, 0, 0, True)
+    latest_start = max(video_duration - duration, Fraction(0))
+    starts = [latest_start * n / num_windows for n in range(num_windows)]
+    return [Window(start, start + duration) for start in starts]
 
 
-def uniform_clips(clip_duration: Fraction, num_clips: int, video_duration: Fraction) -> list[ClipInfo]:
-    """The `num_clips` windows of one video that pytorchvideo's constant sampler visits.
+def frames_in(times: Sequence[Seconds], window: Window) -> range:
+    """Indices of the frames that appear within the window; where none does, the one on screen at its start.
 
-    They start at 0, 1/n, 2/n, … of the latest possible start (TimeSformer's test clips do the same);
-    a video shorter than the clip gives the same window `num_clips` times.
+    Args:
+        times: when each frame appears, ascending.
     """
-    sampler = ConstantClipsPerVideoSampler(clip_duration, num_clips)
-    return [sampler(0, video_duration, {}) for _ in range(num_clips)]
+    first, stop = bisect_left(times, window.start), bisect_left(times, window.end)
+    if first < stop:
+        return range(first, stop)
+    on_screen = max(bisect_right(times, window.start) - 1, 0)
+    return range(on_screen, on_screen + 1)
+
+
+def pick(
+    times: Sequence[Seconds],
+    window: Window,
+    num_frames: int,
+    order: str = "time",
+    generator: torch.Generator | None = None,
+    jitter: bool = False,
+) -> list[int]:
+    """Choose the `num_frames` frames of a clip.
+
+    Args:
+        times: when each frame of the video appears, ascending.
+        order: one of `FRAME_ORDERS`.
+        generator: needed for the order `shuffled` and for jitter.
+        jitter: a random frame of each of `num_frames` equal segments, instead of even spacing.
+
+    Returns:
+        Indices into `times`.
+    """
+    frames = frames_in(times, window)
+    indices = clip_frame_indices(len(frames), num_frames, generator if jitter else None)
+    return [frames[n] for n in order_frames(indices, order, generator).tolist()]
 
 
 def clip_frame_indices(

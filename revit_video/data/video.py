@@ -1,10 +1,13 @@
-"""Video files behind pytorchvideo's `Video` interface: only the wanted frames, already at the wanted size."""
+"""Video files: the times of their frames, and the wanted frames at the wanted size.
+
+Also behind pytorchvideo's `Video` interface (`get_clip`).
+"""
 
 from __future__ import annotations
 
 import re
-from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Container, Iterator, Sequence
+from abc import abstractmethod
+from collections.abc import Container, Iterable, Iterator, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -17,29 +20,28 @@ from iopath.common.file_io import g_pathmgr
 from pytorchvideo.data.video import Video
 from torchvision.transforms.v2 import functional
 
+from revit_video.data.sampling import Seconds, Window, frames_in
+
 DECODING_BACKENDS = ("pyav", "decord")
 
 # Containers that store no presentation times: FFmpeg guesses them, wrongly for packed B-frames.
 _UNTIMED_CONTAINERS = {"avi"}
 
-# Codecs in which nothing at all depends on a frame that is marked so. (In HEVC a higher layer may.)
+# Codecs in which no other frame depends on one that is marked as droppable. (In HEVC a higher layer may.)
 _DROPPABLE_CODECS = {"h264", "mpeg4"}
 
-# What PyAV raises of a damaged file; IndexError, because it looks streams up by damaged numbers.
+# Raised by PyAV on damaged files; IndexError, because it looks streams up by damaged numbers.
 _ERRORS = (av.FFmpegError, OSError, IndexError, MemoryError)
 
-# Only for the length of the last frame of a file that tells no rate at all.
+# Only for the duration of the last frame of a file that states no frame rate.
 _FALLBACK_FPS = 30
 
-# A worker is one of many: no threads of its own for scaling. Before PyAV 17 there were none to ask for.
+# Data workers run side by side: no extra threads for scaling. The argument exists from PyAV 17 on.
 _ONE_THREAD: dict[str, Any] = {"threads": 1} if int(av.__version__.partition(".")[0]) >= 17 else {}
-
-FrameChooser = Callable[[int], torch.Tensor]
-"""Number of frames in a window -> indices of the wanted ones, in the wanted order, repeats allowed."""
 
 
 class DecodeError(ValueError):
-    """A video that cannot be read; `path` and a one-line `reason`."""
+    """A file that cannot be decoded; `path` and a one-line `reason`."""
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(path, reason)
@@ -50,12 +52,45 @@ class DecodeError(ValueError):
         return f"{self.path}: {self.reason}"
 
 
-def open_video(path: str, backend: str = "pyav") -> PyAVVideo | DecordVideo:
+class VideoFile(Video):
+    """Frames by number; by time through pytorchvideo's `get_clip`.
+
+    Attributes:
+        times: seconds at which each frame appears, ascending from 0.
+        duration: seconds from the first frame's start to the last one's end.
+    """
+
+    times: Sequence[Seconds] = ()
+    duration = Fraction(0)
+
+    @abstractmethod
+    def read(self, frames: Sequence[int], short_side: int | None = None) -> torch.Tensor:
+        """Decode the frames with the given indices into `times`; any order, repeats allowed.
+
+        Args:
+            short_side: pixels of the shorter side, aspect ratio kept; None for the file's own size.
+
+        Returns:
+            uint8 (C, T, H, W), rotated as the file's metadata says.
+
+        Raises:
+            DecodeError: the frames cannot be decoded.
+        """
+
+    def get_clip(self, start_sec: Seconds, end_sec: Seconds) -> dict[str, torch.Tensor]:
+        """All frames from `start_sec` (included) to `end_sec` (excluded), as {"video": (C, T, H, W)}.
+
+        A window in which no new frame appears holds the one on screen at its start.
+        """
+        return {"video": self.read(frames_in(self.times, Window(start_sec, end_sec)))}
+
+
+def open_video(path: str, backend: str = "pyav") -> VideoFile:
     """Open a video file with one of `DECODING_BACKENDS`.
 
     Raises:
         DecodeError: the file is missing, damaged or holds no video.
-        ValueError: there is no such backend.
+        ValueError: unknown backend.
     """
     if backend == "pyav":
         return PyAVVideo(path)
@@ -64,19 +99,17 @@ def open_video(path: str, backend: str = "pyav") -> PyAVVideo | DecordVideo:
     raise ValueError(f"unknown decoding backend {backend!r}; there is {', '.join(DECODING_BACKENDS)}")
 
 
-class PyAVVideo(Video):
+class PyAVVideo(VideoFile):
     """A video decoded by FFmpeg through PyAV.
 
-    Opening reads all packets, which is cheap, and learns every frame's time from them without decoding.
-    A clip is then decoded in order from the nearest keyframe on, so that its frames are those of a plain
-    sequential decode; only the wanted ones are converted, and they are scaled on the way.
-
-    Times are seconds from the first frame. Use a `Fraction` where a frame boundary must be hit exactly.
+    Opening reads all packets without decoding them; their timestamps give the time of every frame. Frames
+    are decoded in order from the nearest keyframe on, so that they equal those of a plain sequential decode;
+    only the wanted ones are converted to RGB, which scales them too.
     """
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._reformatter = VideoReformatter()  # sets its scaler up once, not once a frame
+        self._reformatter = VideoReformatter()  # one for all frames: its scaler is set up once
         try:
             # "file:" keeps FFmpeg from reading a protocol into a name such as "a:b.mp4"; titles in metadata
             # need not be UTF-8.
@@ -100,61 +133,35 @@ class PyAVVideo(Video):
             raise DecodeError(self._path, f"truncated after {len(self._packets)} frames")
 
         self._is_timed = self._container.format.name not in _UNTIMED_CONTAINERS
-        # Without presentation times, the decoding times are those of the frames in display order, but for a
-        # constant delay, which drops out because a video starts at 0.
-        times = [p.pts if self._is_timed else p.dts for p in self._packets if not p.is_discard]
-        self._times = sorted({time for time in times if time is not None})
+        self._ticks = _frame_ticks(self._packets, self._is_timed)
         self._size = self._decoder.height, self._decoder.width
-        if not self._times or 0 in self._size:
+        if not self._ticks or 0 in self._size:
             raise DecodeError(self._path, "it has no video frames")
-        self._time_base = stream.time_base or Fraction(1, av.time_base)
+        time_base = stream.time_base or Fraction(1, av.time_base)
         rate = stream.average_rate or stream.guessed_rate or _FALLBACK_FPS
-        self._last_frame_ticks = self._packets[-1].duration or 1 / (rate * self._time_base)
+        last_frame = (self._packets[-1].duration or 1 / (rate * time_base)) * time_base
+        times = [(tick - self._ticks[0]) * time_base for tick in self._ticks]
+        self.times, self.duration = times, times[-1] + last_frame
 
-    @property
-    def duration(self) -> Fraction:
-        """Seconds from the first frame's start to the last one's end."""
-        return (self._times[-1] - self._times[0] + self._last_frame_ticks) * self._time_base
-
-    def get_clip(
-        self,
-        start_sec: float | Fraction,
-        end_sec: float | Fraction,
-        choose: FrameChooser | None = None,
-        short_side: int | None = None,
-    ) -> dict[str, torch.Tensor]:
-        """Frames shown from `start_sec` (inclusive) to `end_sec` (exclusive).
-
-        Args:
-            choose: picks among the window's frames; all of them without it. A window in which no new
-                frame appears holds the one on screen at its start.
-            short_side: pixels of the shorter side, aspect ratio kept; the file's own size without it.
-
-        Returns:
-            {"video": uint8 (C, T, H, W)}, rotated the way the file's metadata asks for.
-
-        Raises:
-            DecodeError: the frames cannot be decoded.
-        """
-        start = self._times[0] + Fraction(start_sec) / self._time_base
-        end = self._times[0] + Fraction(end_sec) / self._time_base
-        wanted = [self._times[i] for i in _choose_frames(self._times, start, end, choose)]
+    def read(self, frames: Sequence[int], short_side: int | None = None) -> torch.Tensor:
+        """As `VideoFile.read`."""
+        wanted = [self._ticks[n] for n in frames]
         # One size for all frames, even where the stream changes its own half-way.
         size = self._size if short_side is None else scaled(*self._size, short_side)
         try:
             pictures = self._decode(set(wanted), size)
         except _ERRORS as error:
             raise DecodeError(self._path, _reason(error)) from error
-        clip = np.stack([pictures[time] for time in wanted])
-        return {"video": torch.from_numpy(clip).permute(3, 0, 1, 2)}
+        clip = np.stack([pictures[tick] for tick in wanted])
+        return torch.from_numpy(clip).permute(3, 0, 1, 2)
 
     def close(self) -> None:
-        """Let go of the file and its packets; the video cannot be used after that."""
+        """Close the file and free its packets; the video cannot be used after that."""
         self._packets = []
         self._container.close()
 
     def _decode(self, wanted: set[int], size: tuple[int, int]) -> dict[int, np.ndarray]:
-        """Time -> RGB picture (H, W, C) for every wanted time."""
+        """Tick -> RGB picture (H, W, C) for every wanted tick."""
         pictures: dict[int, np.ndarray] = {}
         if self._is_timed:
             for frame in self._frames(self._keyframe_before(min(wanted)), wanted):
@@ -162,28 +169,28 @@ class PyAVVideo(Video):
                     pictures[frame.pts] = self._to_rgb(frame, size)
                     if len(pictures) == len(wanted):
                         return pictures
-        # No times to go by, or a packet's frame never came (some packets carry none of their own, some
-        # keyframes depend on earlier frames): a decode from the start tells what was on screen.
+        # No timestamps, or no frame came for a packet (some packets carry none of their own, some keyframes
+        # depend on earlier frames): decoding from the start shows what was on screen.
         return self._decode_from_start(sorted(wanted), size)
 
     def _decode_from_start(self, wanted: Sequence[int], size: tuple[int, int]) -> dict[int, np.ndarray]:
-        """Time -> RGB picture on screen at that time, for every one of the ascending wanted times."""
+        """Tick -> RGB picture on screen at that time, for every one of the ascending wanted ticks."""
         pictures: dict[int, np.ndarray] = {}
         on_screen = None
-        for time, frame in self._timed_frames():
-            while on_screen and len(pictures) < len(wanted) and wanted[len(pictures)] < time:
+        for tick, frame in self._timed_frames():
+            while on_screen and len(pictures) < len(wanted) and wanted[len(pictures)] < tick:
                 pictures[wanted[len(pictures)]] = self._to_rgb(on_screen, size)
             if len(pictures) == len(wanted):
                 return pictures
             on_screen = frame
         if on_screen is None:
             raise DecodeError(self._path, "none of its frames can be decoded")
-        return pictures | {time: self._to_rgb(on_screen, size) for time in wanted[len(pictures) :]}
+        return pictures | {tick: self._to_rgb(on_screen, size) for tick in wanted[len(pictures) :]}
 
     def _timed_frames(self) -> Iterator[tuple[int, av.VideoFrame]]:
         if self._is_timed:
             return ((frame.pts, frame) for frame in self._frames(0) if frame.pts is not None)
-        return zip(self._times, self._frames(0), strict=False)
+        return zip(self._ticks, self._frames(0), strict=False)
 
     def _to_rgb(self, frame: av.VideoFrame, size: tuple[int, int]) -> np.ndarray:
         """A decoded frame as uint8 (H, W, C), scaled during the colour conversion, then turned upright."""
@@ -192,7 +199,7 @@ class PyAVVideo(Video):
         return np.rot90(picture, round(frame.rotation / 90)) if frame.rotation else picture
 
     def _frames(self, first_packet: int, wanted: Container[int] | None = None) -> Iterator[av.VideoFrame]:
-        """Decodes in order; may leave out frames that are neither wanted nor needed for those that are."""
+        """Decode in order; may leave out frames that are neither wanted nor needed for those that are."""
         self._decoder.flush_buffers()
         droppable = wanted is not None and self._decoder.name in _DROPPABLE_CODECS
         was_wanted = True
@@ -206,16 +213,24 @@ class PyAVVideo(Video):
         self._decoder.skip_frame = "DEFAULT"
         yield from self._decoder.decode(None)
 
-    def _keyframe_before(self, time: int) -> int:
-        """Index of the last packet from which the frame at `time` can be decoded."""
+    def _keyframe_before(self, tick: int) -> int:
+        """Index of the last packet from which the frame at `tick` can be decoded."""
         keys = (
-            i for i, p in enumerate(self._packets) if p.is_keyframe and p.pts is not None and p.pts <= time
+            n for n, p in enumerate(self._packets) if p.is_keyframe and p.pts is not None and p.pts <= tick
         )
         return max(keys, default=0)
 
 
-class DecordVideo(Video):
-    """A video decoded by decord. Same interface as `PyAVVideo`, which is the one to prefer.
+def _frame_ticks(packets: Iterable[av.Packet], is_timed: bool) -> list[int]:
+    """The ascending display times of all frames, in ticks of the stream's time base."""
+    # Without presentation times, the decoding times are those of the frames in display order but for a
+    # constant delay, which drops out because a video starts at 0.
+    ticks = [p.pts if is_timed else p.dts for p in packets if not p.is_discard]
+    return sorted({tick for tick in ticks if tick is not None})
+
+
+class DecordVideo(VideoFile):
+    """A video decoded by decord; prefer `PyAVVideo`.
 
     decord's random access is off by a few frames on MPEG-4 with B-frames, and it reads fewer formats.
     """
@@ -228,34 +243,24 @@ class DecordVideo(Video):
         try:
             # By path: given a file object, decord can crash the process on a truncated file.
             self._reader = decord.VideoReader(local_file(path), num_threads=1)
-            self._spans = self._reader.get_frame_timestamp(range(len(self._reader)))
+            spans = self._reader.get_frame_timestamp(range(len(self._reader)))
         except (decord.DECORDError, RuntimeError, OSError) as error:
             raise DecodeError(path, _reason(error)) from error
         self._errors = (decord.DECORDError, RuntimeError)
+        self.times = (spans[:, 0] - spans[0, 0]).tolist()
+        self.duration = Fraction(float(spans[-1, 1] - spans[0, 0]))
 
-    @property
-    def duration(self) -> Fraction:
-        """Seconds from the first frame's start to the last one's end."""
-        return Fraction(float(self._spans[-1, 1] - self._spans[0, 0]))
-
-    def get_clip(
-        self,
-        start_sec: float | Fraction,
-        end_sec: float | Fraction,
-        choose: FrameChooser | None = None,
-        short_side: int | None = None,
-    ) -> dict[str, torch.Tensor]:
-        """As `PyAVVideo.get_clip`."""
-        times = (self._spans[:, 0] - self._spans[0, 0]).tolist()
+    def read(self, frames: Sequence[int], short_side: int | None = None) -> torch.Tensor:
+        """As `VideoFile.read`."""
         try:
-            frames = self._reader.get_batch(_choose_frames(times, start_sec, end_sec, choose)).asnumpy()
+            pictures = self._reader.get_batch(list(frames)).asnumpy()
         except self._errors as error:
             raise DecodeError(self._path, _reason(error)) from error
-        clip = torch.from_numpy(frames).permute(0, 3, 1, 2)
+        clip = torch.from_numpy(pictures).permute(0, 3, 1, 2)
         if short_side is not None:
             height, width = clip.shape[-2:]
             clip = functional.resize(clip, list(scaled(height, width, short_side)))
-        return {"video": clip.transpose(0, 1)}
+        return clip.transpose(0, 1)
 
 
 def local_file(path: str) -> str:
@@ -276,21 +281,6 @@ def _reason(error: Exception) -> str:
     text = str(getattr(error, "strerror", None) or error).strip()
     # decord starts with the time of day and a path on the machine it was built on.
     return re.sub(r"^\[[\d:]+\] \S+: ", "", text.splitlines()[0]) if text else type(error).__name__
-
-
-def _choose_frames(
-    times: Sequence[float],
-    start: float | Fraction,
-    end: float | Fraction,
-    choose: FrameChooser | None,
-) -> list[int]:
-    """Indices into the ascending `times` of the wanted frames of the window [start, end)."""
-    first, stop = bisect_left(times, start), bisect_left(times, end)
-    if first >= stop:
-        first = max(bisect_right(times, start) - 1, 0)
-        stop = first + 1
-    indices = torch.arange(stop - first) if choose is None else choose(stop - first)
-    return (first + indices).tolist()
 
 
 def scaled(height: int, width: int, short_side: int) -> tuple[int, int]:

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from revit_video.data.augment import Mixing, MixToken, RandAugment, RandomErasing
 from revit_video.data.batch import Batch, Skipped, collate, with_reversed
+from revit_video.data.clips import ClipSampling, ViewGrid
 from revit_video.data.datasets import EvalClips, TrainClips, read_class_names, read_list
 from revit_video.data.folders import VideoFolder
 from revit_video.data.order import TrainOrder, eval_rows
@@ -23,7 +24,6 @@ from revit_video.data.sampling import clip_duration
 from revit_video.data.targets import Targets
 from revit_video.data.token_labels import TokenLabelMaps
 from revit_video.data.transforms import Augmentation, Normalize, TrainTransform
-from revit_video.data.views import ClipSpec
 from revit_video.length import token_lengths
 from revit_video.runtime.ranks import Ranks
 from revit_video.runtime.termination import outlive_sigterm
@@ -135,11 +135,11 @@ def check_lists(cfg: CfgNode, stages: Iterable[str]) -> None:
         video_list(cfg, split)
 
 
-def clip_spec(cfg: CfgNode) -> ClipSpec:
-    """How a clip is sampled."""
-    duration = clip_duration(cfg.DATA.NUM_FRAMES, cfg.DATA.SAMPLING_RATE, cfg.DATA.TARGET_FPS)
+def clip_sampling(cfg: CfgNode) -> ClipSampling:
+    """Which frames make a clip."""
     data = cfg.DATA
-    return ClipSpec(data.NUM_FRAMES, duration, data.FRAME_ORDER, data.DECODING_BACKEND, data.TEST_SCALE)
+    duration = clip_duration(data.NUM_FRAMES, data.SAMPLING_RATE, data.TARGET_FPS)
+    return ClipSampling(data.NUM_FRAMES, duration, data.FRAME_ORDER, data.DECODING_BACKEND)
 
 
 def train_transform(cfg: CfgNode) -> TrainTransform:
@@ -208,7 +208,7 @@ class TrainBatches:
         transform = train_transform(cfg)
         clips = TrainClips(
             videos,
-            clip_spec(cfg),
+            clip_sampling(cfg),
             transform,
             data.FRAME_JITTER,
             cfg.RNG_SEED,
@@ -264,8 +264,8 @@ class EvalBatches:
         videos_per_batch: int,
         rows: list[int] | None = None,
     ) -> None:
-        crop_size = cfg.DATA.TEST_CROP_SIZE
-        clips = EvalClips(videos, clip_spec(cfg), crop_size, num_clips, num_crops, _timeout(cfg))
+        grid = ViewGrid(cfg.DATA.TEST_CROP_SIZE, num_clips, num_crops, cfg.DATA.TEST_SCALE)
+        clips = EvalClips(videos, clip_sampling(cfg), grid, _timeout(cfg))
         rows = list(eval_rows(len(videos), ranks.rank, ranks.world_size)) if rows is None else rows
         per_rank = max(1, videos_per_batch // ranks.world_size)
         self.loader = _loader(cfg, clips, per_rank, ranks, sampler=rows)

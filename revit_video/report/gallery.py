@@ -6,15 +6,16 @@ import base64
 import io
 import os
 from collections import defaultdict
+from contextlib import closing
 from html import escape
 
 import matplotlib.image
 import numpy as np
 import torch
 
+from revit_video.data.clips import open_file
 from revit_video.data.images import is_image
 from revit_video.data.video import DecodeError
-from revit_video.data.views import open_file
 from revit_video.report.files import Missing, Run
 from revit_video.report.style import length_colours
 
@@ -94,14 +95,9 @@ def frames_of(path: str) -> torch.Tensor:
     Raises:
         DecodeError: the file cannot be read.
     """
-    video = open_file(path)
-    try:
-        clip = video.get_clip(
-            0, video.duration, lambda n: (torch.tensor(FRAMES_AT) * n).long().unique(), short_side=SHORT_SIDE
-        )["video"]
-    finally:
-        video.close()
-    return clip.permute(1, 2, 3, 0)
+    with closing(open_file(path)) as video:
+        frames = (torch.tensor(FRAMES_AT) * len(video.times)).long().unique().tolist()
+        return video.read(frames, SHORT_SIDE).permute(1, 2, 3, 0)
 
 
 def _jpeg(frame: torch.Tensor) -> bytes:

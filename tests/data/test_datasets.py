@@ -9,12 +9,12 @@ from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 from torch.utils.data import DataLoader
 
 from revit_video.data.batch import Batch, Sample, Views, collate, with_reversed
+from revit_video.data.clips import ClipSampling, ViewGrid
 from revit_video.data.datasets import EvalClips, TrainClips, read_class_names, read_list
 from revit_video.data.order import TrainOrder, epoch_order, eval_rows
 from revit_video.data.transforms import TrainTransform
-from revit_video.data.views import ClipSpec
 
-SPEC = ClipSpec(num_frames=4, duration=Fraction(1, 2))
+SPEC = ClipSampling(num_frames=4, duration=Fraction(1, 2))
 TRANSFORM = TrainTransform((34, 44), 32, flip=True, brightness=0.3, contrast=0.3)
 
 
@@ -149,14 +149,14 @@ def test_short_videos_repeat_frames(write_video):
     videos = LabeledVideoPaths([(write_video(frames=2), 0), (write_video("one.mp4", frames=1), 0)])
     for row in (0, 1):
         assert TrainClips(videos, SPEC, TRANSFORM)[0, row].views.clips.shape == (1, 3, 4, 32, 32)
-        assert EvalClips(videos, SPEC, 32, num_clips=2)[row].views.clips.shape == (2, 3, 4, 32, 32)
+        assert EvalClips(videos, SPEC, ViewGrid(32, num_clips=2))[row].views.clips.shape == (2, 3, 4, 32, 32)
 
 
 # Evaluation
 
 
 def test_eval_views_are_clip_major_and_always_the_same(videos):
-    clips = EvalClips(videos, SPEC, 32, num_clips=2, num_crops=3)
+    clips = EvalClips(videos, SPEC, ViewGrid(32, num_clips=2, num_crops=3))
     batch = collate([clips[2], clips[0]])
     assert batch.clips.shape == (12, 3, 4, 32, 32)
     assert batch.rows.tolist() == [2] * 6 + [0] * 6 and batch.labels.tolist() == [2] * 6 + [0] * 6
@@ -168,7 +168,7 @@ def test_eval_views_are_clip_major_and_always_the_same(videos):
 
 @pytest.mark.parametrize("world_size", [1, 2, 4])
 def test_eval_over_ranks_covers_every_view_once(broken_videos, world_size):
-    clips = EvalClips(broken_videos, SPEC, 32, num_clips=2, num_crops=3)
+    clips = EvalClips(broken_videos, SPEC, ViewGrid(32, num_clips=2, num_crops=3))
     views, skipped = [], []
     for rank in range(world_size):
         rows = eval_rows(len(clips), rank, world_size)
@@ -183,7 +183,9 @@ def test_eval_over_ranks_covers_every_view_once(broken_videos, world_size):
 def test_shuffled_frames_differ_between_videos_but_not_between_calls(write_video):
     path = write_video(frames=24)
     clips = EvalClips(
-        LabeledVideoPaths([(path, 0)] * 8), ClipSpec(4, Fraction(1, 2), frame_order="shuffled"), 32
+        LabeledVideoPaths([(path, 0)] * 8),
+        ClipSampling(4, Fraction(1, 2), frame_order="shuffled"),
+        ViewGrid(32),
     )
     pixels = [clips[row].views.clips for row in range(8)]
     assert len({tuple(clip.flatten().tolist()) for clip in pixels}) > 3

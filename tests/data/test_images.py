@@ -12,14 +12,14 @@ import torch
 from PIL import Image
 from torchvision.datasets.folder import pil_loader
 
+from revit_video.data.clips import ClipSampling, ViewGrid, eval_views, train_view
 from revit_video.data.images import IMAGE_SUFFIXES, ImageFile, is_image
 from revit_video.data.sampling import seeded_generator
 from revit_video.data.transforms import TrainTransform
 from revit_video.data.video import DecodeError
-from revit_video.data.views import ClipSpec, random_view, uniform_views
 from tests.images import picture
 
-SPEC = ClipSpec(num_frames=1, duration=Fraction(1))
+SPEC = ClipSampling(num_frames=1, duration=Fraction(1))
 
 
 def saved(path: Path, image: Image.Image, **options: object) -> str:
@@ -82,9 +82,9 @@ def test_pictures_stand_upright(orientation: int, tmp_path: Path) -> None:
 
 def test_a_clip_is_the_picture_as_often_as_asked(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.png", picture("red disc", 0).resize((60, 40)))
-    clip = ImageFile(path).get_clip(3, 4, lambda available: torch.zeros(5).long(), short_side=20)["video"]
+    clip = ImageFile(path).read([0] * 5, short_side=20)
     assert clip.shape == (3, 5, 20, 30) and (clip == clip[:, :1]).all()
-    views = uniform_views(path, ClipSpec(num_frames=2, duration=Fraction(1)), 20, 1, 3)
+    views = eval_views(path, ClipSampling(num_frames=2, duration=Fraction(1)), ViewGrid(20, num_crops=3))
     assert views.clips.shape == (3, 3, 2, 20, 20) and torch.equal(views.clips[0], clip[:, :2, :, :20])
     assert torch.equal(views.clips[2], clip[:, :2, :, 10:])
 
@@ -92,7 +92,7 @@ def test_a_clip_is_the_picture_as_often_as_asked(tmp_path: Path) -> None:
 def test_test_crops_may_be_cut_from_a_larger_scale(tmp_path: Path) -> None:
     image = picture("red disc", 0).resize((60, 48))
     path = saved(tmp_path / "a.png", image)
-    views = uniform_views(path, ClipSpec(1, Fraction(1), test_scale=24), 20, 1, 1)
+    views = eval_views(path, SPEC, ViewGrid(20, scale=24))
     expected = np.array(image.resize((30, 24), Image.Resampling.BICUBIC))[2:22, 5:25]
     assert np.array_equal(views.clips[0, :, 0].permute(1, 2, 0).numpy(), expected)
 
@@ -100,7 +100,7 @@ def test_test_crops_may_be_cut_from_a_larger_scale(tmp_path: Path) -> None:
 def test_a_training_view_is_a_function_of_its_generator(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.png", picture("red disc", 0))
     transform = TrainTransform((24, 30), 20, flip=True, areas=(0.1, 1))
-    views = [random_view(path, SPEC, transform, False, seeded_generator(seed)).clips for seed in (1, 1, 2)]
+    views = [train_view(path, SPEC, transform, False, seeded_generator(seed)).clips for seed in (1, 1, 2)]
     assert views[0].shape == (1, 3, 1, 20, 20)
     assert torch.equal(views[0], views[1]) and not torch.equal(views[0], views[2])
 
@@ -132,7 +132,7 @@ def test_damage_is_one_line(content: bytes, reason: str, tmp_path: Path) -> None
     path = tmp_path / "a.png"
     path.write_bytes(content)
     with pytest.raises(DecodeError) as raised:
-        uniform_views(str(path), SPEC, 20, 1, 1)
+        eval_views(str(path), SPEC, ViewGrid(20))
     assert str(raised.value).startswith(f"{path}: {reason}") and "\n" not in str(raised.value)
 
 

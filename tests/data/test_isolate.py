@@ -16,14 +16,14 @@ import torch
 from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 from torch.utils.data import DataLoader
 
-from revit_video.data import views as views_module
+from revit_video.data import clips as clips_module
 from revit_video.data.batch import Batch, Views, collate
+from revit_video.data.clips import ClipSampling, ViewGrid
 from revit_video.data.datasets import EvalClips, TrainClips
 from revit_video.data.isolate import Isolated
 from revit_video.data.order import TrainOrder
 from revit_video.data.transforms import TrainTransform
 from revit_video.data.video import DecodeError, open_video
-from revit_video.data.views import ClipSpec
 
 SHAPE = (2, 3, 4, 8, 8)
 LARGEST = 2 * 3 * 4 * 8 * 8
@@ -208,7 +208,7 @@ def test_what_ends_a_decoder_is_known_to_all_processes(method: str, tmp_path: Pa
 
 # ---- In the workers of a loader --------------------------------------------------------------------------
 
-SPEC = ClipSpec(num_frames=4, duration=Fraction(1, 2))
+SPEC = ClipSampling(num_frames=4, duration=Fraction(1, 2))
 TRANSFORM = TrainTransform((34, 44), 32, flip=True, brightness=0.3)
 BROKEN = {"hang": "not decoded within 0.5 s", "segfault": f"its decoder crashed ({CRASHES['segfault']})"}
 
@@ -222,7 +222,7 @@ def videos(write_video) -> LabeledVideoPaths:
 def batches(videos: LabeledVideoPaths, split: str, workers: int, timeout: float | None) -> list[Batch]:
     """Two epochs of training, or one evaluation."""
     if split == "eval":
-        clips = EvalClips(videos, SPEC, 32, num_clips=2, num_crops=3, timeout=timeout)
+        clips = EvalClips(videos, SPEC, ViewGrid(32, num_clips=2, num_crops=3), timeout=timeout)
         return list(DataLoader(clips, 2, num_workers=workers, collate_fn=collate))
     clips = TrainClips(videos, SPEC, TRANSFORM, frame_jitter=True, seed=5, timeout=timeout)
     order = TrainOrder(len(clips), batch_size=2, seed=5)
@@ -250,9 +250,9 @@ def test_the_other_videos_are_as_if_the_bad_ones_were_merely_unreadable(
         misbehave(path)
         return open_video(path, backend)
 
-    monkeypatch.setattr(views_module, "open_video", misbehaving)
+    monkeypatch.setattr(clips_module, "open_video", misbehaving)
     isolated = batches(videos, split, workers=2, timeout=0.5)
-    monkeypatch.setattr(views_module, "open_video", refusing)
+    monkeypatch.setattr(clips_module, "open_video", refusing)
     expected = batches(videos, split, workers=1, timeout=0)
     assert len(isolated) == len(expected) == (3 if split == "eval" else 6)
     for ours, theirs in zip(isolated, expected, strict=True):

@@ -4,14 +4,18 @@ from fractions import Fraction
 
 import pytest
 import torch
+from pytorchvideo.data.clip_sampling import ConstantClipsPerVideoSampler
 
 from revit_video.data.sampling import (
-    RandomClips,
+    Window,
     clip_duration,
     clip_frame_indices,
+    frames_in,
     order_frames,
+    pick,
+    random_window,
     seeded_generator,
-    uniform_clips,
+    uniform_windows,
 )
 
 
@@ -58,22 +62,45 @@ def test_frame_orders():
         order_frames(indices, "backwards", generator)
 
 
-def test_random_clips_fill_the_video_and_follow_the_generator():
-    starts = [
-        RandomClips(Fraction(2), seeded_generator(seed))(0, Fraction(10), {}).clip_start_sec
-        for seed in range(300)
-    ]
+def test_random_windows_fill_the_video_and_follow_the_generator():
+    windows = [random_window(Fraction(10), Fraction(2), seeded_generator(seed)) for seed in range(300)]
+    starts = [window.start for window in windows]
     assert 0 <= min(starts) < 0.2 and 7.8 < max(starts) <= 8
-    again = RandomClips(Fraction(2), seeded_generator(7))(0, Fraction(10), {})
-    assert again.clip_start_sec == starts[7] and again.clip_end_sec == starts[7] + 2
-    assert RandomClips(Fraction(2), seeded_generator(7))(0, Fraction(1), {}).clip_start_sec == 0
+    assert all(window.end == window.start + 2 for window in windows)
+    assert random_window(Fraction(10), Fraction(2), seeded_generator(7)) == windows[7]
+    assert random_window(Fraction(1), Fraction(2), seeded_generator(7)).start == 0
 
 
-def test_uniform_clips_by_hand():
-    clips = uniform_clips(Fraction(2), 4, Fraction(10))
-    assert [(c.clip_start_sec, c.clip_end_sec) for c in clips] == [(0, 2), (2, 4), (4, 6), (6, 8)]
-    assert [c.clip_index for c in clips] == [0, 1, 2, 3]
-    assert [c.clip_start_sec for c in uniform_clips(Fraction(2), 3, Fraction(1))] == [0, 0, 0]
+def test_uniform_windows_by_hand():
+    windows = uniform_windows(Fraction(10), Fraction(2), 4)
+    assert windows == [(0, 2), (2, 4), (4, 6), (6, 8)]
+    assert [window.start for window in uniform_windows(Fraction(1), Fraction(2), 3)] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("seconds", [Fraction(1), Fraction(301, 30), Fraction(100, 7)])
+def test_uniform_windows_are_those_of_pytorchvideos_sampler(seconds):
+    sampler = ConstantClipsPerVideoSampler(Fraction(32, 15), 5)
+    theirs = [sampler(0, seconds, {})[:2] for _ in range(5)]
+    assert uniform_windows(seconds, Fraction(32, 15), 5) == theirs
+
+
+def test_frames_in_a_window_by_hand():
+    times = [0, Fraction(1, 3), 1, 2]
+    assert frames_in(times, Window(0, 1)) == range(0, 2), "the end is excluded"
+    assert frames_in(times, Window(Fraction(1, 3), 1.5)) == range(1, 3), "the start is included"
+    assert frames_in(times, Window(1.25, 1.75)) == range(2, 3), "the one on screen"
+    assert frames_in(times, Window(5, 6)) == range(3, 4)
+
+
+def test_picked_frames_lie_in_the_window():
+    times = [Fraction(n, 10) for n in range(50)]
+    window = Window(Fraction(2), Fraction(3))
+    assert pick(times, window, 4) == [20, 23, 26, 29]
+    assert pick(times, window, 3, "last") == [29, 29, 29]
+    for seed in range(20):
+        jittered = pick(times, window, 5, "time", seeded_generator(seed), jitter=True)
+        assert all(20 + 2 * n <= frame < 22 + 2 * n for n, frame in enumerate(jittered))
+        assert sorted(pick(times, window, 4, "shuffled", seeded_generator(seed))) == [20, 23, 26, 29]
 
 
 def test_neighbouring_keys_give_unrelated_streams():

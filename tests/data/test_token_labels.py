@@ -14,12 +14,12 @@ from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 from torch.utils.data import DataLoader
 
 from revit_video.data.batch import Batch, collate
+from revit_video.data.clips import ClipSampling
 from revit_video.data.datasets import TrainClips
 from revit_video.data.order import TrainOrder
 from revit_video.data.token_labels import TokenLabelMaps, TokenLabels
 from revit_video.data.transforms import TrainTransform
 from revit_video.data.video import DecodeError
-from revit_video.data.views import ClipSpec
 from revit_video.length import TokenLength
 from tests.label_maps import GRID, constant_map, label_map, write_map
 
@@ -101,7 +101,7 @@ def images(tmp_path: Path) -> list[Path]:
     return paths
 
 
-SPEC = ClipSpec(num_frames=1, duration=Fraction(1))
+SPEC = ClipSampling(num_frames=1, duration=Fraction(1))
 
 
 def epoch(images: list[Path], transform: TrainTransform, workers: int) -> list[Batch]:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from pytorchvideo.data.video import Video
 
+from revit_video.data.sampling import Window, frames_in
 from revit_video.data.video import DecodeError, PyAVVideo, open_video
 from tests.videos import broken_files, truncated
 
@@ -59,6 +60,7 @@ def test_a_clip_is_what_a_sequential_decode_gives(write_video, kind):
     path = write_video(**FILES[kind])
     times, pictures = decode_sequentially(path)
     video = open_video(path)
+    assert list(video.times) == times
     for first, stop in [(0, len(times)), (17, 41), (25, 27), (12, 13), (30, 31), (40, len(times))]:
         end = times[stop] if stop < len(times) else video.duration
         clip = video.get_clip(times[first], end)["video"]
@@ -72,8 +74,8 @@ def test_frames_left_out_in_between_change_no_other(write_video, kind):
     times, pictures = decode_sequentially(path)
     video = open_video(path)
     for every in (2, 3, 7, 16):
-        chosen = torch.arange(every - 1, len(times), every)
-        clip = video.get_clip(0, video.duration, choose=lambda available, chosen=chosen: chosen)["video"]
+        chosen = range(every - 1, len(times), every)
+        clip = video.read(chosen)
         np.testing.assert_array_equal(in_time_order(clip), np.stack([pictures[i] for i in chosen]))
 
 
@@ -88,14 +90,11 @@ def test_frames_that_nothing_depends_on_are_not_decoded(write_video, kind):
 def test_chosen_frames_come_in_the_chosen_order_and_scaled(write_video):
     path = write_video(size=(48, 64), options=X264)
     times, pictures = decode_sequentially(path, height=24, width=32)
-    order = torch.tensor([5, 0, 5, 9])
-    seen = []
-    clip = open_video(path).get_clip(
-        times[20], times[30], choose=lambda available: seen.append(available) or order, short_side=24
-    )["video"]
-    assert seen == [10]
+    video, order = open_video(path), [25, 20, 25, 29]
+    assert frames_in(video.times, Window(times[20], times[30])) == range(20, 30)
+    clip = video.read(order, short_side=24)
     assert clip.dtype == torch.uint8 and clip.shape == (3, 4, 24, 32)
-    np.testing.assert_array_equal(in_time_order(clip), np.stack([pictures[20 + i] for i in order]))
+    np.testing.assert_array_equal(in_time_order(clip), np.stack([pictures[i] for i in order]))
 
 
 def test_window_without_a_new_frame_shows_the_one_on_screen(write_video):
@@ -128,11 +127,10 @@ def test_duration_and_one_frame_videos(write_video, backend):
 def test_decord_gives_the_same_frames(write_video):
     pytest.importorskip("decord")
     path = write_video(options=X264)
-    choose = torch.tensor([0, 3, 7]).clone
-    clips = [
-        open_video(path, backend).get_clip(0.5, 1.5, lambda available: choose(), short_side=32)["video"]
-        for backend in ("pyav", "decord")
-    ]
+    videos = [open_video(path, backend) for backend in ("pyav", "decord")]
+    windows = [frames_in(video.times, Window(0.5, 1.5)) for video in videos]
+    assert windows[0] == windows[1]
+    clips = [video.read([windows[0][n] for n in (0, 3, 7)], short_side=32) for video in videos]
     assert clips[0].shape == clips[1].shape
     assert (clips[0].float() - clips[1].float()).abs().mean() < 4  # two ways to scale and to convert colours
 
@@ -161,7 +159,7 @@ def test_rotation_metadata_is_applied(write_video, degrees):
 
     clip = in_time_order(open_video(path).get_clip(0, 1)["video"])
     np.testing.assert_array_equal(clip, np.stack([np.rot90(p, -degrees // 90) for p in pictures]))
-    small = open_video(path).get_clip(0, 1, short_side=24)["video"]
+    small = open_video(path).read([0], short_side=24)
     assert small.shape[2:] == ((24, 32) if degrees % 180 == 0 else (32, 24))
 
 

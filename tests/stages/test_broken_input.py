@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from revit_video.data import views
+from revit_video.data import clips
 from revit_video.data.video import open_video
 from revit_video.from_cfg.clips import EvalBatches, TrainBatches, killed_workers_explained, video_list
 from revit_video.runtime.ranks import Ranks
@@ -84,7 +84,7 @@ def test_a_run_goes_on_past_decoders_that_crash_or_hang(
             lines = (own_videos / f"{split}.csv").read_text()
             (own_videos / f"{split}.csv").write_text(lines.replace(path.stem, name))
             path.rename(path.with_stem(name))
-    monkeypatch.setattr(views, "open_video", crash_or_hang)
+    monkeypatch.setattr(clips, "open_video", crash_or_hang)
     changes = ("DATA.MAX_SKIPPED_FRACTION", 0.2, "DATA_LOADER.TIMEOUT", 0.5, "DATA_LOADER.NUM_WORKERS", 1)
     stages = ("MINE.ENABLE", False, "ASSIGNER.ENABLE", False, "TRAIN.EVAL_PERIOD", 0)
     finished = tool("run_net", *options(own_videos, tmp_path / "run", *changes, *stages))

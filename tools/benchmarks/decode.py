@@ -20,10 +20,10 @@ from torch import Tensor
 
 from benchmarks.timing import Measurement, Target, Timing, interleaved, ratio
 from revit_video.data.batch import Views
+from revit_video.data.clips import ClipSampling, ViewGrid, eval_views
 from revit_video.data.isolate import Isolated
 from revit_video.data.sampling import clip_duration
 from revit_video.data.video import DECODING_BACKENDS
-from revit_video.data.views import ClipSpec, uniform_views
 
 NUM_FRAMES, SAMPLING_RATE, FPS = 8, 32, 30
 SIZE = 256, 340  # height and width of the file; its short side is the clip's
@@ -85,7 +85,7 @@ def available_backends() -> list[str]:
 
 
 def ours(path: str, backend: str) -> Views:
-    return uniform_views(path, ClipSpec(NUM_FRAMES, DURATION, backend=backend), SIZE[0], 1, 1)
+    return eval_views(path, ClipSampling(NUM_FRAMES, DURATION, backend=backend), ViewGrid(SIZE[0]))
 
 
 def pytorchvideo_clip(path: str) -> Tensor:

@@ -1,0 +1,111 @@
+"""From a video or image file to clips: sample, decode, then augment or crop."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import dataclass
+from fractions import Fraction
+
+import torch
+
+from revit_video.data.batch import Views
+from revit_video.data.images import ImageFile, is_image
+from revit_video.data.sampling import pick, random_window, uniform_windows
+from revit_video.data.transforms import TrainTransform, spatial_crops
+from revit_video.data.video import VideoFile, open_video
+
+
+@dataclass(frozen=True)
+class ClipSampling:
+    """Which frames make a clip, in training and in evaluation.
+
+    Attributes:
+        duration: seconds, see `sampling.clip_duration`.
+        frame_order: one of `sampling.FRAME_ORDERS`.
+        backend: one of `video.DECODING_BACKENDS`.
+    """
+
+    num_frames: int
+    duration: Fraction
+    frame_order: str = "time"
+    backend: str = "pyav"
+
+
+@dataclass(frozen=True)
+class ViewGrid:
+    """The views of a video in evaluation: evenly spaced clips x square crops.
+
+    Attributes:
+        crop_size: side of the crops in pixels.
+        scale: short side in pixels that the crops are cut from, at least `crop_size`; 0 for the crop's own.
+    """
+
+    crop_size: int
+    num_clips: int = 1
+    num_crops: int = 1
+    scale: int = 0
+
+    @property
+    def num_views(self) -> int:
+        """Views per video."""
+        return self.num_clips * self.num_crops
+
+
+def open_file(path: str, backend: str = "pyav") -> VideoFile:
+    """Open a video, or an image where the file's name ends like one's.
+
+    Raises:
+        DecodeError: the file cannot be read.
+    """
+    return ImageFile(path) if is_image(path) else open_video(path, backend)
+
+
+def train_view(
+    path: str, sampling: ClipSampling, transform: TrainTransform, jitter: bool, generator: torch.Generator
+) -> Views:
+    """One augmented clip from a random place of a video, or an image; every draw comes from `generator`.
+
+    Args:
+        jitter: draw the frames too, see `sampling.pick`.
+
+    Raises:
+        DecodeError: the file cannot be read.
+    """
+    with closing(open_file(path, sampling.backend)) as video:
+        window = random_window(video.duration, sampling.duration, generator)
+        short_side = transform.draw_short_side(generator)
+        frames = pick(video.times, window, sampling.num_frames, sampling.frame_order, generator, jitter)
+        clip = video.read(frames, short_side)
+    clip, box = transform.with_crop(clip, generator)
+    return Views(
+        clips=clip.unsqueeze(0),
+        starts=torch.tensor([float(window.start)]),
+        clip_index=torch.zeros(1, dtype=torch.long),
+        crops=torch.zeros(1, dtype=torch.long),
+        boxes=torch.tensor([box]),
+    )
+
+
+def eval_views(
+    path: str, sampling: ClipSampling, grid: ViewGrid, generator: torch.Generator | None = None
+) -> Views:
+    """All views of a video, or an image; nothing is random but the frame order "shuffled".
+
+    Args:
+        generator: for that frame order.
+
+    Raises:
+        DecodeError: the file cannot be read.
+    """
+    with closing(open_file(path, sampling.backend)) as video:
+        windows = uniform_windows(video.duration, sampling.duration, grid.num_clips)
+        clips = []
+        for window in windows:
+            frames = pick(video.times, window, sampling.num_frames, sampling.frame_order, generator)
+            clips.append(video.read(frames, grid.scale or grid.crop_size))
+    return Views(
+        clips=torch.cat([spatial_crops(clip, grid.crop_size, grid.num_crops) for clip in clips]),
+        starts=torch.tensor([float(w.start) for w in windows]).repeat_interleave(grid.num_crops),
+        clip_index=torch.arange(grid.num_clips).repeat_interleave(grid.num_crops),
+        crops=torch.arange(grid.num_crops).repeat(grid.num_clips),
+    )

@@ -56,6 +56,11 @@ def load_cfg(path: str | None, opts: Sequence[Any] = ()) -> CfgNode:
     return cfg
 
 
+def yaml_options(path: str) -> list[Any]:
+    """`["KEY", value, ...]` of one YAML file, as for `load_cfg`, without those of its `_BASE_` files."""
+    return [word for item in _flatten(_read_yaml(path)) if item[0] != BASE_KEY for word in item]
+
+
 def dump_cfg(cfg: CfgNode) -> str:
     """`cfg` as YAML text, in the order of the defaults; `load_cfg` reads it back to an equal one."""
     return yaml.dump(cfg, Dumper=_Dumper, sort_keys=False)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import matplotlib
 from fvcore.common.config import CfgNode
 
-from reproduce import fig5, fig6, fig7, tables
+from reproduce import fig5, fig6, fig7, rows, tables
 from reproduce.markdown import Page, duration, write_page
 from reproduce.runs import Runs, Seconds
 from revit_video.cli import command_line
@@ -37,12 +37,12 @@ class Study(NamedTuple):
 
 
 STUDIES = {
-    "table1": Study(tables.needs_table1, tables.table1, 2),
-    "table2": Study(tables.needs_table2, tables.table2),
-    "table3": Study(tables.needs_table3, tables.table3),
-    "fig5": Study(fig5.needs_fig5, fig5.fig5),
-    "fig6": Study(fig6.needs_fig6, fig6.fig6),
-    "fig7": Study(fig7.needs_fig7, fig7.fig7),
+    "table1": Study(rows.needs_table1, tables.table1, 2),
+    "table2": Study(rows.needs_table2, tables.table2),
+    "table3": Study(rows.needs_table3, tables.table3),
+    "fig5": Study(rows.needs_fig5, fig5.fig5),
+    "fig6": Study(rows.needs_fig6, fig6.fig6),
+    "fig7": Study(rows.needs_fig7, fig7.fig7),
 }
 
 
@@ -97,7 +97,7 @@ def how_made(runs: Sequence[Runs], needed: Sequence[Sequence[str]], command: str
     seeds = runs[0].seeds
     lines = [f"command: `{command}`"]
     if any(needed):
-        lines += dict.fromkeys(_data_line(each, names[0]) for each, names in zip(runs, needed, strict=True))
+        lines += dict.fromkeys(each.data(names[0]) for each, names in zip(runs, needed, strict=True))
         lines += [
             f"seeds: {len(seeds)} ({', '.join(map(str, seeds))}); ± is one standard deviation over them"
             if len(seeds) > 1
@@ -107,13 +107,6 @@ def how_made(runs: Sequence[Runs], needed: Sequence[Sequence[str]], command: str
             ),
         ]
     return lines
-
-
-def _data_line(runs: Runs, row: str) -> str:
-    cfg, results = runs.cfg, runs.results(row)[0]
-    tested = f"{results['videos']:,} test videos of list {results['split']}"
-    data = f"{results['dataset']} (`{cfg.DATA.PATH_TO_DATA_DIR}`)"
-    return f"data: {data}, {tested}; training epochs: {cfg.SOLVER.MAX_EPOCH}"
 
 
 def _time_line(times: Sequence[Seconds]) -> str:

@@ -14,9 +14,8 @@ from reproduce import paper
 from reproduce.claims import Claim, PerSeed
 from reproduce.drawing import BAR
 from reproduce.markdown import Page, markdown_table
-from reproduce.rows import DVT, OWN, can_be_dvt, lengths_of
+from reproduce.rows import DVT, OWN, can_be_dvt
 from reproduce.runs import Runs
-from reproduce.tables import needs_adaptive
 from revit_video.adaptive.calibrate import (
     Point,
     assigned_points,
@@ -27,6 +26,7 @@ from revit_video.adaptive.calibrate import (
 from revit_video.adaptive.policies import Assigned, Cascade, Policy
 from revit_video.evaluate import evaluate
 from revit_video.from_cfg.resolve import resolved
+from revit_video.length import TokenLength
 from revit_video.report.style import DVT as DVT_LOOK
 from revit_video.report.style import INK, POLICIES, canvas, length_colours
 from revit_video.runtime.launch import launch
@@ -55,22 +55,16 @@ LABELS = {"DVT": "DVT, early exit", "DVT, static": "DVT, all clips up to a stage
 Scores = dict[str, list[dict[str, float]]]  # of each series, its points: top1, gmacs, speed
 
 
-def needs_fig5(cfg: CfgNode) -> list[str]:
-    """Rows of Fig. 5."""
-    needs_adaptive(cfg, "fig5")
-    return [OWN, DVT] if can_be_dvt(cfg) else [OWN]
-
-
 def fig5(sources: Sequence[Runs]) -> Page:
     """Times every policy at several operating points, with the models of each seed."""
     (runs,) = sources
-    with_dvt = DVT in needs_fig5(runs.cfg)
+    with_dvt = can_be_dvt(runs.cfg)
     scores = []
     for seed in runs.seeds:
         own = runs.row_cfg(OWN, seed, *ALL_POLICIES)
         dvt = runs.row_cfg(DVT, seed, *STATIC_ALONE) if with_dvt else None
         scores.append(launch(time_policies, runs.cfg.NUM_GPUS, own, dvt, runs.command))
-    return speed_page(scores, runs.cfg)
+    return speed_page(scores, runs.lengths)
 
 
 # ---- Measuring -------------------------------------------------------------------------------------------
@@ -150,9 +144,8 @@ def along(points: Sequence[Point], count: int) -> list[Point]:
 # ---- Writing ---------------------------------------------------------------------------------------------
 
 
-def speed_page(measured: Sequence[Scores], cfg: CfgNode) -> Page:
-    """The points as a table and a picture; each is the mean over the seeds."""
-    lengths = [str(length) for length in lengths_of(cfg)]
+def speed_page(measured: Sequence[Scores], lengths: Sequence[TokenLength]) -> Page:
+    """The points as a table and a picture, means over the seeds."""
     points = {name: _points([scores[name] for scores in measured]) for name in measured[0]}
     longest, chosen, random = points["static"][0], points["adaptive"][0], points["random"][0]
     rows = []
@@ -188,7 +181,7 @@ def speed_page(measured: Sequence[Scores], cfg: CfgNode) -> Page:
             "\n".join(f"- {point}" for point in paper.OPERATING_POINTS),
         ],
         claims,
-        speed_figure(points, cfg),
+        speed_figure(points, lengths),
     )
 
 
@@ -205,7 +198,7 @@ def _of_seeds(count: int) -> str:
     return f"means over the {count} seeds" if count > 1 else "one seed's"
 
 
-def point_title(series: str, n: int, lengths: Sequence[str]) -> str:
+def point_title(series: str, n: int, lengths: Sequence[TokenLength]) -> str:
     """`always 6x6`, `adaptive, calibrated`, `adaptive, point 2`."""
     title = SERIES[series]
     if series.endswith("static"):
@@ -215,11 +208,12 @@ def point_title(series: str, n: int, lengths: Sequence[str]) -> str:
     return f"{title}, calibrated" if n == 0 else f"{title}, point {n}"
 
 
-def speed_figure(points: Mapping[str, Sequence[Mapping[str, PerSeed]]], cfg: CfgNode) -> Figure:
+def speed_figure(
+    points: Mapping[str, Sequence[Mapping[str, PerSeed]]], lengths: Sequence[TokenLength]
+) -> Figure:
     """Top-1 against relative speed; points that a run chose are large, and have bars of one deviation."""
     figure = canvas(4.8)
     axes = figure.subplots()
-    lengths = lengths_of(cfg)
     for name, some in points.items():
         colour, marker, size = LOOKS.get(name, (INK, "", 0))
         curve = sorted(some, key=lambda point: point["speed"].mean)

@@ -7,14 +7,12 @@ from textwrap import wrap
 
 import numpy as np
 import torch
-from fvcore.common.config import CfgNode
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reproduce.markdown import Page, markdown_table
 from reproduce.rows import OWN
 from reproduce.runs import Runs
-from reproduce.tables import needs_adaptive
 from revit_video.data.video import DecodeError
 from revit_video.length import TokenLength
 from revit_video.report.files import Missing, Run
@@ -23,12 +21,6 @@ from revit_video.report.style import INK, MUTED, WIDTH, canvas
 
 CLASSES, SAMPLES = 8, 3
 THUMBNAIL, GAP = 96, 4  # pixels
-
-
-def needs_fig6(cfg: CfgNode) -> list[str]:
-    """Rows of Fig. 6."""
-    needs_adaptive(cfg, "fig6")
-    return [OWN]
 
 
 def fig6(sources: Sequence[Runs]) -> Page:

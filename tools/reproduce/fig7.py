@@ -19,9 +19,8 @@ from fvcore.common.config import CfgNode
 
 from reproduce.claims import Claim, PerSeed
 from reproduce.markdown import Page, markdown_table
-from reproduce.rows import AS_DVT, can_be_dvt
+from reproduce.rows import DVT, can_be_dvt, row_options
 from reproduce.runs import Runs
-from reproduce.tables import needs_lengths
 from revit_video.config import load_cfg
 from revit_video.from_cfg.backbone import build_model, build_optimizer
 from revit_video.from_cfg.resolve import resolved
@@ -29,12 +28,6 @@ from revit_video.runtime.ranks import Ranks, init
 from revit_video.stages.train import training_step
 
 ROUNDS = 7
-
-
-def needs_fig7(cfg: CfgNode) -> list[str]:
-    """No rows: it is measured on random clips."""
-    needs_lengths(cfg, "fig7")
-    return []
 
 
 def fig7(sources: Sequence[Runs]) -> Page:
@@ -46,7 +39,7 @@ def fig7(sources: Sequence[Runs]) -> Page:
     def training(cascade: bool, some: Sequence[str]) -> TimedStep:
         keys = ["REVIT.TOKEN_LENGTHS", list(some), "TRAIN.METHOD", "revit_b", "MODEL.COMPILE", False]
         keys += ["REVIT.DISTILL.MIN_TEACHER_TOP1", 0.0]  # random clips teach nothing to wait for
-        keys += AS_DVT if cascade else ()
+        keys += row_options(DVT) if cascade else []
         return _training(load_cfg(runs.path, [*runs.options, *keys]), ranks)
 
     cascade = (lambda some: training(True, some)) if can_be_dvt(runs.cfg) else None

@@ -1,84 +1,50 @@
-"""What is trained and tested for the tables: each row is the given config with a few keys of its own."""
+"""The rows of the paper's tables: which ones a table needs, and the keys that each lays over a config.
+
+A row is a file of configs/Ablation; what its `_BASE_` says is for running it alone and is left out here.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from fvcore.common.config import CfgNode
 
+from revit_video.config import yaml_options
 from revit_video.length import TokenLength, token_lengths
 from revit_video.models.presets import preset
 
-STATIC_ONLY = ("MINE.ENABLE", False, "ASSIGNER.ENABLE", False, "TEST.POLICIES", ["static"])
-PAPERS_TAU = (0.5, 0.9)  # Table 2
-# What a DVT does not have, or needs otherwise than the config of a ReViT may say.
-AS_DVT = (
-    *(
-        "DVT.ENABLE",
-        True,
-        "TRAIN.METHOD",
-        "revit_b",
-        "MODEL.COMPILE",
-        False,
-        "ADAPTIVE.CASCADE_THRESHOLD",
-        0.0,
-    ),
-    *("REVIT.NORM", "per_length", "REVIT.PATCH_EMBED", "per_length", "REVIT.POS_EMBED", "per_length"),
-)
+ABLATIONS = Path(__file__).parents[2] / "configs" / "Ablation"
 OWN, NO_DISTILLATION, DVT = "revit", "no_distillation", "dvt"
+PAPERS_TAU = (0.5, 0.9)  # Table 2
+TABLE3 = (
+    *("shared_both", "shared_patch", "shared_position", OWN),
+    *("resized_patch", "resized_position", "shared_norm"),
+)
 
 
-@dataclass(frozen=True)
-class Row:
-    """One training, with every seed: `name` is its folder, `overrides` its `KEY, VALUE` pairs."""
-
-    name: str
-    title: str
-    overrides: tuple[Any, ...] = ()
-
-
-def rows_of(cfg: CfgNode) -> dict[str, Row]:
-    """Every row that a table may ask for, by name."""
-    lengths = lengths_of(cfg)
-    rows = [
-        Row(OWN, "ReViT, the config as it is"),
-        *(
-            Row(
-                single(length),
-                f"{length} alone",
-                ("REVIT.TOKEN_LENGTHS", [str(length)], "TRAIN.METHOD", "revit_b", *STATIC_ONLY),
-            )
-            for length in lengths
-        ),
-        _ablation(NO_DISTILLATION, "ReViT, no self-distillation", "REVIT.DISTILL.ENABLE", False),
-        *(
-            _ablation(f"tau_{tau:g}", f"ReViT, self-distillation, τ {tau:g}", "REVIT.DISTILL.TAU", tau)
-            for tau in PAPERS_TAU
-        ),
-        _ablation("shared_patch", "shared kernel (its centre)", "REVIT.PATCH_EMBED", "shared"),
-        _ablation("shared_position", "shared positions (zero-padded)", "REVIT.POS_EMBED", "shared"),
-        _ablation("shared_both", "both shared", "REVIT.PATCH_EMBED", "shared", "REVIT.POS_EMBED", "shared"),
-        _ablation("resized_patch", "one kernel, resampled", "REVIT.PATCH_EMBED", "resized"),
-        _ablation("resized_position", "one grid of positions, interpolated", "REVIT.POS_EMBED", "resized"),
-        _ablation("shared_norm", "shared layer norms", "REVIT.NORM", "shared"),
-        Row(
-            DVT,
-            "DVT",
-            (*AS_DVT, *STATIC_ONLY[:4], "TEST.POLICIES", ["static", "cascade"]),
-        ),
-    ]
-    return {row.name: row for row in rows}
+def row_options(name: str) -> list[Any]:
+    """`["KEY", value, ...]` of a row; none for `revit`, which is the config as it is."""
+    if name == OWN:
+        return []
+    file, _, length = name.partition("_") if name.startswith("single_") else (name, "", "")
+    options = yaml_options(str(ABLATIONS / f"{file}.yaml"))
+    return [*options, "REVIT.TOKEN_LENGTHS", [length]] if length else options
 
 
-def _ablation(name: str, title: str, *overrides: Any) -> Row:
-    return Row(name, title, (*overrides, *STATIC_ONLY))
+def single(length: TokenLength | str) -> str:
+    """Name of the row with one token length alone."""
+    return f"single_{length}"
 
 
-def can_be_dvt(cfg: CfgNode) -> bool:
-    """Whether the config's model can be DVT's: LV-ViT's, with its dense head, cannot."""
-    joint = cfg.TIMESFORMER.ATTENTION_TYPE == "joint_space_time"
-    return not joint and not preset(cfg.MODEL.ARCH).get("dense_head")
+def tau_row(tau: float, own_tau: float, own_gate: float) -> str:
+    """Name of the row distilled at `tau` as the paper does, from the first step.
+
+    Args:
+        own_tau, own_gate: REVIT.DISTILL.TAU and MIN_TEACHER_TOP1 of the config, which is this row itself
+            where they are the paper's.
+    """
+    return OWN if (own_tau, own_gate) == (tau, 0) else f"tau_{tau:g}"
 
 
 def lengths_of(cfg: CfgNode) -> tuple[TokenLength, ...]:
@@ -86,11 +52,73 @@ def lengths_of(cfg: CfgNode) -> tuple[TokenLength, ...]:
     return token_lengths(cfg.REVIT.TOKEN_LENGTHS)
 
 
-def single(length: TokenLength | str) -> str:
-    """Name of the row that has this length alone."""
-    return f"single_{length}"
+def can_be_dvt(cfg: CfgNode) -> bool:
+    """Whether DVT can be built of the config's model: not of LV-ViT, because of its dense head."""
+    joint = cfg.TIMESFORMER.ATTENTION_TYPE == "joint_space_time"
+    return not joint and not preset(cfg.MODEL.ARCH).get("dense_head")
 
 
-def tau_row(cfg: CfgNode, tau: float) -> str:
-    """Name of the row distilled at `tau`: the config itself, where that is its own temperature."""
-    return OWN if tau == cfg.REVIT.DISTILL.TAU else f"tau_{tau:g}"
+# ---- Rows of each table; ValueError where the config cannot give them ------------------------------------
+
+
+def needs_table1(cfg: CfgNode) -> list[str]:
+    _require_adaptive(cfg, "table1")
+    return [single(lengths_of(cfg)[0]), OWN]
+
+
+def needs_table2(cfg: CfgNode) -> list[str]:
+    _require_static(cfg, "table2")
+    distill = cfg.REVIT.DISTILL
+    if not distill.ENABLE:
+        raise ValueError(
+            "table2: its subject is self-distillation, and the config has REVIT.DISTILL.ENABLE off"
+        )
+    distilled = (tau_row(tau, distill.TAU, distill.MIN_TEACHER_TOP1) for tau in PAPERS_TAU)
+    return [*map(single, lengths_of(cfg)), NO_DISTILLATION, *distilled, OWN]
+
+
+def needs_table3(cfg: CfgNode) -> list[str]:
+    _require_static(cfg, "table3")
+    for key in ("PATCH_EMBED", "POS_EMBED", "NORM"):
+        if cfg.REVIT[key] != "per_length":
+            raise ValueError(f"table3: REVIT.{key} must be per_length in the config, got {cfg.REVIT[key]}")
+    return list(TABLE3)
+
+
+def needs_fig5(cfg: CfgNode) -> list[str]:
+    _require_adaptive(cfg, "fig5")
+    return [OWN, DVT] if can_be_dvt(cfg) else [OWN]
+
+
+def needs_fig6(cfg: CfgNode) -> list[str]:
+    _require_adaptive(cfg, "fig6")
+    return [OWN]
+
+
+def needs_fig7(cfg: CfgNode) -> list[str]:
+    """None: training steps are timed on random clips."""
+    _require_lengths(cfg, "fig7")
+    return []
+
+
+def _require_lengths(cfg: CfgNode, what: str) -> None:
+    if len(cfg.REVIT.TOKEN_LENGTHS) < 2:
+        (length,) = lengths_of(cfg)
+        raise ValueError(f"{what}: REVIT.TOKEN_LENGTHS must have at least 2 lengths, got {length} alone")
+
+
+def _require_static(cfg: CfgNode, what: str) -> None:
+    _require_lengths(cfg, what)
+    if not cfg.TEST.ENABLE or "static" not in cfg.TEST.POLICIES:
+        raise ValueError(
+            f"{what}: each length is tested; TEST.ENABLE must be True, TEST.POLICIES have static"
+        )
+
+
+def _require_adaptive(cfg: CfgNode, what: str) -> None:
+    _require_static(cfg, what)
+    if "assigned" not in cfg.TEST.POLICIES or not (cfg.MINE.ENABLE and cfg.ASSIGNER.ENABLE):
+        raise ValueError(
+            f"{what}: the adaptive policy is its subject; TEST.POLICIES must have assigned, "
+            "MINE.ENABLE and ASSIGNER.ENABLE must be True"
+        )

@@ -8,13 +8,12 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import simplejson
 from fvcore.common.config import CfgNode
 
-from reproduce.rows import Row, lengths_of, rows_of
+from reproduce.rows import lengths_of, row_options
 from revit_video.config import load_cfg
 from revit_video.length import TokenLength
 from revit_video.report.files import Missing, Run
@@ -61,15 +60,27 @@ class Runs:
             raise ValueError("DVT.ENABLE: a table has ReViT and DVT in rows of their own; leave it False")
         self.output_dir = os.path.join(self.cfg.OUTPUT_DIR, subfolder)
 
-    @cached_property
-    def rows(self) -> dict[str, Row]:
-        """All rows of the config by name."""
-        return rows_of(self.cfg)
-
     @property
     def lengths(self) -> tuple[TokenLength, ...]:
         """The config's token lengths, longest first."""
         return lengths_of(self.cfg)
+
+    @property
+    def own_tau(self) -> float:
+        """Temperature of the config's own self-distillation."""
+        return self.cfg.REVIT.DISTILL.TAU
+
+    @property
+    def own_gate(self) -> float:
+        """Training top-1 of the longest length, in percent, above which the config starts to distil."""
+        return self.cfg.REVIT.DISTILL.MIN_TEACHER_TOP1
+
+    def data(self, name: str) -> str:
+        """A line on the test list that a row was tested on, and the training epochs."""
+        results = self.results(name)[0]
+        folder, epochs = self.cfg.DATA.PATH_TO_DATA_DIR, self.cfg.SOLVER.MAX_EPOCH
+        tested = f"{results['videos']:,} test videos of list {results['split']}"
+        return f"data: {results['dataset']} (`{folder}`), {tested}; training epochs: {epochs}"
 
     def folder(self, name: str, seed: int) -> str:
         """OUTPUT_DIR of one run."""
@@ -78,7 +89,7 @@ class Runs:
     def row_cfg(self, name: str, seed: int, *changes: Any) -> CfgNode:
         """Config of one run."""
         own = ["RNG_SEED", seed, "OUTPUT_DIR", self.folder(name, seed), "TEST.CHECKPOINT_FILE_PATH", ""]
-        return load_cfg(self.path, [*self.options, *self.rows[name].overrides, *own, *changes])
+        return load_cfg(self.path, [*self.options, *row_options(name), *own, *changes])
 
     def results(self, name: str) -> list[dict[str, Any]]:
         """results.json of a row, one for each seed; the row has been run."""

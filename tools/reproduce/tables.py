@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
-from fvcore.common.config import CfgNode
-
 from reproduce import paper
 from reproduce.claims import Claim, PerSeed, at_each_length
 from reproduce.drawing import Spot, accuracies_figure, spots_figure
 from reproduce.markdown import Page, markdown_table
-from reproduce.rows import NO_DISTILLATION, OWN, PAPERS_TAU, lengths_of, single, tau_row
+from reproduce.rows import NO_DISTILLATION, OWN, PAPERS_TAU, TABLE3, single, tau_row
 from revit_video.length import TokenLength
 from revit_video.report.table import cost_unit
 
@@ -19,10 +17,14 @@ NOTHING = "-"
 
 
 class RowResults(Protocol):
-    """Results of a config's rows, as `Runs` has them."""
+    """What the rows of a config gave; `Runs` is one."""
 
     @property
-    def cfg(self) -> CfgNode: ...
+    def lengths(self) -> tuple[TokenLength, ...]: ...
+    @property
+    def own_tau(self) -> float: ...
+    @property
+    def own_gate(self) -> float: ...
 
     def results(self, name: str) -> list[dict[str, Any]]:
         """results.json of each seed."""
@@ -37,39 +39,7 @@ class LengthRow(NamedTuple):
     paper: Sequence[float] | None
 
 
-def needs_lengths(cfg: CfgNode, name: str) -> None:
-    """ValueError where a config has one length alone."""
-    if len(cfg.REVIT.TOKEN_LENGTHS) < 2:
-        (length,) = lengths_of(cfg)
-        raise ValueError(f"{name}: REVIT.TOKEN_LENGTHS must have at least 2 lengths, got {length} alone")
-
-
-def needs_static(cfg: CfgNode, name: str) -> None:
-    """ValueError where a config's run does not test each length."""
-    needs_lengths(cfg, name)
-    if not cfg.TEST.ENABLE or "static" not in cfg.TEST.POLICIES:
-        raise ValueError(
-            f"{name}: each length is tested; TEST.ENABLE must be True, TEST.POLICIES have static"
-        )
-
-
-def needs_adaptive(cfg: CfgNode, name: str) -> None:
-    """ValueError where a config's run has no adaptive policy."""
-    needs_static(cfg, name)
-    if "assigned" not in cfg.TEST.POLICIES or not (cfg.MINE.ENABLE and cfg.ASSIGNER.ENABLE):
-        raise ValueError(
-            f"{name}: the adaptive policy is its subject; TEST.POLICIES must have assigned, "
-            "MINE.ENABLE and ASSIGNER.ENABLE must be True"
-        )
-
-
 # ---- Table 1 ---------------------------------------------------------------------------------------------
-
-
-def needs_table1(cfg: CfgNode) -> list[str]:
-    """Rows of Table 1."""
-    needs_adaptive(cfg, "table1")
-    return [single(lengths_of(cfg)[0]), OWN]
 
 
 def table1(sources: Sequence[RowResults]) -> Page:
@@ -83,7 +53,7 @@ def table1(sources: Sequence[RowResults]) -> Page:
     for source, (theirs, theirs_adaptive), saved, suffix in zip(
         sources, pairs, paper.SAVED, ("", "-HR"), strict=False
     ):
-        longest = str(lengths_of(source.cfg)[0])
+        longest = str(source.lengths[0])
         alone, ours = _baseline(source), _adaptive(source.results(OWN))
         always = _static(source.results(OWN), longest)
         lines = [
@@ -143,7 +113,7 @@ def _unit(gmacs: float) -> tuple[float, str, int]:
 
 
 def _baseline(source: RowResults) -> tuple[PerSeed, PerSeed]:
-    longest = str(lengths_of(source.cfg)[0])
+    longest = str(source.lengths[0])
     return _static(source.results(single(longest)), longest)
 
 
@@ -180,33 +150,20 @@ def _papers(row: tuple[float, float], baseline: tuple[float, float]) -> list[str
 # ---- Table 2 ---------------------------------------------------------------------------------------------
 
 
-def needs_table2(cfg: CfgNode) -> list[str]:
-    """Rows of Table 2."""
-    needs_static(cfg, "table2")
-    if not cfg.REVIT.DISTILL.ENABLE:
-        raise ValueError(
-            "table2: its subject is self-distillation, and the config has REVIT.DISTILL.ENABLE off"
-        )
-    singles = [single(length) for length in lengths_of(cfg)]
-    return [*singles, NO_DISTILLATION, *(tau_row(cfg, tau) for tau in PAPERS_TAU), OWN]
-
-
 def table2(sources: Sequence[RowResults]) -> Page:
-    """One model a length, then ReViT without self-distillation and with it at several temperatures."""
+    """One model per length, then ReViT without self-distillation and with it at several temperatures."""
     (source,) = sources
-    lengths, own_tau = lengths_of(source.cfg), source.cfg.REVIT.DISTILL.TAU
+    lengths, own_tau, own_gate = source.lengths, source.own_tau, source.own_gate
     alone = [_top1(source.results(single(length)), [length])[0] for length in lengths]
     without = _top1(source.results(NO_DISTILLATION), lengths)
     lines = [
         LengthRow("one model a length", alone, paper.SINGLES),
         LengthRow("ReViT, no self-distillation", without, paper.NO_DISTILLATION),
     ]
-    with_tau = {}
-    for tau in sorted({*PAPERS_TAU, own_tau}):
-        with_tau[tau] = _top1(source.results(tau_row(source.cfg, tau)), lengths)
-        own = ", the config's own" if tau == own_tau and tau not in PAPERS_TAU else ""
-        lines.append(LengthRow(f"ReViT, τ {tau:g}{own}", with_tau[tau], paper.TAU.get(tau)))
-    low, high = (with_tau[tau] for tau in PAPERS_TAU)
+    papers = [tau_row(tau, own_tau, own_gate) for tau in PAPERS_TAU]
+    for tau, name in zip(PAPERS_TAU, papers, strict=True):
+        lines.append(LengthRow(f"ReViT, τ {tau:g}", _top1(source.results(name), lengths), paper.TAU[tau]))
+    low, high = (line.top1 for line in lines[-2:])
     shortest = f"at the shortest length ({lengths[-1]})"
     claims = [
         Claim(f"no distillation, longest length: as one model alone or better ({lengths[0]})",
@@ -223,44 +180,30 @@ def table2(sources: Sequence[RowResults]) -> Page:
         Claim(f"no distillation is best at the longest length ({lengths[0]}): than τ 0.5",
               "80.12 > 79.92", without[0], low[0]),
     ]  # fmt: skip
-    if own_tau not in PAPERS_TAU:
-        words = f"distillation (τ {own_tau:g}, which the paper has not) helps {shortest}"
-        claims.append(Claim(words, "no figures", with_tau[own_tau][-1], without[-1]))
+    notes = []
+    if OWN not in papers:
+        own = _top1(source.results(OWN), lengths)
+        lines.append(LengthRow(f"ReViT, τ {own_tau:g}, the config's own", own, None))
+        words = f"distillation as in the config (τ {own_tau:g}), which the paper has not, helps {shortest}"
+        claims.append(Claim(words, "no figures", own[-1], without[-1]))
+        if own_gate:
+            notes.append(
+                "The config's own distillation begins once the longest length's training top-1 has passed "
+                f"{own_gate:g} % (REVIT.DISTILL.MIN_TEACHER_TOP1); the paper's begins at once."
+            )
     page = _at_lengths_page("Table 2: self-distillation", lines, lengths, claims)
-    if waits := source.cfg.REVIT.DISTILL.MIN_TEACHER_TOP1:
-        page.paragraphs.append(
-            f"Distillation began once the longest length's running training accuracy had passed {waits:g} % "
-            "(REVIT.DISTILL.MIN_TEACHER_TOP1), for which the paper does not wait. Rows of different τ that "
-            "are equal throughout never came so far."
-        )
+    page.paragraphs.extend(notes)
     return page
 
 
 # ---- Table 3 ---------------------------------------------------------------------------------------------
 
 
-def needs_table3(cfg: CfgNode) -> list[str]:
-    """Rows of Table 3."""
-    needs_static(cfg, "table3")
-    for key in ("PATCH_EMBED", "POS_EMBED", "NORM"):
-        if cfg.REVIT[key] != "per_length":
-            raise ValueError(f"table3: REVIT.{key} must be per_length in the config, got {cfg.REVIT[key]}")
-    return [
-        "shared_both",
-        "shared_patch",
-        "shared_position",
-        OWN,
-        "resized_patch",
-        "resized_position",
-        "shared_norm",
-    ]
-
-
 def table3(sources: Sequence[RowResults]) -> Page:
     """Shared or own patch and position embeddings, resampled ones, and shared layer norms."""
     (source,) = sources
-    lengths = lengths_of(source.cfg)
-    top1 = {name: _top1(source.results(name), lengths) for name in needs_table3(source.cfg)}
+    lengths = source.lengths
+    top1 = {name: _top1(source.results(name), lengths) for name in TABLE3}
     lines = [
         LengthRow("shared kernel, shared positions", top1["shared_both"], None),
         LengthRow("shared kernel, own positions", top1["shared_patch"], paper.SHARED_PATCH),

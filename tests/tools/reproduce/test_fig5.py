@@ -8,7 +8,8 @@ import pytest
 from reproduce.fig5 import ALL_POLICIES, POINTS, STATIC_ALONE, along, speed_page, time_policies
 
 from revit_video.adaptive.calibrate import Point
-from tests.toy import results_of, run_toy, toy_cfg
+from revit_video.length import token_lengths
+from tests.toy import LENGTHS, results_of, run_toy, toy_cfg
 
 
 def test_points_are_those_of_the_runs(own_run: Path, videos: Path, tmp_path: Path) -> None:
@@ -33,7 +34,7 @@ def test_points_are_those_of_the_runs(own_run: Path, videos: Path, tmp_path: Pat
     assert [len(scores[name]) for name in ("adaptive", "cascade", "DVT")] == 3 * [1 + POINTS]
     assert scores["static"][0]["speed"] == 1
 
-    page = speed_page([scores, scores], own)
+    page = speed_page([scores, scores], token_lengths(LENGTHS))
     assert "| always 4x4 " in page.paragraphs[1] and "| DVT, early exit, calibrated " in page.paragraphs[1]
     distinct = {(point["top1"], point["gmacs"]) for point in scores["DVT"]}
     assert page.paragraphs[1].count("| DVT, early exit, ") == len(distinct)

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import simplejson
 from fvcore.common.config import CfgNode
-from reproduce.rows import rows_of, tau_row
+from reproduce.command import STUDIES
+from reproduce.rows import ABLATIONS, row_options, tau_row
 from reproduce.runs import Runs, differences, is_done, seconds_of
 
-from revit_video.config import dump_cfg
+from revit_video.config import dump_cfg, load_cfg
 from tests.toy import options, stats_of, toy_cfg
 
 
@@ -21,12 +22,23 @@ def runs(videos: Path, folder: Path, *changes: object) -> Runs:
 
 def test_every_row_is_a_config_that_differs_in_its_own_keys(videos: Path, tmp_path: Path) -> None:
     toy = runs(videos, tmp_path)
-    assert len(toy.rows) == 2 + len(toy.lengths) + 9
-    for name, row in toy.rows.items():
+    for name in {name for study in STUDIES.values() for name in study.needs(toy.cfg)}:
         cfg = toy.row_cfg(name, 1)
         assert Path(cfg.OUTPUT_DIR) == tmp_path / name / "seed1" and cfg.RNG_SEED == 1
         changed = set(differences(cfg, toy.row_cfg("revit", 1)))
-        assert changed <= set(row.overrides[::2]) and bool(changed) == (name != "revit")
+        assert changed <= set(row_options(name)[::2]) and bool(changed) == (name != "revit")
+
+
+def test_every_ablation_is_a_row_and_runs_alone(videos: Path, tmp_path: Path) -> None:
+    toy = runs(videos, tmp_path, "REVIT.DISTILL.TAU", 2)
+    rows = {name for study in STUDIES.values() for name in study.needs(toy.cfg)} - {"revit"}
+    files = sorted(ABLATIONS.glob("*.yaml"))
+    assert {path.stem for path in files} == {
+        name.split("_")[0] if "single" in name else name for name in rows
+    }
+    for path in files:
+        assert f"--cfg configs/Ablation/{path.name} " in path.read_text()
+        assert load_cfg(str(path)).TEST.POLICIES[0] == "static"
 
 
 def test_rows_of_a_config_win_over_the_command_line(videos: Path, tmp_path: Path) -> None:
@@ -34,10 +46,10 @@ def test_rows_of_a_config_win_over_the_command_line(videos: Path, tmp_path: Path
     assert cfg.REVIT.NORM == "shared" and cfg.TEST.POLICIES == ["static"]
 
 
-def test_the_configs_own_temperature_is_its_own_row(videos: Path, tmp_path: Path) -> None:
-    cfg = toy_cfg(videos, tmp_path, "REVIT.DISTILL.TAU", 0.5)
-    assert rows_of(cfg)["tau_0.5"].overrides[:2] == ("REVIT.DISTILL.TAU", 0.5)
-    assert (tau_row(cfg, 0.5), tau_row(cfg, 0.9)) == ("revit", "tau_0.9")
+def test_the_configs_own_temperature_is_its_own_row() -> None:
+    assert row_options("tau_0.5")[:2] == ["REVIT.DISTILL.TAU", 0.5]
+    assert (tau_row(0.5, 0.5, 0), tau_row(0.9, 0.5, 0)) == ("revit", "tau_0.9")
+    assert tau_row(0.5, 0.5, 75) == "tau_0.5", "the paper distils from the first step"
 
 
 def test_a_finished_run_is_done_wherever_it_lies(own_run: Path, videos: Path, tmp_path: Path) -> None:

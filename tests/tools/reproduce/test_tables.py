@@ -9,8 +9,10 @@ import matplotlib
 import pytest
 from fvcore.common.config import CfgNode
 from reproduce.markdown import Page, duration, markdown_table, write_page
-from reproduce.tables import needs_table2, table1, table2, table3
+from reproduce.rows import needs_table2
+from reproduce.tables import table1, table2, table3
 
+from revit_video.length import token_lengths
 from revit_video.report.style import RC
 from tests.toy import toy_cfg
 
@@ -21,7 +23,8 @@ class HandMade:
     """Two seeds' results: `top1[row]` at 4x4 and 2x2, the second seed 2 points better."""
 
     def __init__(self, cfg: CfgNode, top1: dict[str, tuple[float, float]], adaptive: float = 0.0) -> None:
-        self.cfg, self.top1, self.adaptive = cfg, top1, adaptive
+        self.lengths, self.top1, self.adaptive = token_lengths(cfg.REVIT.TOKEN_LENGTHS), top1, adaptive
+        self.own_tau, self.own_gate = cfg.REVIT.DISTILL.TAU, cfg.REVIT.DISTILL.MIN_TEACHER_TOP1
 
     def results(self, name: str) -> list[dict[str, Any]]:
         pairs = zip(GMACS.items(), self.top1[name], strict=True)

@@ -4,13 +4,12 @@ import argparse
 import platform
 
 import _environment  # noqa: F401
-import simplejson
 import torch
 from benchmarks.suites import SUITES
 from benchmarks.timing import as_json, format_rows
 
 from revit_video.cli import clear_errors
-from revit_video.runtime.output_dir import atomic_write_text
+from revit_video.runtime.output_dir import write_json
 from revit_video.runtime.ranks import init
 
 
@@ -40,7 +39,7 @@ def main() -> None:
         print(format_rows(rows))
         if arguments.json:
             content = {"suite": arguments.suite, "device": describe(device), "rows": as_json(rows)}
-            atomic_write_text(arguments.json, simplejson.dumps(content, indent=2) + "\n")
+            write_json(arguments.json, content)
 
 
 def describe(device: torch.device) -> str:

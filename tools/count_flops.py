@@ -11,14 +11,13 @@ from revit_video.from_cfg.backbone import assigner_spec, build_model
 from revit_video.from_cfg.resolve import resolved
 from revit_video.models.assigner import TokenLengthAssigner
 from revit_video.runtime import output_dir
-from revit_video.runtime.logging import prepare_output_dir
 
 
 def main() -> None:
     arguments = config_parser(__doc__).parse_args()
     with clear_errors():
         cfg = resolved(load_cfg(arguments.cfg, arguments.opts))
-        prepare_output_dir(cfg.OUTPUT_DIR)
+        output_dir.prepare(cfg.OUTPUT_DIR)
         views = cfg.TEST.NUM_ENSEMBLE_VIEWS * cfg.TEST.NUM_SPATIAL_CROPS
         # With one length there is nothing to assign.
         assigner = TokenLengthAssigner(**assigner_spec(cfg)) if len(cfg.REVIT.TOKEN_LENGTHS) > 1 else None

@@ -17,7 +17,6 @@ import hashlib
 import io
 import json
 import multiprocessing
-import os
 import signal
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -30,6 +29,8 @@ from typing import Any
 
 import av
 import numpy as np
+
+from revit_video.runtime.output_dir import replacing
 
 CLASS_NAMES = ("left", "right", "up", "down", "grow", "shrink")
 DEFAULT_COUNTS: Mapping[str, int] = {"train": 3600, "mine": 2400, "val": 2400, "test": 1200}
@@ -302,13 +303,8 @@ def _write_clip(job: tuple[Path, ClipSpec], size: int, num_frames: int, fps: int
 
 
 def _write_whole(path: Path, content: bytes) -> None:
-    """Written aside, then renamed: a file that exists is whole."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        aside.write_bytes(content)
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+    with replacing(str(path), "wb", sync=False) as file:
+        file.write(content)
 
 
 def _write_lists(root: Path, splits: Mapping[str, Sequence[Clip]]) -> None:

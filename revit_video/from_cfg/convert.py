@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import safetensors.torch
-import simplejson
 from fvcore.common.config import CfgNode
 from torch import Tensor
 
@@ -21,6 +20,7 @@ from revit_video.models import checkpoint
 from revit_video.models.presets import PLAIN, PRESETS, preset
 from revit_video.models.pretrained import Report, Source, at_length, initialise, sizes_of, to_transformers
 from revit_video.models.revit import ReViT
+from revit_video.runtime import output_dir
 
 HEAD_WIDTH = 64  # channels of an attention head, in all published ViTs
 
@@ -176,11 +176,10 @@ def _to_transformers(path: str, cfg: CfgNode, model: ReViT, names: list[str] | N
     }
     os.makedirs(path, exist_ok=True)
     weights = os.path.join(path, SAFETENSORS)
-    with open(f"{weights}.tmp", "wb") as file:
+    with output_dir.replacing(weights, "wb") as file:
         file.write(safetensors.torch.save(state, {"format": "pt"}))
-    os.replace(f"{weights}.tmp", weights)
     for name, content in ((PREPROCESSOR, preprocessor), (CONFIG, config)):
-        checkpoint.atomic_write_text(os.path.join(path, name), simplejson.dumps(content, indent=2) + "\n")
+        output_dir.write_json(os.path.join(path, name), content)
 
 
 EXPORTS = {"revit": _to_revit, "timesformer": _to_timesformer, "transformers": _to_transformers}

@@ -15,6 +15,7 @@ from iopath.common.file_io import g_pathmgr
 
 from revit_video.adaptive.labels import MinedLabels, read_labels
 from revit_video.length import TokenLength, token_lengths
+from revit_video.runtime import output_dir
 
 
 class Missing(Exception):
@@ -62,7 +63,7 @@ class Run:
     def results(self) -> dict[str, Any]:
         """`results.json`."""
         try:
-            results = simplejson.loads(self.text("results.json"))
+            results = simplejson.loads(self.text(output_dir.RESULTS))
         except ValueError:
             raise Missing("results.json is damaged") from None
         if not isinstance(results, dict) or not {"lengths", "static"} <= set(results):
@@ -77,11 +78,8 @@ class Run:
         replace the earlier ones from that step on.
         """
         stages: dict[str, list[dict[str, Any]]] = {}
-        for line in self.text("stats.jsonl").splitlines():
-            try:
-                record = simplejson.loads(line)
-            except ValueError:
-                continue  # a run that was killed may leave half a line
+        self.text(output_dir.STATS)
+        for record in output_dir.read_stats(self.directory):
             lines = stages.setdefault(record["stage"], [])
             while lines and "step" in record and lines[-1].get("step", -1) >= record["step"]:
                 lines.pop()
@@ -103,16 +101,16 @@ class Run:
     @cached_property
     def labels(self) -> MinedLabels:
         """`labels.csv`."""
-        self.text("labels.csv")
+        self.text(output_dir.LABELS)
         try:
-            return read_labels(os.path.join(self.directory, "labels.csv"), self.lengths)
+            return read_labels(os.path.join(self.directory, output_dir.LABELS), self.lengths)
         except ValueError as error:
             raise Missing(str(error)) from None
 
     @cached_property
     def predictions(self) -> Predictions:
         """`predictions.csv`."""
-        rows = list(csv.DictReader(self.text("predictions.csv").splitlines()))
+        rows = list(csv.DictReader(self.text(output_dir.PREDICTIONS).splitlines()))
         names = [str(length) for length in self.lengths]
         if not rows:
             raise Missing("predictions.csv lists no video")

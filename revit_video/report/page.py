@@ -18,29 +18,28 @@ from revit_video.report.gallery import gallery
 from revit_video.report.style import RC, png
 from revit_video.report.table import cost_unit, headline_row, longest_entry, summary, table
 from revit_video.report.template import CSS, PAGE
-from revit_video.runtime.output_dir import atomic_write_text
-
-LABELS = "labels.png"
+from revit_video.runtime import output_dir
 
 
-def write_report(output_dir: str) -> str:
-    """Draws `report.html` and its pictures from the files in `output_dir`; returns the page's path.
+def write_report(folder: str) -> str:
+    """Draws `report.html` and its pictures from the files in `folder`; returns the page's path.
 
     A section whose files are missing is left out, with a line that says why.
 
     Raises:
         FileNotFoundError: there is no such folder, or no run has written to it.
     """
-    if not g_pathmgr.isdir(output_dir):
-        raise FileNotFoundError(f"{output_dir}: no such folder")
-    if not any(g_pathmgr.isfile(os.path.join(output_dir, name)) for name in ("results.json", "stats.jsonl")):
-        raise FileNotFoundError(f"{output_dir}: no run's folder, it has neither results.json nor stats.jsonl")
-    run = Run(output_dir)
+    if not g_pathmgr.isdir(folder):
+        raise FileNotFoundError(f"{folder}: no such folder")
+    files = output_dir.RESULTS, output_dir.STATS
+    if not any(g_pathmgr.isfile(os.path.join(folder, name)) for name in files):
+        raise FileNotFoundError(f"{folder}: no run's folder, it has neither {' nor '.join(files)}")
+    run = Run(folder)
     with matplotlib.rc_context(RC):
         body = "".join(_section(run, title, content) for title, content in SECTIONS)
-    path = os.path.join(output_dir, "report.html")
+    path = os.path.join(folder, output_dir.REPORT)
     title = _title(run)
-    atomic_write_text(path, PAGE.format(title=escape(title), css=CSS, body=body))
+    output_dir.atomic_write_text(path, PAGE.format(title=escape(title), css=CSS, body=body))
     return path
 
 
@@ -59,16 +58,16 @@ def _title(run: Run) -> str:
         return "Adaptive token lengths"
 
 
-def write_labels_picture(output_dir: str, mined: MinedLabels, class_names: Sequence[str]) -> str:
+def write_labels_picture(folder: str, mined: MinedLabels, class_names: Sequence[str]) -> str:
     """Draws `labels.png`, the histogram of mined token-length labels; its path."""
-    path = os.path.join(output_dir, LABELS)
+    path = os.path.join(folder, output_dir.LABELS_PICTURE)
     with matplotlib.rc_context(RC):
         _write(path, png(plots.mined_labels(mined, class_names)))
     return path
 
 
 def _write(path: str, data: bytes) -> None:
-    with g_pathmgr.open(path, "wb") as file:
+    with output_dir.replacing(path, "wb") as file:
         file.write(data)
 
 
@@ -131,12 +130,12 @@ def _accuracy_cost(run: Run) -> str:
         "Top-1 of every way to choose the token length, against its cost and its measured speed: lines are "
         "sweeps of the threshold, markers the points that were run. The oracle knows which lengths are right."
     )
-    return _picture(run, "accuracy_cost.png", plots.accuracy_cost, caption)
+    return _picture(run, output_dir.ACCURACY_COST_PICTURE, plots.accuracy_cost, caption)
 
 
 def _lengths(run: Run) -> str:
     caption = "Share of each class's test videos that the adaptive policy read at each length."
-    return _picture(run, "lengths_per_class.png", plots.lengths_per_class, caption)
+    return _picture(run, output_dir.LENGTHS_PICTURE, plots.lengths_per_class, caption)
 
 
 def _labels(run: Run) -> str:
@@ -144,14 +143,16 @@ def _labels(run: Run) -> str:
         "Mined token-length labels, the shortest length that was right; hatched: clips that no length got "
         "right, which are labelled with the longest or left out."
     )
-    return _picture(run, LABELS, lambda run: plots.mined_labels(run.labels, run.class_names), caption)
+    return _picture(
+        run, output_dir.LABELS_PICTURE, lambda run: plots.mined_labels(run.labels, run.class_names), caption
+    )
 
 
 def _confusion(run: Run) -> str:
     by = "the adaptive policy" if run.predictions.chosen is not None else f"always {run.predictions.by}"
     if len(run.class_names) <= plots.MAX_MATRIX:
         caption = f"Test videos by true and predicted class, {by}."
-        return _picture(run, "confusion.png", plots.confusion, caption)
+        return _picture(run, output_dir.CONFUSION_PICTURE, plots.confusion, caption)
     pairs = [[f"{t} → {p}", f"{n:,}", f"{share:.0f}"] for t, p, n, share in plots.confused_pairs(run)]
     rows = _table(["true class → predicted class", "videos", "% of the class"], pairs)
     return f"{rows}<p class=caption>The pairs of classes confused most often, {escape(by)}.</p>"
@@ -159,7 +160,7 @@ def _confusion(run: Run) -> str:
 
 def _training(run: Run) -> str:
     caption = "Training batches: faint as logged, strong their running mean; dots are the validation split."
-    return _picture(run, "training.png", plots.training, caption)
+    return _picture(run, output_dir.TRAINING_PICTURE, plots.training, caption)
 
 
 def _gallery(run: Run) -> str:
@@ -175,7 +176,7 @@ def _made_by(run: Run) -> str:
         facts.append(f"threshold of the assigner {results['adaptive'].get('threshold')}")
     parts.append(f"<p>{escape(', '.join(facts))}.</p>")
     try:
-        text = run.text("config.yaml")
+        text = run.text(output_dir.CONFIG)
         parts.append(f"<details><summary>Configuration</summary><pre>{escape(text)}</pre></details>")
     except Missing as why:
         parts.append(f"<p>Configuration left out: {escape(str(why))}.</p>")

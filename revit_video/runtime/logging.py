@@ -1,4 +1,4 @@
-"""What a run says: messages and progress on the terminal, statistics in files."""
+"""Messages and progress bars on the terminal, statistics in stats.jsonl and TensorBoard."""
 
 from __future__ import annotations
 
@@ -6,21 +6,19 @@ import logging
 import math
 import os
 import sys
-import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sized
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sized
 from typing import Any, Generic, TypeVar
 
 import simplejson
 from iopath.common.file_io import g_pathmgr
 from tqdm import tqdm
 
-from revit_video.runtime.output_dir import atomic_write_text
+from revit_video.runtime import output_dir
 
-LINE_PERIOD = 10.0  # seconds between two progress lines where there is no terminal to draw a bar on
+LINE_PERIOD = 10.0  # seconds between two progress messages where there is no terminal
 MESSAGE_FORMAT = "{desc}: {n_fmt}/{total_fmt}, {elapsed} gone, {remaining} left, {rate_fmt}{postfix}"
-# Fields of a statistics line that say where it belongs, and are no curves.
+# Fields of a statistics line that are not plotted.
 PLACE_FIELDS = ("stage", "epoch", "iter", "step")
 
 T = TypeVar("T")
@@ -28,7 +26,7 @@ _logger = logging.getLogger(__name__)
 
 
 def setup(active: bool = True) -> None:
-    """Show the package's messages on the terminal; with `active` off (ranks other than 0) warnings only."""
+    """Print the package's log to the terminal: everything on the main rank, warnings on the others."""
     logger = logging.getLogger("revit_video")
     logger.setLevel(logging.INFO if active else logging.WARNING)
     logger.handlers = [_TerminalHandler()]
@@ -36,13 +34,13 @@ def setup(active: bool = True) -> None:
 
 
 class _Bar(tqdm):
-    """A progress bar of this process alone.
+    """tqdm, safe in a process that forks data workers.
 
     Modifications:
-        tqdm's lock is one for all processes. A data worker inherits the bar, and one that ends while it
-        lets go of it would keep the lock, and this process waiting, forever. Nor is there a thread that
-        looks after the bars: it might hold the lock while a worker is forked.
-        A bar that Ctrl-C interrupts in the making says nothing when it is let go of.
+        The lock belongs to this process. tqdm shares one between processes, and a worker that exits while
+        holding it would block this process forever.
+        No monitor thread, which might hold the lock during a fork.
+        A bar whose constructor was interrupted by Ctrl-C is deleted silently.
     """
 
     _lock = threading.RLock()
@@ -54,41 +52,31 @@ class _Bar(tqdm):
 
 
 class _TerminalHandler(logging.Handler):
-    """Prints above a progress bar instead of through it."""
+    """Prints messages above the progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
         _Bar.write(self.format(record), file=sys.stderr)
 
 
-def prepare_output_dir(path: str) -> None:
-    """Make the folder `path`; ValueError if nothing can be written there."""
-    try:
-        os.makedirs(path, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
-            pass
-    except OSError as error:
-        raise ValueError(f"OUTPUT_DIR {path} is not writable: {error.strerror}") from None
-
-
 class StatsLog:
-    """Appends one JSON object a line to `<output_dir>/stats.jsonl`, and the numbers to TensorBoard.
+    """Appends one JSON object per line to stats.jsonl in `folder`, and its numbers to TensorBoard.
 
-    A context manager. With `active` off (ranks other than 0) it writes nothing.
+    A context manager. Inactive (on ranks other than 0) it writes nothing.
     """
 
-    def __init__(self, output_dir: str, tensorboard: bool, active: bool = True) -> None:
+    def __init__(self, folder: str, tensorboard: bool, active: bool = True) -> None:
         self._file = self._board = None
         if active:
-            self._file = g_pathmgr.open(os.path.join(output_dir, "stats.jsonl"), "a")
+            self._file = g_pathmgr.open(os.path.join(folder, output_dir.STATS), "a")
         if active and tensorboard:
             from torch.utils.tensorboard import SummaryWriter  # slow to import, and optional
 
-            self._board = SummaryWriter(os.path.join(output_dir, "tensorboard"))
+            self._board = SummaryWriter(os.path.join(folder, output_dir.TENSORBOARD))
 
     def write(self, **fields: Any) -> None:
-        """One line. Floats keep 6 significant digits; NaN and infinity become null.
+        """Write one line. Floats keep 6 significant digits; NaN and infinity become null.
 
-        The TensorBoard tags are `<stage>/<name>`, at the global step `step`.
+        TensorBoard gets the numbers as `<stage>/<name>` at the global step `step`.
         """
         if self._file:
             self._file.write(simplejson.dumps(_rounded(fields), ignore_nan=True) + "\n")
@@ -111,27 +99,6 @@ class StatsLog:
         self.close()
 
 
-def keep_stats(output_dir: str, keep: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
-    """Drops the lines of stats.jsonl that `keep` refuses: those of work that is about to be done again.
-
-    Returns:
-        the lines that are left.
-    """
-    path = os.path.join(output_dir, "stats.jsonl")
-    if not g_pathmgr.isfile(path):
-        return []
-    texts, kept = [], []
-    with g_pathmgr.open(path, "r") as file:
-        for text in file:
-            with suppress(ValueError):  # a line that a killed run left half written
-                line = simplejson.loads(text)
-                if keep(line):
-                    texts.append(text)
-                    kept.append(line)
-    atomic_write_text(path, "".join(texts))
-    return kept
-
-
 def _rounded(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _rounded(element) for key, element in value.items()}
@@ -143,10 +110,7 @@ def _rounded(value: Any) -> Any:
 
 
 class Progress(Generic[T]):
-    """Iterates, and shows how far it is, the rate and the time left.
-
-    As a context manager it also ends its line when the loop is left early.
-    """
+    """An iterable with a progress bar; as a context manager, it closes the bar when the loop ends early."""
 
     def __init__(self, bar: tqdm) -> None:
         self._bar = bar
@@ -161,20 +125,20 @@ class Progress(Generic[T]):
         self._bar.close()
 
     def postfix(self, **fields: object) -> None:
-        """Figures to show at the end of the line, from the next update on."""
+        """Set the figures at the end of the line; shown from the next update on."""
         self._bar.set_postfix(fields, refresh=False)
 
 
 def progress(
     iterable: Iterable[T], total: int | None = None, description: str = "", active: bool = True
 ) -> Progress[T]:
-    """Iterate over `iterable` with a bar on the terminal, or a message every 10 s where there is none.
+    """Iterate over `iterable` with a bar on the terminal, or a message every 10 s where there is no terminal.
 
-    The bar vanishes at the end; what should stay on the screen is logged by the caller.
+    The bar vanishes at the end.
 
     Args:
-        total: number of elements; None: `len(iterable)` where it has one.
-        active: off, nothing is shown (ranks other than 0).
+        total: number of elements; None for `len(iterable)`, where it has one.
+        active: whether anything is shown; off on ranks other than 0.
     """
     if total is None and isinstance(iterable, Sized):
         total = len(iterable)
@@ -186,7 +150,7 @@ def progress(
 
 
 class _MessageLines:
-    """A file for tqdm that turns each redrawing of its line into a message."""
+    """The file that tqdm draws on where there is no terminal: each redrawing becomes a log message."""
 
     def write(self, text: str) -> None:
         if line := text.strip():

@@ -1,11 +1,12 @@
-"""OUTPUT_DIR: every file name in it, and the one atomic writer."""
+"""OUTPUT_DIR: the name of every file in it, atomic writers, and the readers of CSV and JSON files."""
 
 from __future__ import annotations
 
 import csv
 import io
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import IO, Any
 
@@ -14,7 +15,8 @@ from iopath.common.file_io import g_pathmgr
 
 CONFIG = "config.yaml"
 CHECKPOINTS = "checkpoints"
-LABELS = "labels.csv"
+STATS, TENSORBOARD = "stats.jsonl", "tensorboard"
+LABELS, LABELS_PICTURE = "labels.csv", "labels.png"
 FOLDS, FOLDS_LIST = "folds", "folds.csv"
 ASSIGNER = "assigner.pyth"
 MODEL = "model.pyth"
@@ -22,57 +24,115 @@ FLOPS = "flops.json"
 RESULTS = "results.json"
 PREDICTIONS = "predictions.csv"
 SKIPPED = "skipped.csv"
-STATS = "stats.jsonl"
+REPORT = "report.html"
+ACCURACY_COST_PICTURE = "accuracy_cost.png"
+LENGTHS_PICTURE = "lengths_per_class.png"
+CONFUSION_PICTURE = "confusion.png"
+TRAINING_PICTURE = "training.png"
 
-UNFINISHED = ".tmp"  # ends the name of a file that is being written
+UNFINISHED = ".tmp"  # suffix of a file that is being written
+
+
+def prepare(folder: str) -> None:
+    """Create `folder`; ValueError if no file can be written there."""
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(f"OUTPUT_DIR {folder} is not writable: {error.strerror}") from None
+
+
+# ---- Atomic writing --------------------------------------------------------------------------------------
+
+
+@contextmanager
+def replacing(path: str, mode: str, sync: bool = True) -> Iterator[IO[Any]]:
+    """Open a file that replaces the local `path` when the block ends, and is removed if the block raises.
+
+    Args:
+        sync: flush to the disk first, so that the file survives a power failure whole.
+    """
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    temporary = path + UNFINISHED  # a fixed name, so that the next run overwrites what a killed one left
+    try:
+        with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def atomic_write_text(path: str, text: str) -> None:
+    """Write `text` in UTF-8."""
+    with replacing(path, "w") as file:
+        file.write(text)
 
 
 def write_json(path: str, content: dict[str, Any]) -> None:
-    """Indented JSON, whole or not at all."""
+    """Write indented JSON."""
     atomic_write_text(path, simplejson.dumps(content, indent=2) + "\n")
 
 
-def record_skipped(output_dir: str, stage: str, skipped: Iterable[tuple[str, str]]) -> None:
-    """Replaces the stage's rows of `skipped.csv` (path, stage, reason) and keeps those of other stages."""
-    path = os.path.join(output_dir, SKIPPED)
-    rows: list[tuple[str, str, str]] = []
-    if g_pathmgr.isfile(path):
-        with g_pathmgr.open(path, newline="") as file:
-            rows = [(r["path"], r["stage"], r["reason"]) for r in csv.DictReader(file) if r["stage"] != stage]
-    rows += [(video, stage, reason) for video, reason in sorted(set(skipped))]
-    write_csv(path, ["path", "stage", "reason"], rows)
-
-
 def write_csv(path: str, header: Sequence[str], rows: Iterable[Sequence[Any]], comment: str = "") -> None:
-    """Writes a CSV file, whole or not at all; `comment` goes on a first line of its own, after `# `."""
+    """Write a CSV table; `comment` becomes a first line `# comment`."""
+    atomic_write_text(path, csv_text(header, rows, comment))
+
+
+def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]], comment: str = "") -> str:
+    """The content of a file that `write_csv` writes."""
     text = io.StringIO()
     if comment:
         text.write(f"# {comment}\n")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
     writer.writerows(rows)
-    atomic_write_text(path, text.getvalue())
+    return text.getvalue()
 
 
-def atomic_write_text(path: str, text: str) -> None:
-    """Write `text` (UTF-8) to the local `path`, whole or not at all; OSError if that fails."""
-    with replacing(path, "w") as file:
-        file.write(text)
+# ---- skipped.csv and stats.jsonl -------------------------------------------------------------------------
 
 
-@contextmanager
-def replacing(path: str, mode: str) -> Iterator[IO[Any]]:
-    """A file that takes the place of `path` once the block has ended well, and is removed if it has not."""
-    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-    # The name is fixed, so what a killed run left behind is overwritten by the next one.
-    temporary = path + UNFINISHED
-    try:
-        with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(temporary)
-        raise
+def read_csv(path: str) -> list[dict[str, str]]:
+    """The rows of a CSV table without a comment; empty if there is no such file."""
+    if not g_pathmgr.isfile(path):
+        return []
+    with g_pathmgr.open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def record_skipped(folder: str, stage: str, skipped: Iterable[tuple[str, str]]) -> None:
+    """Replace the rows of `stage` in skipped.csv (path, stage, reason); `skipped` holds paths and reasons."""
+    path = os.path.join(folder, SKIPPED)
+    rows = [(row["path"], row["stage"], row["reason"]) for row in read_csv(path) if row["stage"] != stage]
+    rows += [(video, stage, reason) for video, reason in sorted(set(skipped))]
+    write_csv(path, ["path", "stage", "reason"], rows)
+
+
+def read_stats(folder: str) -> list[dict[str, Any]]:
+    """The lines of stats.jsonl; empty if there is no such file. A half-written line is left out."""
+    path, lines = os.path.join(folder, STATS), []
+    if g_pathmgr.isfile(path):
+        with g_pathmgr.open(path, "r") as file:
+            for text in file:
+                with suppress(ValueError):
+                    lines.append(simplejson.loads(text))
+    return lines
+
+
+def keep_stats(folder: str, keep: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
+    """Drop the lines of stats.jsonl that `keep` refuses, of work that is about to be repeated.
+
+    Returns:
+        the remaining lines.
+    """
+    lines = [line for line in read_stats(folder) if keep(line)]
+    path = os.path.join(folder, STATS)
+    if g_pathmgr.isfile(path):
+        atomic_write_text(path, "".join(simplejson.dumps(line) + "\n" for line in lines))
+    return lines

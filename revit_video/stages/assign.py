@@ -22,7 +22,6 @@ from revit_video.from_cfg.clips import EvalBatches, class_names, mine_split, vid
 from revit_video.models import checkpoint
 from revit_video.models.assigner import small_frames
 from revit_video.runtime import output_dir
-from revit_video.runtime.logging import keep_stats
 from revit_video.runtime.ranks import Ranks, broadcast_parameters
 from revit_video.stages.calibration import assigned_settings, cascade_settings
 from revit_video.stages.job import Job, gmacs_of
@@ -65,7 +64,7 @@ def assigner(job: Job) -> None:
         seed=cfg.RNG_SEED,
     )
     if ranks.is_main:
-        keep_stats(cfg.OUTPUT_DIR, lambda line: line["stage"] != "assigner")
+        output_dir.keep_stats(cfg.OUTPUT_DIR, lambda line: line["stage"] != "assigner")
     with job.stats() as stats:
         for _ in fit(training, stats):
             pass

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 import os
 from collections.abc import Sequence
@@ -21,8 +19,7 @@ from revit_video.from_cfg.clips import EvalBatches, class_names, mine_split, vid
 from revit_video.models import checkpoint
 from revit_video.report import write_labels_picture
 from revit_video.runtime import output_dir
-from revit_video.runtime.logging import keep_stats, prepare_output_dir
-from revit_video.runtime.output_dir import atomic_write_text
+from revit_video.runtime.output_dir import atomic_write_text, csv_text
 from revit_video.runtime.ranks import barrier
 from revit_video.stages.job import Job, percents
 from revit_video.stages.train import train
@@ -57,7 +54,7 @@ def _show(job: Job, mined: MinedLabels) -> None:
     counts, by_class = mined.histogram(), mined.by_class(len(names))
     none_correct = int((~mined.correct.any(dim=1)).sum())
     write_labels_picture(cfg.OUTPUT_DIR, mined, names)
-    keep_stats(cfg.OUTPUT_DIR, lambda line: line["stage"] != "mine")
+    output_dir.keep_stats(cfg.OUTPUT_DIR, lambda line: line["stage"] != "mine")
     with job.stats() as stats:
         stats.write(stage="mine", labels=counts, none_correct=none_correct, labels_by_class=by_class.tolist())
     shares = {name: 100 * count / total for name, count in counts.items()}
@@ -106,7 +103,7 @@ def _mined_in_folds(job: Job, videos: LabeledVideoPaths) -> MinedLabels:
     jobs = [_fold_job(job, n) for n in range(folds)]
     for n, own in enumerate(jobs):
         if job.ranks.is_main:
-            prepare_output_dir(own.cfg.OUTPUT_DIR)
+            output_dir.prepare(own.cfg.OUTPUT_DIR)
         barrier(job.ranks)
         logger.info("training without fold %d, in %s", n, own.cfg.OUTPUT_DIR)
         others = (fold != n).nonzero().flatten().tolist()
@@ -134,17 +131,14 @@ def _record_folds(job: Job, paths: Sequence[str], classes: Sequence[int], fold: 
     Raises:
         ValueError: there are folds already, of another list or another number.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["fold", "video", "label"])
     # Relative, so that a data folder may move between two starts of a run.
     folder = job.cfg.DATA.PATH_PREFIX or job.cfg.DATA.PATH_TO_DATA_DIR
     names = (os.path.relpath(path, folder) for path in paths)
-    writer.writerows(zip(fold.tolist(), names, classes, strict=True))
+    text = csv_text(["fold", "video", "label"], zip(fold.tolist(), names, classes, strict=True))
     path = job.path(output_dir.FOLDS, output_dir.FOLDS_LIST)
     if g_pathmgr.isfile(path):
         with g_pathmgr.open(path, newline="") as file:
-            same = file.read() == text.getvalue()
+            same = file.read() == text
         if not same:
             raise ValueError(
                 f"{os.path.dirname(path)}: its models were trained on other parts of the list (MINE.FOLDS, "
@@ -152,4 +146,4 @@ def _record_folds(job: Job, paths: Sequence[str], classes: Sequence[int], fold: 
             )
     barrier(job.ranks)
     if job.ranks.is_main:
-        atomic_write_text(path, text.getvalue())
+        atomic_write_text(path, text)

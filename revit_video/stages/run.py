@@ -6,7 +6,8 @@ from fvcore.common.config import CfgNode
 
 from revit_video.from_cfg.clips import check_lists, killed_workers_explained
 from revit_video.from_cfg.resolve import resolved
-from revit_video.runtime.logging import prepare_output_dir, setup
+from revit_video.runtime import output_dir
+from revit_video.runtime.logging import setup
 from revit_video.runtime.ranks import barrier, init
 from revit_video.runtime.termination import Termination
 from revit_video.stages.assign import assigner
@@ -25,7 +26,7 @@ def run(cfg: CfgNode, stages: list[str], command: str) -> None:
     cfg = resolved(cfg, stages)
     job = Job(cfg, ranks, command)
     if ranks.is_main:
-        prepare_output_dir(cfg.OUTPUT_DIR)
+        output_dir.prepare(cfg.OUTPUT_DIR)
         check_lists(cfg, stages)
     barrier(ranks)
     with Termination() as termination, termination.at_once():  # training, which has more to save, asks itself

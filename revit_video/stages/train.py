@@ -20,7 +20,7 @@ from revit_video.models.base import ResizableModel
 from revit_video.models.checkpoint import CheckpointError
 from revit_video.models.pretrained import initialise
 from revit_video.runtime import output_dir
-from revit_video.runtime.logging import StatsLog, keep_stats
+from revit_video.runtime.logging import StatsLog
 from revit_video.runtime.ranks import Ranks, barrier, broadcast_parameters, gather_objects, in_length_groups
 from revit_video.runtime.termination import Termination
 from revit_video.stages.job import Job, percents
@@ -195,7 +195,7 @@ def _validated(job: Job, training: Training, state: dict[str, Any] | None) -> bo
             return line["epoch"] < done[0]
         return line["stage"] != "train" or (line["epoch"], line["iter"]) < done
 
-    lines = keep_stats(job.cfg.OUTPUT_DIR, happened) if job.ranks.is_main else []
+    lines = output_dir.keep_stats(job.cfg.OUTPUT_DIR, happened) if job.ranks.is_main else []
     found = any(line["stage"] == "val" and line["epoch"] == training.epoch - 1 for line in lines)
     (found, *_) = gather_objects(found, job.ranks)  # as the main rank has it
     return found or not _is_validated(job.cfg, training)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from revit_video.runtime.logging import StatsLog, _Bar, prepare_output_dir, progress
+from revit_video.runtime.logging import StatsLog, _Bar, progress
 
 
 def lines(folder: Path) -> list[dict[str, object]]:
@@ -48,18 +48,6 @@ def test_other_ranks_write_nothing(tmp_path: Path) -> None:
     with StatsLog(str(tmp_path), tensorboard=True, active=False) as log:
         log.write(stage="train", step=1)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_output_dir_is_made(tmp_path: Path) -> None:
-    prepare_output_dir(str(tmp_path / "a" / "b"))
-    assert list((tmp_path / "a" / "b").iterdir()) == []
-
-
-def test_output_dir_that_cannot_be_written(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    for path in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(ValueError, match=f"OUTPUT_DIR {path} is not writable: "):
-            prepare_output_dir(str(path))
 
 
 def test_progress_yields_everything_and_says_how_far_it_is(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import simplejson
 import torch
 
@@ -27,6 +28,18 @@ def evaluation(predicted: dict[str, list[int]], read: dict[str, list[int]]) -> E
         predicted={name: torch.tensor(classes) for name, classes in predicted.items()},
         lengths={name: torch.tensor(positions) for name, positions in read.items()},
     )
+
+
+def test_output_dir_is_made(tmp_path: Path) -> None:
+    output_dir.prepare(str(tmp_path / "a" / "b"))
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+
+
+def test_output_dir_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(ValueError, match=f"OUTPUT_DIR {path} is not writable: "):
+            output_dir.prepare(str(path))
 
 
 def test_skipped_videos_of_a_stage_are_replaced(tmp_path: Path) -> None:
@@ -65,3 +78,36 @@ def test_json_can_be_read_back(tmp_path: Path) -> None:
     output_dir.write_json(str(tmp_path / "a.json"), content)
     text = (tmp_path / "a.json").read_text(encoding="utf-8")
     assert simplejson.loads(text) == content and text.endswith("}\n")
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    output_dir.write_json(str(path), {"top1": 1.0})
+    before = path.read_bytes()
+    with pytest.raises(TypeError):
+        output_dir.write_json(str(path), {"top1": object()})
+    with pytest.raises(KeyboardInterrupt), output_dir.replacing(str(path), "wb") as file:
+        file.write(b"half")
+        raise KeyboardInterrupt
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_tables_are_read_as_they_were_written(tmp_path: Path) -> None:
+    rows = [("with, comma.mp4", "1"), ('"quoted"', ""), ("two\nlines", "0.5")]
+    path = str(tmp_path / "a.csv")
+    output_dir.write_csv(path, ["video", "label"], rows)
+    assert [(row["video"], row["label"]) for row in output_dir.read_csv(path)] == rows
+    output_dir.write_csv(path, ["video", "label"], [], comment="checkpoint 0123")
+    assert Path(path).read_text() == "# checkpoint 0123\nvideo,label\n"
+    assert output_dir.read_csv(str(tmp_path / "nowhere.csv")) == []
+
+
+def test_lines_of_repeated_work_and_half_a_line_are_dropped(tmp_path: Path) -> None:
+    path = tmp_path / output_dir.STATS
+    assert output_dir.keep_stats(str(tmp_path), bool) == [] and not path.exists()
+    text = '{"stage": "train", "loss": 0.333333}\n{"stage": "mine", "labels": {"14x14": 3}}\n'
+    path.write_text(text + '{"stage": "trai')
+    assert len(output_dir.read_stats(str(tmp_path))) == 2
+    kept = output_dir.keep_stats(str(tmp_path), lambda line: line["stage"] == "mine")
+    assert kept == [{"stage": "mine", "labels": {"14x14": 3}}]
+    assert path.read_text() == text.splitlines(keepends=True)[1]

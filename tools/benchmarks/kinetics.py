@@ -99,7 +99,7 @@ def _run(case: Case, rounds: int, videos: str, output: Path, device: torch.devic
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     _seconds(cfg, ["train"])
-    lines = [simplejson.loads(line) for line in (output / "stats.jsonl").read_text().splitlines()]
+    lines = output_dir.read_stats(str(output))
     lines = lines[len(lines) // 4 :]  # the first ones hold warming up and compiling
     yield Measurement.of(f"{title}: training", [line["clips_per_sec"] for line in lines], "clips/s")
     waiting = [100 * line["data_time"] * line["clips_per_sec"] / batch for line in lines]

@@ -15,8 +15,9 @@ from reproduce.runs import Runs, Seconds
 from revit_video.cli import command_line
 from revit_video.report.files import Missing
 from revit_video.report.style import RC
+from revit_video.runtime import output_dir
 from revit_video.runtime.launch import torchrun_ranks
-from revit_video.runtime.logging import prepare_output_dir, setup
+from revit_video.runtime.logging import setup
 
 HIGH_RESOLUTION = "hr"  # subfolder of the second config's rows
 KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)*")
@@ -66,7 +67,7 @@ def reproduce(what: str, paths: Sequence[str], seeds: Sequence[int], options: Se
     needed = [study.needs(each.cfg) for each in runs]
     folder = runs[0].cfg.OUTPUT_DIR
     setup()
-    prepare_output_dir(folder)
+    output_dir.prepare(folder)
     for each, names in zip(runs, needed, strict=True):
         each.run(names)
     try:

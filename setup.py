@@ -1,5 +1,6 @@
 """Package metadata; tool settings are in pyproject.toml, the versions last tested in constraints.txt."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -9,16 +10,19 @@ DECORD_WHEELS = (
     "(sys_platform == 'linux' and platform_machine == 'x86_64')"
     " or (sys_platform == 'win32' and platform_machine == 'AMD64')"
 )
+ROOT = Path(__file__).parent
 TEST = ["pytest>=8", "ruff>=0.6", "mypy>=1.11", "import-linter>=2.1", "transformers>=4.40"]
 
 setup(
     name="revit_video",
-    version="0.1.0",
-    description="Video transformers that read each clip at the shortest token length that is enough (ReViT)",
-    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    # Searched for as text: importing the package could import what is not installed yet.
+    version=re.search(r'^__version__ = "(.+?)"', (ROOT / "revit_video/__init__.py").read_text(), re.M)[1],
+    description="Video transformers with adaptive token length (ReViT)",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["revit_video", "revit_video.*"]),
+    package_data={"revit_video": ["py.typed"]},
     python_requires=">=3.10",
     install_requires=[
         "torch>=2.4",

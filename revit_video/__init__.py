@@ -1,19 +1,26 @@
-"""Video transformers that spend no more tokens than a clip needs (ReViT)."""
+"""Video transformers with adaptive token length (ReViT, arXiv 2112.01686)."""
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from revit_video.predict import load
+    from revit_video.models.revit import ReViT
+    from revit_video.predict import Predictor, load
 
-__all__ = ["load"]
+__version__ = "0.1.0"  # setup.py finds it here
+__all__ = ["Predictor", "ReViT", "__version__", "load"]
+
+_MODULE_OF = {
+    "Predictor": "revit_video.predict",
+    "ReViT": "revit_video.models.revit",
+    "load": "revit_video.predict",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """`revit_video.load`, imported when it is first used: the parts of the package do not need it."""
-    if name == "load":
-        from revit_video.predict import load
-
-        return load
+    """Import a public name on first use, so that `import revit_video` does not import torch."""
+    if name in _MODULE_OF:
+        return getattr(import_module(_MODULE_OF[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,13 +1,17 @@
-"""What the code imports is what setup.py asks for, and constraints.txt pins it."""
+"""Dependencies, version and public names agree between the code and the package's metadata."""
 
 from __future__ import annotations
 
 import ast
 import re
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
+
+import revit_video
 
 ROOT = Path(__file__).parents[1]
 # Distributions whose import has another name.
@@ -55,3 +59,24 @@ def test_what_is_optional_can_be_installed() -> None:
 def test_everything_declared_has_a_tested_version() -> None:
     pinned = set(re.findall(r"^([\w-]+)==", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
     assert setup_argument("install_requires") | setup_argument("TEST") == pinned
+
+
+def test_version_is_the_same_everywhere() -> None:
+    built = subprocess.run(
+        [sys.executable, "setup.py", "--version"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert built.stdout.split()[-1] == revit_video.__version__
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == revit_video.__version__
+    assert f"## {revit_video.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_public_names_are_imported_on_first_use() -> None:
+    code = (
+        "import sys, revit_video; assert 'torch' not in sys.modules; "
+        "print(all(hasattr(revit_video, name) for name in revit_video.__all__), 'torch' in sys.modules)"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert answer.stdout.split() == ["True", "True"]
+    with pytest.raises(AttributeError, match="has no attribute 'laod'"):
+        revit_video.laod  # noqa: B018

@@ -1,13 +1,12 @@
-"""Generated action videos: one object that moves or changes size over a drifting background.
+"""Synthetic action videos: one object that moves or changes size over a drifting background.
 
-The class is a motion, and small objects need a fine token grid while large ones do not, so that token
-length matters. Every clip follows from `(seed, split, index)` alone.
+The class is the motion. Small objects need a long token length and large ones do not. Every clip is a
+function of `(seed, split, index)`.
 
-No single frame gives the class away. Places are uniform on a ring a little longer than the frame: what
-leaves on one side comes back on the other, so that the first frame, the last and any other show the object
-anywhere, whatever its class. Radii are drawn for the middle of the clip and cannot wrap, so that a very small
-or very large object in the first or last frame says a little; `tests/data/test_synthetic.py` measures how
-much. Every class played backwards is exactly its opposite.
+A single frame does not give the class away. Positions are uniform on a ring slightly longer than the frame:
+an object that leaves on one side re-enters on the other, so its position in any frame is independent of the
+class. Radii cannot wrap, so a very small or very large object in the first or last frame hints at the class;
+`tests/data/test_synthetic.py` measures how much. Every class played backwards is exactly its opposite.
 """
 
 from __future__ import annotations
@@ -35,10 +34,10 @@ from revit_video.runtime.output_dir import replacing
 CLASS_NAMES = ("left", "right", "up", "down", "grow", "shrink")
 DEFAULT_COUNTS: Mapping[str, int] = {"train": 3600, "mine": 2400, "val": 2400, "test": 1200}
 
-# What is drawn. Lengths are fractions of the frame's side.
+# Sizes and distances are fractions of the frame's side.
 RADIUS_RANGE = (0.02, 0.30)  # log-uniform ...
 SMALL_RADIUS_RANGE = (0.02, 0.032)  # ... but this share of the clips is log-uniform in here:
-SMALL_SHARE = 0.3  # (movements only: after growing or shrinking, the extra mass would tell the class)
+SMALL_SHARE = 0.3  # (movements only: with growing or shrinking, the extra small radii would reveal the class)
 DISTANCE_RANGE = (0.08, 0.14)  # of a small object; a large one moves DISTANCE_PER_RADIUS radii further
 DISTANCE_PER_RADIUS = 0.8
 GROWTH_RANGE = (1.5, 2.0)  # last radius / first radius of `grow`
@@ -48,14 +47,14 @@ JITTER_GROWTH = 1.12  # likewise, change of radius
 NOISE = 7.0  # standard deviation of the noise, grey levels
 TEXTURE = 8.0  # of the background's texture
 
-Clip = tuple[str, "ClipSpec"]  # path inside the data directory, and what it shows
+Clip = tuple[str, "ClipSpec"]  # path inside the data directory, and parameters
 _DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 _MANIFEST = "synthetic.json"
 
 
 @dataclass(frozen=True)
 class State:
-    """Where the object is and how large: fractions of the frame's side, y pointing down, not yet wrapped."""
+    """Position and radius of the object: fractions of the frame's side, y pointing down, not yet wrapped."""
 
     x: float
     y: float
@@ -64,12 +63,12 @@ class State:
 
 @dataclass(frozen=True)
 class ClipSpec:
-    """All that determines a clip's pixels, beside their number and the number of frames."""
+    """Parameters of one clip, apart from its size and number of frames."""
 
     label: int  # index into CLASS_NAMES
     start: State
     end: State
-    ring: float  # distance after which a place comes back, as a fraction of the frame's side
+    ring: float  # length of the ring of positions, as a fraction of the frame's side
     pace: float  # -1..1: slow-fast-slow or fast-slow-fast; looks the same backwards
     shape: tuple[tuple[float, float], ...]  # amplitude (of the radius) and phase of harmonics 2, 3, ...
     turn: tuple[float, float]  # angle of the object in the first and last frame, radians
@@ -87,7 +86,7 @@ class ClipSpec:
 
 
 def draw_spec(seed: int, split: str, index: int) -> ClipSpec:
-    """The clip `index` of a split; labels take turns, and each (seed, split) has its own random stream."""
+    """Clip `index` of a split; class labels alternate, and each (seed, split) has its own random stream."""
     rng = np.random.default_rng([seed, zlib.crc32(split.encode()), index])
     label = index % len(CLASS_NAMES)
     start, end, ring = _draw_path(rng, CLASS_NAMES[label])
@@ -111,7 +110,7 @@ def draw_spec(seed: int, split: str, index: int) -> ClipSpec:
 
 
 def _draw_path(rng: np.random.Generator, name: str) -> tuple[State, State, float]:
-    """First state, last state and the ring's length: a middle state, and the class's own change around it."""
+    """First state, last state and length of the ring, drawn symmetrically around the middle of the clip."""
     moves = name in _DIRECTIONS
     low, high = SMALL_RADIUS_RANGE if moves and rng.random() < SMALL_SHARE else RADIUS_RANGE
     radius = float(np.exp(rng.uniform(np.log(low), np.log(high))))
@@ -171,7 +170,7 @@ def _texture(rng: np.random.Generator, time: np.ndarray, drift: tuple[float, flo
 
 
 def _seen(place: float, reach: float, ring: float) -> list[float]:
-    """Coordinates at which something on the ring, `reach` to both sides, is seen in the frame 0..1."""
+    """Coordinates in the frame 0..1 at which an object of half-width `reach` on the ring is visible."""
     first = place % ring
     return [at for at in (first - ring, first, first + ring) if -reach < at < 1 + reach]
 
@@ -179,7 +178,7 @@ def _seen(place: float, reach: float, ring: float) -> list[float]:
 def _draw_object(
     frame: np.ndarray, grain: np.ndarray, spec: ClipSpec, place: np.ndarray, angle: float
 ) -> None:
-    """Paint the object into `frame` (H, W, 3) with soft edges; only its box is touched.
+    """Draw the object into `frame` (H, W, 3) with soft edges; modifies only its bounding box.
 
     Args:
         place: x, y, radius and reach (half the box), pixels.
@@ -208,7 +207,7 @@ def encode(frames: np.ndarray, fps: int) -> bytes:
         stream = container.add_stream("libx264", rate=fps)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
-        # x264's look-ahead reads memory it has not set: the same frames give other bytes. This tune has none.
+        # x264's look-ahead uses uninitialised memory, so output bytes vary. This tune has no look-ahead.
         stream.options = {"preset": "veryfast", "crf": "23", "threads": "1", "tune": "zerolatency"}
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
@@ -228,15 +227,14 @@ def write_dataset(
 ) -> None:
     """Write `<split>/<index>_<class>.mp4`, the lists `<split>.csv`, `classes.txt` and `specs.csv`.
 
-    Clips that are there already are kept, so that a run that was cut off goes on where it stopped, and
-    larger counts add to what is there. Paths in the lists are relative to `directory`.
+    Existing clips are kept, so an interrupted run resumes and larger counts add clips. Paths in the lists are
+    relative to `directory`.
 
     Args:
         counts: clips of each split.
-        size: side of the square frames, pixels; even, as H.264 wants it.
+        size: side of the square frames, pixels; even, for H.264.
         processes: default one per core; 1 writes in this process.
-        progress: wraps the iteration over the clips that are still to be written (as tqdm does); is given
-            their number as well.
+        progress: `(iterable, total) -> iterable`, such as tqdm, around the clips still to be written.
 
     Raises:
         ValueError: `directory` holds clips made with other arguments, or the size is odd.
@@ -273,7 +271,7 @@ def clip_path(split: str, index: int) -> str:
 
 
 def _claim(root: Path, arguments: dict[str, int]) -> None:
-    """Note in `root` what its clips are made with; refuse to mix them with others."""
+    """Store the arguments in `root`; raise ValueError if its clips were made with others."""
     drawn = [[round(value, 6) for value in _numbers(draw_spec(0, "", i))] for i in range(60)]
     asked = arguments | {"generator": hashlib.sha256(repr(drawn).encode()).hexdigest()[:16]}
     manifest = root / _MANIFEST
@@ -326,5 +324,5 @@ def _drain(steps: Iterable[None]) -> None:
 
 
 def _ignore_interrupt() -> None:
-    """In the workers: Ctrl-C reaches the parent, which lets them finish their files."""
+    """Worker initialiser: only the parent handles Ctrl-C, and workers finish their files."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""Linear layers that keep a CPU busy: through oneDNN, where PyTorch itself would call MKL."""
+"""Linear layers on CPU through oneDNN instead of MKL."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# PyTorch gives products in single precision to MKL, which reached half of oneDNN's rate on an AMD processor
-# (docs/benchmarks.md). This operation is how its own compiler reaches oneDNN; without it, MKL serves.
+# PyTorch uses MKL for float32 products, at half of oneDNN's rate on an AMD processor (docs/benchmarks.md).
+# This operation is how torch.compile calls oneDNN; MKL is the fallback where it is missing.
 _ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 
 
 class Linear(nn.Linear):
-    """`nn.Linear`, through `linear`."""
+    """`nn.Linear` that calls `linear`."""
 
     def forward(self, x: Tensor) -> Tensor:
         return linear(x, self.weight, self.bias)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`torch.nn.functional.linear`: the same products in the same precision, on a CPU often faster."""
+    """`torch.nn.functional.linear` in the same precision, often faster on CPU."""
     if not _suits_onednn(x):
         return F.linear(x, weight, bias)
     if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
@@ -31,7 +31,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 def _suits_onednn(x: Tensor) -> bool:
     return (
-        not torch.compiler.is_compiling()  # first: compilers cannot follow the questions below
+        not torch.compiler.is_compiling()  # first: the checks below cannot be compiled
         and _ONEDNN is not None
         and torch.backends.mkldnn.is_available()
         and x.device.type == "cpu"
@@ -39,7 +39,7 @@ def _suits_onednn(x: Tensor) -> bool:
         and x.numel() > 0
         and x.dtype in (torch.float32, torch.bfloat16)
         and not torch.is_autocast_enabled("cpu")
-        and not torch.jit.is_tracing()  # whoever counts operations knows PyTorch's own
+        and not torch.jit.is_tracing()  # FLOP counters only know PyTorch's own operations
     )
 
 
@@ -48,14 +48,14 @@ def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None, after: str = 
 
 
 def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """GELU of `linear`, on a CPU without a pass over the memory of its own where no gradients are taken."""
+    """GELU of `linear`; a fused linear + GELU on CPU when gradients are off."""
     if torch.is_grad_enabled() or not _suits_onednn(x):
         return F.gelu(linear(x, weight, bias))
     return _onednn(x, weight, bias, "gelu")
 
 
 class _Linear(torch.autograd.Function):
-    """`_onednn` with the gradients of a linear layer, likewise products of oneDNN."""
+    """`_onednn` with gradients, also computed by oneDNN."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -1,4 +1,4 @@
-"""SIGTERM, by which schedulers and launchers ask a run to end: noted, so that it can save what it has."""
+"""SIGTERM, which schedulers and launchers send to end a run: save a checkpoint first, then exit."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ logger = logging.getLogger(__name__)
 
 
 class Termination:
-    """While it is entered, SIGTERM does not end the process but is noted in `asked`.
+    """Context manager in which SIGTERM only sets `asked`; on exit, raises `SystemExit` if it is set.
 
-    A block that ends although it was asked leaves with `SystemExit`. Only the main thread can catch signals;
-    in others nothing is noted.
+    Has no effect outside the main thread, which alone can handle signals.
     """
 
     def __init__(self) -> None:
@@ -41,7 +40,7 @@ class Termination:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """A block with nothing to save: SIGTERM ends it, and what came before it is obeyed now."""
+        """A block with nothing to save: SIGTERM, also an earlier one, ends the process immediately."""
         self._nothing_to_save = True
         if self.asked:
             self.leave()
@@ -51,7 +50,7 @@ class Termination:
             self._nothing_to_save = False
 
     def leave(self) -> NoReturn:
-        """Ends the process with the code of SIGTERM."""
+        """Exit with the code of SIGTERM."""
         logger.info("stopped by SIGTERM; the same command goes on from the last checkpoint")
         raise SystemExit(EXIT_CODE)
 
@@ -62,9 +61,9 @@ class Termination:
 
 
 def outlive_sigterm(worker: int = 0) -> None:
-    """Has this data worker end on SIGTERM from its rank alone: schedulers send it to all processes of a run.
+    """Make a data worker end only on SIGTERM from its own rank.
 
-    Its rank needs it to end the iteration; without a worker it fails in the middle of one.
+    Schedulers send SIGTERM to all processes of a run, but a rank needs its workers to finish the step.
     """
     if hasattr(signal, "sigwaitinfo"):  # Linux
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})

@@ -12,14 +12,12 @@ from torch import Tensor
 from revit_video.adaptive.calibrate import Readings
 from revit_video.adaptive.labels import MinedLabels, token_length_labels
 from revit_video.adaptive.policies import Assigned, Policy, Prediction, Static, Views, mean_by_video
-from revit_video.data.batch import Batch
+from revit_video.data.batch import Batch, Skipped
 from revit_video.length import TokenLength
 from revit_video.meters import by_video, counts_by_name, topk
 from revit_video.models.base import ResizableModel
 from revit_video.models.inference import logits_at_all
 from revit_video.runtime.ranks import Ranks, gather_objects
-
-Skip = tuple[str, str]
 
 
 class Table(NamedTuple):
@@ -43,7 +41,7 @@ class Table(NamedTuple):
     correct: Tensor
     scores: Tensor
     assigned: Tensor
-    skipped: list[Skip]
+    skipped: list[Skipped]
 
     @property
     def readings(self) -> Readings:
@@ -94,7 +92,7 @@ class _Part:
         self.columns = [*views, correct, scores, assigned]
 
 
-def _table(parts: Sequence[_Part], skipped: list[Skip]) -> Table:
+def _table(parts: Sequence[_Part], skipped: list[Skipped]) -> Table:
     """All parts, one after the other."""
     if not parts:
         raise ValueError(

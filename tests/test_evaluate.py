@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from revit_video import evaluate as evaluate_module
 from revit_video.adaptive.calibrate import assigned_points, cascade_points
 from revit_video.adaptive.policies import Assigned, Cascade, Oracle, Policy, Random, Static
-from revit_video.data.batch import Batch, Sample, Views, collate
+from revit_video.data.batch import Batch, Sample, VideoViews, collate
 from revit_video.evaluate import Evaluation, Score, Table, evaluate, mined_labels, static_top1, tabulate
 from revit_video.models.revit import ReViT
 from revit_video.runtime.ranks import Ranks
@@ -58,11 +58,11 @@ def batch_of(rows: Sequence[int], labels: list[int]) -> Batch:
     samples = []
     for row in rows:
         path = f"{row}.mp4"
-        views = Views(
+        views = VideoViews(
             clips_of(row), torch.tensor([0.0, 0.0, 1.5]), torch.tensor([0, 0, 1]), torch.tensor([0, 1, 0])
         )
         if row in BROKEN:
-            nothing = Views.none(FRAMES, SIZE)
+            nothing = VideoViews.none(FRAMES, SIZE)
             nothing.clips = nothing.clips.double()
             samples.append(Sample(nothing, labels[row], row, path, [(path, BROKEN[row])]))
         else:

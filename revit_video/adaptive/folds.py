@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from revit_video.data.sampling import seeded_generator
+from revit_video.runtime.rng import seeded_generator
 
 
 def cut_into_folds(paths: Sequence[str], classes: Sequence[int], folds: int, seed: int) -> Tensor:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -13,8 +11,9 @@ from timm.data import Mixup
 from timm.data.auto_augment import posterize, rand_augment_transform
 from torch import Tensor
 
-from revit_video.data.transforms import draw_box
+from revit_video.data.transforms import draw_cut
 from revit_video.length import Box, TokenLength
+from revit_video.runtime.rng import global_seed
 
 ERASED_AREA = (0.02, 1 / 3)  # of the frame
 ERASED_STRETCH = 1 / 0.3
@@ -75,10 +74,10 @@ class RandomErasing:
         if torch.rand((), generator=generator) >= self.probability:
             return clip
         height, width = clip.shape[-2:]
-        box = draw_box(height, width, ERASED_AREA, ERASED_STRETCH, generator)
-        if box is None:
+        cut = draw_cut(height, width, ERASED_AREA, ERASED_STRETCH, generator)
+        if cut is None:
             return clip
-        top, left, height, width = box
+        top, left, height, width = cut
         noise = torch.randn(*clip.shape[:2], height, width, generator=generator) * self._std + self._mean
         clip = clip.clone()
         clip[..., top : top + height, left : left + width] = noise.clamp(0, 255).to(torch.uint8)
@@ -86,7 +85,7 @@ class RandomErasing:
 
 
 class Mixing:
-    """timm's mixup and CutMix: each clip of a batch is mixed with the one as far from the batch's end.
+    """timm's mixup and CutMix: clip b of a batch of B is mixed with clip B − 1 − b.
 
     Args:
         mixup, cutmix: α of the Beta distribution that the shares are drawn from; 0 leaves that one out.
@@ -147,19 +146,3 @@ class MixToken:
             return None
         (top, left), (bottom, right) = (start / cells).tolist(), (end / cells).tolist()
         return top, left, bottom, right
-
-
-@contextmanager
-def global_seed(seed: int) -> Iterator[None]:
-    """Inside, the global generators of Python and NumPy, which timm draws from, start from `seed` (32 bits).
-
-    Outside they go on as if nothing had been.
-    """
-    python, numpy = random.getstate(), np.random.get_state()
-    random.seed(seed)
-    np.random.seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)

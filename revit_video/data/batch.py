@@ -4,27 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import torch
 
 from revit_video.data.token_labels import TokenLabels
 
-Skipped = tuple[str, str]
-"""(path, reason) of an unreadable video."""
+
+class Skipped(NamedTuple):
+    """An unreadable video and the reason in one line."""
+
+    path: str
+    reason: str
 
 
 @dataclass
-class Views:
+class VideoViews:
     """V = clips x crops views of one video, clip-major: clip 0's crops, clip 1's crops, …"""
 
     clips: torch.Tensor  # uint8 (V, C, T, H, W)
     starts: torch.Tensor  # (V,) start of the view's clip in seconds
     clip_index: torch.Tensor  # (V,)
     crops: torch.Tensor  # (V,)
-    boxes: torch.Tensor | None = None  # (V, 4) see `TrainTransform.with_crop`; None in evaluation
+    boxes: torch.Tensor | None = None  # (V, 4) see `TrainTransform`; None in evaluation
 
     @classmethod
-    def none(cls, num_frames: int, size: int) -> Views:
+    def none(cls, num_frames: int, size: int) -> VideoViews:
         """The views of an unreadable video."""
         index = torch.zeros(0, dtype=torch.long)
         return cls(torch.zeros(0, 3, num_frames, size, size, dtype=torch.uint8), torch.zeros(0), index, index)
@@ -37,7 +42,7 @@ class Views:
 class Sample:
     """What a dataset returns for one video, and the unreadable videos met on the way to it."""
 
-    views: Views
+    views: VideoViews
     label: int
     row: int  # index of the video in its list
     path: str
@@ -108,7 +113,7 @@ def _token_labels(samples: Sequence[Sample]) -> TokenLabels | None:
     ]
     if not told:
         return None
-    return TokenLabels(torch.cat([each.maps for each in told]), torch.cat([each.crops for each in told]))
+    return TokenLabels(torch.cat([each.maps for each in told]), torch.cat([each.boxes for each in told]))
 
 
 def with_reversed(batch: Batch, partner: torch.Tensor) -> Batch:

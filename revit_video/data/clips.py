@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import torch
 
-from revit_video.data.batch import Views
+from revit_video.data.batch import VideoViews
 from revit_video.data.images import ImageFile, is_image
 from revit_video.data.sampling import pick, random_window, uniform_windows
 from revit_video.data.transforms import TrainTransform, spatial_crops
@@ -62,7 +62,7 @@ def open_file(path: str, backend: str = "pyav") -> VideoFile:
 
 def train_view(
     path: str, sampling: ClipSampling, transform: TrainTransform, jitter: bool, generator: torch.Generator
-) -> Views:
+) -> VideoViews:
     """One augmented clip from a random place of a video, or an image; every draw comes from `generator`.
 
     Args:
@@ -76,8 +76,8 @@ def train_view(
         short_side = transform.draw_short_side(generator)
         frames = pick(video.times, window, sampling.num_frames, sampling.frame_order, generator, jitter)
         clip = video.read(frames, short_side)
-    clip, box = transform.with_crop(clip, generator)
-    return Views(
+    clip, box = transform(clip, generator)
+    return VideoViews(
         clips=clip.unsqueeze(0),
         starts=torch.tensor([float(window.start)]),
         clip_index=torch.zeros(1, dtype=torch.long),
@@ -88,7 +88,7 @@ def train_view(
 
 def eval_views(
     path: str, sampling: ClipSampling, grid: ViewGrid, generator: torch.Generator | None = None
-) -> Views:
+) -> VideoViews:
     """All views of a video, or an image; nothing is random but the frame order "shuffled".
 
     Args:
@@ -103,7 +103,7 @@ def eval_views(
         for window in windows:
             frames = pick(video.times, window, sampling.num_frames, sampling.frame_order, generator)
             clips.append(video.read(frames, grid.scale or grid.crop_size))
-    return Views(
+    return VideoViews(
         clips=torch.cat([spatial_crops(clip, grid.crop_size, grid.num_crops) for clip in clips]),
         starts=torch.tensor([float(w.start) for w in windows]).repeat_interleave(grid.num_crops),
         clip_index=torch.arange(grid.num_clips).repeat_interleave(grid.num_crops),

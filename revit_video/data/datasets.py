@@ -12,13 +12,13 @@ from iopath.common.file_io import g_pathmgr
 from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 from torch.utils.data import Dataset
 
-from revit_video.data.batch import Sample, Skipped, Views
+from revit_video.data.batch import Sample, Skipped, VideoViews
 from revit_video.data.clips import ClipSampling, ViewGrid, eval_views, train_view
 from revit_video.data.isolate import Isolated
-from revit_video.data.sampling import seeded_generator
 from revit_video.data.token_labels import TokenLabelMaps
 from revit_video.data.transforms import TrainTransform
 from revit_video.data.video import DecodeError
+from revit_video.runtime.rng import seeded_generator
 
 _REPORTED_LINES = 5
 _MAX_TRIES = 10
@@ -138,8 +138,8 @@ class TrainClips(Dataset[Sample]):
                 views = self._decode(row, path, *key, attempt)
                 return Sample(views, annotation["label"], row, path, skipped, label_map)
             except DecodeError as error:
-                skipped.append((error.path, error.reason))
-        nothing = Views.none(self._sampling.num_frames, self._transform.crop_size)
+                skipped.append(Skipped(error.path, error.reason))
+        nothing = VideoViews.none(self._sampling.num_frames, self._transform.crop_size)
         return Sample(nothing, annotation["label"], row, path, skipped)
 
     def _candidates(self, epoch: int, row: int) -> Iterator[int]:
@@ -149,7 +149,7 @@ class TrainClips(Dataset[Sample]):
         for _ in range(_MAX_TRIES - 1):
             yield int(torch.randint(len(self.videos), (), generator=generator))
 
-    def _view(self, path: str, epoch: int, row: int, attempt: int) -> Views:
+    def _view(self, path: str, epoch: int, row: int, attempt: int) -> VideoViews:
         # A generator for each attempt: how far the one before it came must not change this one's pixels.
         generator = seeded_generator(self._seed, epoch, row, attempt)
         return train_view(path, self._sampling, self._transform, self._frame_jitter, generator)
@@ -185,20 +185,20 @@ class EvalClips(Dataset[Sample]):
         try:
             views = self._decode(row, path, row)
         except DecodeError as error:
-            views = Views.none(self._sampling.num_frames, self._grid.crop_size)
-            skipped.append((error.path, error.reason))
+            views = VideoViews.none(self._sampling.num_frames, self._grid.crop_size)
+            skipped.append(Skipped(error.path, error.reason))
         return Sample(views, annotation["label"], row, path, skipped)
 
-    def _views(self, path: str, row: int) -> Views:
+    def _views(self, path: str, row: int) -> VideoViews:
         return eval_views(path, self._sampling, self._grid, seeded_generator(row))
 
 
 def _decoder(
-    decode: Callable[..., Views],
+    decode: Callable[..., VideoViews],
     num_videos: int,
     largest: int,
     timeout: float | None,
-) -> Callable[..., Views]:
+) -> Callable[..., VideoViews]:
     """`decode(path, ...)` as a function of `(row, path, ...)`, in a process apart if there is a time-out."""
     if timeout is None or not Isolated.is_possible():
         return partial(_here, decode)
@@ -210,5 +210,5 @@ def _num_bytes(sampling: ClipSampling, crop_size: int, num_views: int = 1) -> in
     return num_views * 3 * sampling.num_frames * crop_size**2
 
 
-def _here(decode: Callable[..., Views], row: int, *arguments: Any) -> Views:
+def _here(decode: Callable[..., VideoViews], row: int, *arguments: Any) -> VideoViews:
     return decode(*arguments)

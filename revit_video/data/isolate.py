@@ -16,12 +16,12 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from revit_video.data.batch import Views
+from revit_video.data.batch import VideoViews
 from revit_video.data.video import DecodeError
 
 _LEFT = 255  # stands among the signals for a process that ended without one
 
-Decode = Callable[..., Views]
+Decode = Callable[..., VideoViews]
 
 
 class Isolated:
@@ -49,7 +49,7 @@ class Isolated:
         """Whether this platform forks processes."""
         return hasattr(os, "fork")
 
-    def __call__(self, row: int, path: str, *arguments: Any) -> Views:
+    def __call__(self, row: int, path: str, *arguments: Any) -> VideoViews:
         """The views that `decode(path, *arguments)` gives of video `row`.
 
         Raises:
@@ -100,7 +100,7 @@ class _Child:
         self._line, self._memory = line, memory
         self._end = Finalize(self, _end, (line, pid), exitpriority=1)
 
-    def call(self, *arguments: Any) -> Views:
+    def call(self, *arguments: Any) -> VideoViews:
         """`decode(*arguments)`. Raises EOFError or ConnectionError if the process is gone."""
         try:
             self._line.send(arguments)
@@ -115,7 +115,7 @@ class _Child:
         shape, rest, boxes = answer
         pixels = self._memory[: shape.numel()].view(shape).clone()
         starts, clip_index, crops = map(torch.tensor, rest)
-        return Views(pixels, starts, clip_index, crops, None if boxes is None else torch.tensor(boxes))
+        return VideoViews(pixels, starts, clip_index, crops, None if boxes is None else torch.tensor(boxes))
 
     def ended_by(self) -> int:
         """The signal that ended the process, which is over."""

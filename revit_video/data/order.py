@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch.utils.data import Sampler
 
-from revit_video.data.sampling import seeded_generator
+from revit_video.runtime.rng import seeded_generator
 
 
 def epoch_order(num_videos: int, seed: int, epoch: int) -> torch.Tensor:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
-import numpy as np
 import torch
 
 FRAME_ORDERS = ("time", "shuffled", "first", "last")
@@ -21,12 +20,6 @@ class Window(NamedTuple):
 
     start: Seconds
     end: Seconds
-
-
-def seeded_generator(*key: int) -> torch.Generator:
-    """A generator whose numbers depend on the whole key: streams of neighbouring keys are unrelated."""
-    entropy = np.random.SeedSequence(key).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(entropy[0]))
 
 
 def clip_duration(num_frames: int, sampling_rate: int, fps: float) -> Fraction:

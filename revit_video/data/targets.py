@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -42,16 +41,11 @@ class Targets:
         labels = self.labels.chunk(parts)
         if self.token_labels is None:
             return [replace(self, labels=part) for part in labels]
-        maps, crops = self.token_labels.maps.chunk(parts), self.token_labels.crops.chunk(parts)
+        maps, boxes = self.token_labels.maps.chunk(parts), self.token_labels.boxes.chunk(parts)
         return [
             Targets(own, TokenLabels(*token_labels), self.box)
-            for own, *token_labels in zip(labels, maps, crops, strict=True)
+            for own, *token_labels in zip(labels, maps, boxes, strict=True)
         ]
-
-    def to(self, device: torch.device | str) -> Targets:
-        """The same targets with all tensors on `device`."""
-        token_labels = self.token_labels and self.token_labels.map(lambda tensor: tensor.to(device))
-        return replace(self, labels=self.labels.to(device), token_labels=token_labels)
 
     def of_clips(self, length: TokenLength, num_classes: int) -> Tensor:
         """Class indices `(B,)`, or shares `(B, classes)`; clips are mixed by the tokens that the box takes.

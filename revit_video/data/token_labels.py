@@ -112,15 +112,15 @@ class TokenLabels:
 
     Attributes:
         maps: `(B, 2, K, H, W)`, see `TokenLabelMaps`.
-        crops: `(B, 4)`, see `TrainTransform.with_crop`.
+        boxes: `(B, 4)`, top, left, bottom and right of each crop, see `TrainTransform`.
     """
 
     maps: Tensor
-    crops: Tensor
+    boxes: Tensor
 
     def map(self, function: Callable[[Tensor], Tensor]) -> TokenLabels:
         """The same with all tensors passed through `function`."""
-        return TokenLabels(function(self.maps), function(self.crops))
+        return TokenLabels(function(self.maps), function(self.boxes))
 
     def at(self, length: TokenLength, num_classes: int) -> Tensor:
         """Shares of the classes in each token `(B, N, classes)`, which add up to 1.
@@ -132,12 +132,12 @@ class TokenLabels:
         batch, _, height, width = top_scores.shape
         scores = top_scores.new_zeros(batch, num_classes, height, width)
         scores.scatter_(1, classes.long(), top_scores)
-        left, top, right, bottom = self.crops.to(scores.dtype).unbind(dim=1)
-        boxes = torch.stack([left.minimum(right), top, left.maximum(right), bottom], dim=1)
-        boxes = boxes * boxes.new_tensor([width, height, width, height])
-        number = torch.arange(batch, dtype=boxes.dtype, device=boxes.device)
-        numbered = torch.cat([number.unsqueeze(1), boxes], dim=1)
-        tokens = roi_align(scores, numbered, (length.h, length.w), aligned=True)
+        top, left, bottom, right = self.boxes.to(scores.dtype).unbind(dim=1)
+        corners = torch.stack([left.minimum(right), top, left.maximum(right), bottom], dim=1)
+        corners = corners * corners.new_tensor([width, height, width, height])
+        number = torch.arange(batch, dtype=corners.dtype, device=corners.device)
+        regions = torch.cat([number.unsqueeze(1), corners], dim=1)  # RoIAlign's order: image, x, y, x, y
+        tokens = roi_align(scores, regions, (length.h, length.w), aligned=True)
         mirrored = (left > right).view(-1, 1, 1, 1)
         tokens = torch.where(mirrored, tokens.flip(-1), tokens)
         return F.softmax(tokens.flatten(2).transpose(1, 2), dim=-1)

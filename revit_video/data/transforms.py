@@ -9,27 +9,28 @@ import torch
 from torch import nn
 from torchvision.transforms.v2 import InterpolationMode, functional
 
+from revit_video.length import Box
+
 Augmentation = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
 """uint8 clip (C, T, H, W), generator -> clip of the same shape."""
 
-CROP_STRETCH = 4 / 3  # most that a crop of random area is stretched, either way
+CROP_STRETCH = 4 / 3  # largest aspect ratio of a crop of random area, either way
 
 
 class TrainTransform:
-    """Random crop, flip, photometric jitter and what else is asked for, the same for all frames of a clip.
+    """Random crop, flip, photometric jitter and further augmentations, the same for all frames of a clip.
 
-    The short side is drawn first, with `draw_short_side`, and given to the decoder, which scales the frames
-    while it converts them; the clip that comes back is then cut and coloured here. With `areas`, frames come
-    in their own size, and a box of random area and shape is cut out and scaled to the crop (Inception's crop,
-    as torchvision's RandomResizedCrop).
+    First `draw_short_side`, at which the decoder returns the clip; then a call, which crops and augments it.
+    With `areas`, frames keep the file's size, and a box of random area and shape is cut out and scaled to the
+    crop (Inception's crop, torchvision's RandomResizedCrop).
 
     Args:
         jitter_scales: smallest and largest short side in pixels, both included.
         crop_size: side of the square crop in pixels, at most the smallest short side.
-        flip: mirror every second clip; not for classes that tell left from right.
-        brightness, contrast, saturation: 0.4 means a factor between 0.6 and 1.4; 0 leaves it alone.
-        areas: smallest and largest part of the frame's area in a crop; empty to scale by `jitter_scales`.
-        augmentations: what comes after all that, in this order.
+        flip: mirror half of the clips; not for classes that tell left from right.
+        brightness, contrast, saturation: 0.4 is a factor between 0.6 and 1.4; 0 is off.
+        areas: smallest and largest fraction of the frame's area in a crop; empty to scale by `jitter_scales`.
+        augmentations: applied last, in this order.
     """
 
     def __init__(
@@ -65,30 +66,28 @@ class TrainTransform:
         smallest, largest = self.jitter_scales
         return _draw_integer(smallest, largest, generator)
 
-    def __call__(self, clip: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """uint8 (C, T, H, W), scaled to the drawn short side -> uint8 (C, T, crop, crop)."""
-        return self.with_crop(clip, generator)[0]
+    def __call__(self, clip: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, Box]:
+        """Crop and augment a clip that is scaled to the drawn short side.
 
-    def with_crop(
-        self, clip: torch.Tensor, generator: torch.Generator
-    ) -> tuple[torch.Tensor, tuple[float, float, float, float]]:
-        """What a call gives, and where that lay: left, top, right and bottom, in fractions of the frame.
+        Args:
+            clip: uint8 (C, T, H, W).
 
-        The first column of a clip that was mirrored comes from the right: its left is larger than its right.
-        What `augmentations` do to it after that is not told.
+        Returns:
+            The clip, uint8 (C, T, crop, crop), and the box that was cut out. Of a mirrored clip, the box's
+            left is larger than its right. Movements by `augmentations` are not part of it.
         """
         height, width = clip.shape[-2:]
-        top, left, high, wide = box = self._draw_box(height, width, generator)
-        crop = left / width, top / height, (left + wide) / width, (top + high) / height
+        top, left, high, wide = cut = self._draw_cut(height, width, generator)
+        box = top / height, left / width, (top + high) / height, (left + wide) / width
         if self.areas:
             size = [self.crop_size, self.crop_size]
-            frames = functional.resized_crop(clip.transpose(0, 1), *box, size, InterpolationMode.BICUBIC)
+            frames = functional.resized_crop(clip.transpose(0, 1), *cut, size, InterpolationMode.BICUBIC)
             clip = frames.transpose(0, 1)
         else:
             clip = clip[..., top : top + high, left : left + wide]
         if self.flip and torch.rand((), generator=generator) < 0.5:
             clip = clip.flip(-1)
-            crop = crop[2], crop[1], crop[0], crop[3]
+            box = box[0], box[3], box[2], box[1]
         frames = clip.transpose(0, 1)  # torchvision wants (…, C, H, W)
         for adjust, strength in self._adjustments:
             factor = 1 + strength * (2 * torch.rand((), generator=generator).item() - 1)
@@ -96,35 +95,35 @@ class TrainTransform:
         clip = frames.transpose(0, 1)
         for augment in self.augmentations:
             clip = augment(clip, generator)
-        return clip.contiguous(), crop
+        return clip.contiguous(), box
 
-    def _draw_box(self, height: int, width: int, generator: torch.Generator) -> tuple[int, int, int, int]:
-        """What to cut out: top, left, height and width in pixels."""
+    def _draw_cut(self, height: int, width: int, generator: torch.Generator) -> tuple[int, int, int, int]:
+        """Top, left, height and width in pixels of the part to cut out."""
         if not self.areas:
             top = _draw_integer(0, height - self.crop_size, generator)
             left = _draw_integer(0, width - self.crop_size, generator)
             return top, left, self.crop_size, self.crop_size
-        box = draw_box(height, width, self.areas, CROP_STRETCH, generator)
-        if box is not None:
-            return box
+        cut = draw_cut(height, width, self.areas, CROP_STRETCH, generator)
+        if cut is not None:
+            return cut
         # A frame longer than any crop: its middle.
         high, wide = min(height, round(width * CROP_STRETCH)), min(width, round(height * CROP_STRETCH))
         return (height - high) // 2, (width - wide) // 2, high, wide
 
 
-def draw_box(
+def draw_cut(
     height: int, width: int, areas: Sequence[float], stretch: float, generator: torch.Generator
 ) -> tuple[int, int, int, int] | None:
-    """A box anywhere in a frame: top, left, height and width; None if ten draws gave none that fits.
+    """Part of a frame: top, left, height and width in pixels; None if none of ten draws fits.
 
     Args:
-        areas: smallest and largest part of the frame's area.
-        stretch: most that width over height, or height over width, may be.
+        areas: smallest and largest fraction of the frame's area.
+        stretch: largest ratio of the longer to the shorter side.
     """
     for _ in range(10):
         area, place = torch.rand(2, generator=generator).tolist()
         pixels = height * width * (areas[0] + area * (areas[1] - areas[0]))
-        ratio = stretch ** (2 * place - 1)  # as likely high as wide
+        ratio = stretch ** (2 * place - 1)  # tall and wide are equally likely
         high, wide = round(math.sqrt(pixels / ratio)), round(math.sqrt(pixels * ratio))
         if 0 < high <= height and 0 < wide <= width:
             top = _draw_integer(0, height - high, generator)
@@ -134,7 +133,7 @@ def draw_box(
 
 
 def spatial_crops(clip: torch.Tensor, size: int, num_crops: int) -> torch.Tensor:
-    """Square crops spread evenly along the longer side, from left or top; one crop is the centre.
+    """Square crops at even distances along the longer side, from left or top; one crop is the centre.
 
     Args:
         clip: (C, T, H, W), both sides at least `size`.

@@ -16,13 +16,13 @@ from revit_video import flops
 from revit_video.adaptive.labels import NONE_CORRECT, MinedLabels, read_labels
 from revit_video.adaptive.policies import Assigned
 from revit_video.data.order import epoch_order
-from revit_video.data.sampling import seeded_generator
 from revit_video.from_cfg import backbone as build
 from revit_video.from_cfg.clips import EvalBatches, class_names, mine_split, video_list
 from revit_video.models import checkpoint
 from revit_video.models.assigner import small_frames
 from revit_video.runtime import output_dir
 from revit_video.runtime.ranks import Ranks, broadcast_parameters
+from revit_video.runtime.rng import seeded_generator
 from revit_video.stages.calibration import assigned_settings, cascade_settings
 from revit_video.stages.job import Job, gmacs_of
 from revit_video.train.loop import Training, fit

@@ -13,7 +13,6 @@ import torch
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
-from revit_video.data.sampling import seeded_generator
 from revit_video.data.targets import Targets
 from revit_video.runtime.logging import StatsLog, progress
 from revit_video.runtime.ranks import (
@@ -23,6 +22,7 @@ from revit_video.runtime.ranks import (
     shared_statistics,
     sum_over_ranks,
 )
+from revit_video.runtime.rng import seeded_generator
 from revit_video.train.optim import LearningRate
 from revit_video.train.steps import Step, trainable
 

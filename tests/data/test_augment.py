@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from revit_video.data.augment import Mixing, RandAugment, RandomErasing
-from revit_video.data.sampling import seeded_generator
+from revit_video.runtime.rng import seeded_generator
 
 MEAN, STD = [0.5, 0.4, 0.3], [0.1, 0.05, 0.1]
 

@@ -8,7 +8,7 @@ import torch
 from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 from torch.utils.data import DataLoader
 
-from revit_video.data.batch import Batch, Sample, Views, collate, with_reversed
+from revit_video.data.batch import Batch, Sample, VideoViews, collate, with_reversed
 from revit_video.data.clips import ClipSampling, ViewGrid
 from revit_video.data.datasets import EvalClips, TrainClips, read_class_names, read_list
 from revit_video.data.order import TrainOrder, epoch_order, eval_rows
@@ -199,7 +199,9 @@ def test_reversed_clips_follow_with_their_partners_label():
     clips = torch.arange(2 * 3 * 4, dtype=torch.uint8).view(2, 3, 4, 1, 1)
     numbers = torch.arange(1)
     samples = [
-        Sample(Views(clips[i : i + 1], torch.tensor([0.5 * i]), numbers, numbers), [0, 3][i], i, f"{i}.mp4")
+        Sample(
+            VideoViews(clips[i : i + 1], torch.tensor([0.5 * i]), numbers, numbers), [0, 3][i], i, f"{i}.mp4"
+        )
         for i in (0, 1)
     ]
     samples[0].skipped.append(("x.mp4", "no such file"))

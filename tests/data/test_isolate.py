@@ -17,7 +17,7 @@ from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 from torch.utils.data import DataLoader
 
 from revit_video.data import clips as clips_module
-from revit_video.data.batch import Batch, Views, collate
+from revit_video.data.batch import Batch, VideoViews, collate
 from revit_video.data.clips import ClipSampling, ViewGrid
 from revit_video.data.datasets import EvalClips, TrainClips
 from revit_video.data.isolate import Isolated
@@ -35,7 +35,7 @@ CRASHES = {
 }
 
 
-def decode(path: str, log: str = "", number: int = 0) -> Views:
+def decode(path: str, log: str = "", number: int = 0) -> VideoViews:
     """Clips full of `number`, unless the name of the video asks for something worse."""
     if log:
         with open(log, "a") as file:
@@ -46,7 +46,9 @@ def decode(path: str, log: str = "", number: int = 0) -> Views:
     if path == "bug":
         raise ZeroDivisionError("our own")
     index, boxes = torch.arange(2), torch.tensor([[0.1, 0, 1, 0.7], [1, 1 / 3, 0, 1]])
-    return Views(torch.full(SHAPE, number, dtype=torch.uint8), torch.tensor([0.1, 7.3]), index, index, boxes)
+    return VideoViews(
+        torch.full(SHAPE, number, dtype=torch.uint8), torch.tensor([0.1, 7.3]), index, index, boxes
+    )
 
 
 def misbehave(path: str) -> None:
@@ -60,7 +62,7 @@ def misbehave(path: str) -> None:
         os.kill(os.getpid(), numbers[name])
 
 
-def same_views(one: Views, other: Views) -> bool:
+def same_views(one: VideoViews, other: VideoViews) -> bool:
     return all(
         a.dtype == b.dtype and torch.equal(a, b)
         for a, b in zip(vars(one).values(), vars(other).values(), strict=True)
@@ -100,7 +102,7 @@ def test_a_hang_ends_with_the_time(tmp_path: Path) -> None:
     assert same_views(isolated(0, "a"), decode("a"))
 
 
-def killed_once(path: str, log: str) -> Views:
+def killed_once(path: str, log: str) -> VideoViews:
     if not os.path.exists(log):
         Path(log).touch()
         os.kill(os.getpid(), signal.SIGKILL)

@@ -19,7 +19,7 @@ BOX = (0.0, 0.25, 0.5, 0.75)  # a quarter of the frame
 
 def token_labels() -> TokenLabels:
     maps = torch.stack([constant_map(shown).float() for shown in (4, 3, 2, 1)])
-    return TokenLabels(maps, torch.tensor([[0.1, 0, 0.9, 1]]).repeat(4, 1))
+    return TokenLabels(maps, torch.tensor([[0, 0.1, 1, 0.9]]).repeat(4, 1))
 
 
 def test_clips_are_mixed_by_the_part_that_the_box_takes() -> None:
@@ -59,14 +59,6 @@ def test_parts_are_batches_of_their_own(parts: int, maps: TokenLabels | None) ->
         assert torch.equal(chunk.of_clips(LENGTH, CLASSES), Targets(own, box=BOX).of_clips(LENGTH, CLASSES))
     of_tokens = torch.cat([chunk.of_tokens(LENGTH, CLASSES) for chunk in chunks])
     torch.testing.assert_close(of_tokens, whole.of_tokens(LENGTH, CLASSES))
-
-
-def test_nothing_stays_behind() -> None:
-    moved = Targets(LABELS, token_labels(), BOX).to("meta")
-    assert moved.labels.is_meta and moved.box == BOX
-    assert moved.token_labels is not None
-    assert moved.token_labels.maps.is_meta and moved.token_labels.crops.is_meta
-    assert Targets(LABELS).to("meta").labels.is_meta
 
 
 # ---- MixToken --------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from revit_video.data.order import TrainOrder
 from revit_video.data.token_labels import TokenLabelMaps, TokenLabels
 from revit_video.data.transforms import TrainTransform
 from revit_video.data.video import DecodeError
-from revit_video.length import TokenLength
+from revit_video.length import Box, TokenLength
 from tests.label_maps import GRID, constant_map, label_map, write_map
 
 LENGTHS = [TokenLength(side, side) for side in (14, 10, 7)]
@@ -28,9 +28,9 @@ CLASSES = 6
 EVERYTHING = (0.0, 0.0, 1.0, 1.0)
 
 
-def tokens(content: torch.Tensor, crop: tuple[float, ...], length: TokenLength) -> torch.Tensor:
+def tokens(content: torch.Tensor, box: Box, length: TokenLength) -> torch.Tensor:
     """Shares `(h, w, classes)` in the tokens of one crop."""
-    labels = TokenLabels(content.float().unsqueeze(0), torch.tensor([crop]))
+    labels = TokenLabels(content.float().unsqueeze(0), torch.tensor([box]))
     return labels.at(length, CLASSES).view(length.h, length.w, CLASSES)
 
 
@@ -43,15 +43,15 @@ def centres(start: float, end: float, cells: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("length", LENGTHS)
 @pytest.mark.parametrize(
-    "crop", [EVERYTHING, (0, 0, 0.5, 1), (1, 0, 0.2, 1), (0.1, 0.3, 0.7, 0.9), (0.6, 0.25, 0.1, 0.6)]
+    "box", [EVERYTHING, (0, 0, 1, 0.5), (0, 1, 1, 0.2), (0.3, 0.1, 0.9, 0.7), (0.25, 0.6, 0.6, 0.1)]
 )
-def test_tokens_show_the_quarter_that_they_lie_in(length: TokenLength, crop: tuple[float, ...]) -> None:
-    """Classes 0 and 1 above 2 and 3; a crop whose left is larger than its right is mirrored."""
+def test_tokens_show_the_quarter_that_they_lie_in(length: TokenLength, box: Box) -> None:
+    """Classes 0 and 1 above 2 and 3; a box whose left is larger than its right is a mirrored crop."""
     half = (torch.arange(GRID) >= GRID // 2).long()
     quarters = F.one_hot(2 * half.unsqueeze(1) + half, 5).permute(2, 0, 1)
-    shown = tokens(label_map(9.0 * quarters), crop, length)
-    across, down = centres(crop[0], crop[2], length.w), centres(crop[1], crop[3], length.h)
-    wide, high = ((abs(crop[i + 2] - crop[i]) / length.w + 1 / GRID) / 2 for i in (0, 1))
+    shown = tokens(label_map(9.0 * quarters), box, length)
+    down, across = centres(box[0], box[2], length.h), centres(box[1], box[3], length.w)
+    high, wide = ((abs(box[i + 2] - box[i]) / length.w + 1 / GRID) / 2 for i in (0, 1))
     clear = ((down - 0.5).abs() > high).unsqueeze(1) & ((across - 0.5).abs() > wide)  # of the border
     expected = 2 * (down > 0.5).long().unsqueeze(1) + (across > 0.5).long()
     assert clear.float().mean() > 0.3
@@ -61,8 +61,8 @@ def test_tokens_show_the_quarter_that_they_lie_in(length: TokenLength, crop: tup
 def test_a_constant_map_says_the_same_everywhere() -> None:
     expected = F.softmax(torch.tensor([0.0, 0, 0, 7, 0, 0]), dim=0)
     for length in LENGTHS:
-        for crop in (EVERYTHING, (0.9, 0.1, 0.3, 0.8), (0.0, 0.95, 0.04, 1.0)):
-            shown = tokens(constant_map(3, 7.0), crop, length)
+        for box in (EVERYTHING, (0.1, 0.9, 0.8, 0.3), (0.95, 0.0, 1.0, 0.04)):
+            shown = tokens(constant_map(3, 7.0), box, length)
             torch.testing.assert_close(shown, expected.expand_as(shown))
 
 
@@ -123,8 +123,8 @@ def test_the_labels_of_tokens_are_those_of_their_pixels(
     """Through a real folder, two workers and their decoders: right image, right crop, right flip."""
     mirrored = 0
     for batch in epoch(images, transform, workers=2):
-        assert batch.token_labels is not None and len(batch.token_labels.crops) == len(batch) == 3
-        mirrored += (batch.token_labels.crops[:, 0] > batch.token_labels.crops[:, 2]).sum().item()
+        assert batch.token_labels is not None and len(batch.token_labels.boxes) == len(batch) == 3
+        mirrored += (batch.token_labels.boxes[:, 1] > batch.token_labels.boxes[:, 3]).sum().item()
         for length in LENGTHS:
             shares = batch.token_labels.at(length, CLASSES)
             scores = shares.log()[..., :3] - shares.log()[..., 5:]  # class 5 is in no map: its score is 0

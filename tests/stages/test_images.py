@@ -198,7 +198,7 @@ def test_tokens_have_the_labels_of_their_pictures(pictures: Path, maps: Path, tm
 def same_batch(one: tuple, other: tuple) -> bool:
     tensors = []
     for clips, targets, _ in (one, other):
-        tensors.append([clips, targets.labels, targets.token_labels.maps, targets.token_labels.crops])
+        tensors.append([clips, targets.labels, targets.token_labels.maps, targets.token_labels.boxes])
     same = all(map(torch.equal, *tensors))
     return same and one[2] == other[2] and one[1].box == other[1].box
 

@@ -97,8 +97,8 @@ def trained(case: Case, lengths: list[int], ranks: Ranks, shares: int = 1) -> di
 def mixed(labels: Tensor, n: int) -> Targets:
     """With maps of other classes, and a box that is wider in every step."""
     maps = torch.stack([constant_map((int(label) + 1) % CLASSES, score=3.0).double() for label in labels])
-    crops = torch.tensor([[0.1, 0.2, 0.9, 0.8]]).repeat(len(labels), 1)
-    return Targets(labels, TokenLabels(maps, crops), (0.0, 0.25, 0.5, 0.5 + 0.25 * min(n, 2)))
+    boxes = torch.tensor([[0.2, 0.1, 0.8, 0.9]]).repeat(len(labels), 1)
+    return Targets(labels, TokenLabels(maps, boxes), (0.0, 0.25, 0.5, 0.5 + 0.25 * min(n, 2)))
 
 
 def assigners_gradient(ranks: Ranks) -> dict[str, Tensor]:

@@ -19,7 +19,7 @@ from pytorchvideo.data.encoded_video import EncodedVideo
 from torch import Tensor
 
 from benchmarks.timing import Measurement, Target, Timing, interleaved, ratio
-from revit_video.data.batch import Views
+from revit_video.data.batch import VideoViews
 from revit_video.data.clips import ClipSampling, ViewGrid, eval_views
 from revit_video.data.isolate import Isolated
 from revit_video.data.sampling import clip_duration
@@ -84,7 +84,7 @@ def available_backends() -> list[str]:
     return list(DECODING_BACKENDS)
 
 
-def ours(path: str, backend: str) -> Views:
+def ours(path: str, backend: str) -> VideoViews:
     return eval_views(path, ClipSampling(NUM_FRAMES, DURATION, backend=backend), ViewGrid(SIZE[0]))
 
 

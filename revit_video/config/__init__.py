@@ -1,4 +1,4 @@
-"""Configuration: every key with its default; from a YAML file and `KEY VALUE` pairs to a `cfg`."""
+"""Configuration: the keys and their defaults, the rules, and loading."""
 
 from revit_video.config.defaults import get_cfg
 from revit_video.config.load import ConfigError, dump_cfg, load_cfg, yaml_options

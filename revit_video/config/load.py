@@ -1,4 +1,4 @@
-"""Defaults <- YAML <- `KEY VALUE` pairs, coerced, validated after the merge, frozen."""
+"""Merge the defaults, YAML files and `KEY VALUE` pairs into a validated, frozen config."""
 
 from __future__ import annotations
 
@@ -13,16 +13,21 @@ import yaml
 from fvcore.common.config import BASE_KEY, CfgNode
 from iopath.common.file_io import g_pathmgr
 
-from revit_video.config.checks import find_mistakes, get
 from revit_video.config.defaults import get_cfg
+from revit_video.config.rules import find_mistakes, get
 
-# Lists whose elements have no single type; `checks.py` looks at them.
+# Lists whose elements have no single type; `rules.py` checks them.
 MIXED_LISTS = ("REVIT.TOKEN_LENGTHS", "DATA.REVERSED_CLASSES")
+# Keys of earlier versions: the default, which is still accepted, and what to say of other values.
+REMOVED: dict[str, tuple[Any, str]] = {
+    "MINE.BATCH_SIZE": (0, "TEST.BATCH_SIZE is used"),
+    "ASSIGNER.LABEL_SMOOTHING": (0.0, "the assigner is trained without label smoothing"),
+}
 TYPE_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "a list"}
 
 
 class ConfigError(ValueError):
-    """Everything that is wrong with a config, one mistake a line."""
+    """All mistakes of a config, one per line."""
 
     def __init__(self, source: str, mistakes: Sequence[str]) -> None:
         count = f"{len(mistakes)} mistake{'s' if len(mistakes) > 1 else ''}"
@@ -33,12 +38,12 @@ def load_cfg(path: str | None, opts: Sequence[Any] = ()) -> CfgNode:
     """The frozen config of a run.
 
     Args:
-        path: a YAML file; `_BASE_` in it names another one (or a list), relative to it, to start from.
-            None: the defaults.
-        opts: `["KEY", "VALUE", ...]` as on a command line; unless the key holds text, a text is read as YAML.
+        path: a YAML file; its `_BASE_` names one file or a list of files, relative to it, to start from. None
+            for the defaults.
+        opts: `["KEY", "VALUE", ...]` as on a command line; strings are parsed as YAML unless the key is text.
 
     Raises:
-        ConfigError: all unknown keys, wrong types, illegal values and illegal combinations at once.
+        ConfigError: with all unknown keys, wrong types, illegal values and broken rules.
     """
     cfg, mistakes = get_cfg(), []
     wrong_keys = set()
@@ -48,7 +53,7 @@ def load_cfg(path: str | None, opts: Sequence[Any] = ()) -> CfgNode:
         except ValueError as error:
             mistakes.append(f"{key}: {error}{'' if origin == path else f' ({origin})'}")
             wrong_keys.add(key)
-    # A key that kept its default because its value was refused must not break rules it has a part in.
+    # A key whose value was refused still has its default: no rule with this key can be checked.
     mistakes += [str(m) for m in find_mistakes(cfg) if wrong_keys.isdisjoint(m.keys)]
     if mistakes:
         raise ConfigError(path or "config", mistakes)
@@ -62,7 +67,7 @@ def yaml_options(path: str) -> list[Any]:
 
 
 def dump_cfg(cfg: CfgNode) -> str:
-    """`cfg` as YAML text, in the order of the defaults; `load_cfg` reads it back to an equal one."""
+    """`cfg` as YAML text in the order of the defaults; `load_cfg` returns an equal config."""
     return yaml.dump(cfg, Dumper=_Dumper, sort_keys=False)
 
 
@@ -82,7 +87,7 @@ Item = tuple[str, str, Any]  # origin, dotted key, value
 
 
 def _file_items(path: str | None, including: tuple[str, ...] = ()) -> Iterator[Item]:
-    """What a YAML file says, after what its `_BASE_` files say; `including` are the files on the way here."""
+    """The items of a YAML file after those of its `_BASE_` files; `including` are the files that led here."""
     if path is None:
         return
     if os.path.realpath(path) in including:
@@ -129,7 +134,7 @@ def _option_items(opts: Sequence[Any]) -> Iterator[Item]:
 
 
 class _Text(str):
-    """A value as typed on a command line: which type is meant depends on the key."""
+    """A value from the command line, whose type depends on the key."""
 
     def parse(self) -> Any:
         try:
@@ -142,11 +147,16 @@ class _Text(str):
 
 
 def _set(cfg: CfgNode, key: str, value: Any) -> None:
-    """Put `value` at `key`; ValueError for an unknown key, a group of keys, or a value of another type."""
-    known = list(_leaf_keys(cfg))
+    """Set `key` to `value`; ValueError for an unknown key, a group of keys, or a value of another type."""
+    if key in REMOVED:
+        neutral, advice = REMOVED[key]
+        if (value.parse() if isinstance(value, _Text) else value) != neutral:
+            raise ValueError(f"no longer exists; {advice}")
+        return
+    known = list(leaf_keys(cfg))
     if key not in known:
         if members := [name for name in known if name.startswith(f"{key}.")]:
-            if value is None:  # in YAML, a group whose keys are all commented out
+            if value is None:  # a group in YAML whose keys are all commented out
                 return
             raise ValueError(f"is a group of keys; set one of them, such as {members[0]}")
         raise ValueError(f"no such key; nearest: {nearest_key(key, known)}")
@@ -158,16 +168,17 @@ def _set(cfg: CfgNode, key: str, value: Any) -> None:
     node[name] = _plain_lists(value) if key in MIXED_LISTS else _coerce(value, default)
 
 
-def _leaf_keys(cfg: CfgNode, prefix: str = "") -> Iterator[str]:
+def leaf_keys(cfg: CfgNode, prefix: str = "") -> Iterator[str]:
+    """Every dotted key, in the order of the defaults."""
     for name, value in cfg.items():
         if isinstance(value, CfgNode):
-            yield from _leaf_keys(value, f"{prefix}{name}.")
+            yield from leaf_keys(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}"
 
 
 def nearest_key(key: str, known: Iterable[str]) -> str:
-    """The known key most like `key`, whether its group or its last name was mistyped."""
+    """The known key most similar to `key`, by its whole and by its last name."""
 
     def likeness(candidate: str) -> float:
         pairs = (key.upper(), candidate), (key.upper().split(".")[-1], candidate.split(".")[-1])
@@ -177,12 +188,14 @@ def nearest_key(key: str, known: Iterable[str]) -> str:
 
 
 def _coerce(value: Any, default: Any) -> Any:
-    """`value` as the type of `default`: an int serves for a float, a tuple for a list; else ValueError."""
+    """`value` in the type of `default`, from an int for a float or a tuple for a list; else ValueError."""
     wanted = type(default)
     if wanted is list and isinstance(value, list | tuple):
-        return [_coerce(element, default[0] if default else 0.0) for element in value]  # empty: of numbers
+        return [
+            _coerce(element, default[0] if default else 0.0) for element in value
+        ]  # empty lists hold floats
     if wanted is float and isinstance(value, int | str) and not isinstance(value, bool):
-        with suppress(ValueError):  # text as well: YAML 1.1 reads 1e-4 as text
+        with suppress(ValueError):  # YAML 1.1 takes 1e-4 for text
             value = float(value)
     if type(value) is not wanted or (wanted is float and not math.isfinite(value)):
         raise ValueError(f"must be {TYPE_WORDS[wanted]}, got {value!r}")
@@ -190,7 +203,7 @@ def _coerce(value: Any, default: Any) -> Any:
 
 
 def _plain_lists(value: Any) -> list[Any]:
-    """A list or tuple, and those inside it, as lists; ValueError for anything else."""
+    """Nested lists and tuples as nested lists; ValueError for anything else."""
     if not isinstance(value, list | tuple):
         raise ValueError(f"must be a list, got {value!r}")
     return [_plain_lists(element) if isinstance(element, list | tuple) else element for element in value]

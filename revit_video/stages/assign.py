@@ -19,7 +19,7 @@ from revit_video.data.order import epoch_order
 from revit_video.from_cfg import backbone as build
 from revit_video.from_cfg.clips import EvalBatches, class_names, mine_split, video_list
 from revit_video.models import checkpoint
-from revit_video.models.assigner import small_frames
+from revit_video.models.assigner import TokenLengthAssigner, small_frames
 from revit_video.runtime import output_dir
 from revit_video.runtime.ranks import Ranks, broadcast_parameters
 from revit_video.runtime.rng import seeded_generator
@@ -45,24 +45,8 @@ def assigner(job: Job) -> None:
     network = build.build_assigner(cfg).to(ranks.device)
     costs = flops.cost_table(model, job.views, network)
     broadcast_parameters(network, ranks)
-    batches = MinedBatches(cfg, mined, ranks)
+    training = assigner_training(cfg, ranks, network, mined)
     job.record_config()
-    weights = class_weights(mined).to(ranks.device) if cfg.ASSIGNER.CLASS_WEIGHTS else None
-    schedule = cosine_schedule(cfg.ASSIGNER.BASE_LR, 0.0, cfg.ASSIGNER.MAX_EPOCH)
-    training = Training(
-        network,
-        AssignerStep(network, weights, cfg.ASSIGNER.LABEL_SMOOTHING),
-        make_optimizer(network, "adamw", cfg.ASSIGNER.BASE_LR, cfg.ASSIGNER.WEIGHT_DECAY),
-        lambda epoch, _: ((frames, labels, ()) for frames, labels in batches(epoch)),
-        len(batches),
-        batches.batch_size * ranks.world_size,
-        with_warmup(schedule, cfg.ASSIGNER.WARMUP_EPOCHS, 0.0),
-        cfg.ASSIGNER.MAX_EPOCH,
-        ranks,
-        stage="assigner",
-        log_period=cfg.LOG_PERIOD,
-        seed=cfg.RNG_SEED,
-    )
     if ranks.is_main:
         output_dir.keep_stats(cfg.OUTPUT_DIR, lambda line: line["stage"] != "assigner")
     with job.stats() as stats:
@@ -79,6 +63,29 @@ def assigner(job: Job) -> None:
         checkpoint.save(job.path(output_dir.ASSIGNER), payload)
         backbone = build.backbone_payload(cfg, model, class_names(cfg), costs)
         checkpoint.save(job.path(output_dir.MODEL), backbone | payload)
+
+
+def assigner_training(
+    cfg: CfgNode, ranks: Ranks, network: TokenLengthAssigner, mined: MinedLabels
+) -> Training:
+    """The assigner's loss, optimiser and schedule, on the clips of labels.csv."""
+    own, batches = cfg.ASSIGNER, MinedBatches(cfg, mined, ranks)
+    weights = class_weights(mined).to(ranks.device) if own.CLASS_WEIGHTS else None
+    schedule = cosine_schedule(own.BASE_LR, 0.0, own.MAX_EPOCH)
+    return Training(
+        network,
+        AssignerStep(network, weights),
+        make_optimizer(network, "adamw", own.BASE_LR, own.WEIGHT_DECAY),
+        lambda epoch, _: ((frames, labels, ()) for frames, labels in batches(epoch)),
+        len(batches),
+        batches.batch_size * ranks.world_size,
+        with_warmup(schedule, own.WARMUP_EPOCHS, 0.0),
+        own.MAX_EPOCH,
+        ranks,
+        stage="assigner",
+        log_period=cfg.LOG_PERIOD,
+        seed=cfg.RNG_SEED,
+    )
 
 
 def _check_weights(job: Job, mined: MinedLabels, path: str) -> None:

@@ -73,9 +73,8 @@ def _mined(job: Job, videos: LabeledVideoPaths, rows: Sequence[int]) -> tuple[Mi
     cfg, ranks = job.cfg, job.ranks
     path, model = job.trained()
     job.record_config()
-    videos_per_batch = cfg.MINE.BATCH_SIZE or cfg.TEST.BATCH_SIZE
     own = list(rows[ranks.rank :: ranks.world_size])
-    batches = EvalBatches(cfg, videos, ranks, cfg.MINE.NUM_CLIPS, 1, videos_per_batch, own)
+    batches = EvalBatches(cfg, videos, ranks, cfg.MINE.NUM_CLIPS, 1, cfg.TEST.BATCH_SIZE, own)
     table = job.tabulate(model, "mine", batches, keep_scores=False)
     return mined_labels(table, model.lengths, cfg.MINE.NONE_CORRECT, checkpoint.digest(path)), table.skipped
 

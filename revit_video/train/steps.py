@@ -118,17 +118,13 @@ class AssignerStep:
         class_weights: weight of each length `(lengths,)`, 1 on average over the clips; None for equal ones.
     """
 
-    def __init__(
-        self, assigner: TokenLengthAssigner, class_weights: Tensor | None = None, smoothing: float = 0.0
-    ) -> None:
-        self.assigner, self.class_weights, self.smoothing = assigner, class_weights, smoothing
+    def __init__(self, assigner: TokenLengthAssigner, class_weights: Tensor | None = None) -> None:
+        self.assigner, self.class_weights = assigner, class_weights
 
     def __call__(self, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
         logits = self.assigner(inputs)
         # A mean over clips: divided by the weights of its own clips, each rank's share would count otherwise.
-        total = F.cross_entropy(
-            logits, labels, self.class_weights, reduction="sum", label_smoothing=self.smoothing
-        )
+        total = F.cross_entropy(logits, labels, self.class_weights, reduction="sum")
         loss = total / len(labels)
         loss.backward()
         accuracy = 100 * (logits.detach().argmax(dim=1) == labels).float().mean()

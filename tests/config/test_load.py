@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from revit_video.config import ConfigError, dump_cfg, get_cfg, load_cfg
-from revit_video.config.checks import RULES, find_mistakes, get
 from revit_video.config.load import nearest_key
+from revit_video.config.rules import RULES, find_mistakes, get
 
 
 def write(path: Path, text: str) -> str:
@@ -253,3 +253,12 @@ def test_a_mistake_in_a_base_names_the_base(tmp_path: Path) -> None:
 def test_nearest_key(mistyped: str, meant: str) -> None:
     known = ["DATA.NUM_FRAMES", "ASSIGNER.NUM_FRAMES", "REVIT.NORM", "REVIT.DISTILL.TAU", "SOLVER.BASE_LR"]
     assert nearest_key(mistyped, known) == meant
+
+
+def test_a_removed_key_is_accepted_at_its_old_default(tmp_path: Path) -> None:
+    """The config.yaml of an earlier version still starts its run again."""
+    assert load_cfg(write(tmp_path / "old.yaml", "MINE: {BATCH_SIZE: 0}\n")) == load_cfg(None)
+    assert load_cfg(None, ["ASSIGNER.LABEL_SMOOTHING", "0.0"]) == load_cfg(None)
+    assert mistakes_of(None, "MINE.BATCH_SIZE", "4") == [
+        "MINE.BATCH_SIZE: no longer exists; TEST.BATCH_SIZE is used (command line)"
+    ]

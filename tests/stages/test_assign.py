@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from revit_video.adaptive.labels import NONE_CORRECT, MinedLabels
+from revit_video.from_cfg.backbone import build_assigner
 from revit_video.from_cfg.clips import EvalBatches, video_list
 from revit_video.length import token_lengths
 from revit_video.runtime.ranks import Ranks
-from revit_video.stages.assign import MinedBatches, class_weights
+from revit_video.stages.assign import MinedBatches, assigner_training, class_weights
+from revit_video.train.steps import AssignerStep
 from tests.toy import toy_cfg
 
 CPU = torch.device("cpu")
@@ -166,3 +168,22 @@ def test_class_weights_are_one_on_average(videos: Path, tmp_path: Path) -> None:
     weights = class_weights(labels)
     assert weights.tolist() == pytest.approx([10 / 16, 10 / 4])
     assert (8 * weights[0] + 2 * weights[1]) / 10 == pytest.approx(1)
+
+
+@pytest.mark.parametrize("weighted", [True, False])
+def test_the_configs_weights_decay_and_warmup_act(videos: Path, tmp_path: Path, weighted: bool) -> None:
+    rates = ("ASSIGNER.BASE_LR", 0.5, "ASSIGNER.WARMUP_EPOCHS", 2, "ASSIGNER.MAX_EPOCH", 4)
+    own = (*rates, "ASSIGNER.CLASS_WEIGHTS", weighted, "ASSIGNER.WEIGHT_DECAY", 0.25)
+    cfg = toy_cfg(videos, tmp_path, *SIZES, *own)
+    labels = mined(videos, tmp_path)
+    training = assigner_training(cfg, ALONE, build_assigner(cfg), labels)
+    assert {group["weight_decay"] for group in training.optimizer.param_groups} == {0.0, 0.25}
+    # A line from 0 to where the cosine is after 2 of 4 epochs, halfway down.
+    assert [training.learning_rate(epoch) for epoch in (0, 1, 2, 4)] == pytest.approx([0, 0.125, 0.25, 0])
+    assert isinstance(training.step, AssignerStep)
+    frames, targets = torch.rand(2, 3, 2, 8, 8), torch.tensor([0, 1])
+    with torch.no_grad():
+        logits = training.model(frames)
+    loss = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+    factors = class_weights(labels) if weighted else torch.ones(2)
+    assert float(training.step(frames, targets)["loss"]) == pytest.approx(float((factors * loss).mean()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partialmethod
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from revit_video.from_cfg.clips import TrainBatches
 from revit_video.models.revit import ReViT
 from revit_video.runtime.ranks import Ranks
 from revit_video.stages.job import Job
+from revit_video.stages.train import training_step
 from tests.toy import LENGTHS, last_checkpoint, options, run_toy, stats_of, tool, toy_cfg
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
@@ -58,6 +60,39 @@ def test_the_rate_in_effect_is_said_and_used(
     run_toy(videos, tmp_path, "SOLVER.BASE_LR_BATCH_SIZE", 16, "LOG_PERIOD", 1, stages=["train"])
     assert "learning rate 0.0025 for 4 clips a step" in capfd.readouterr().err
     assert stats_of(tmp_path)[0]["lr"] == 0.0025
+
+
+# ---- Self-distillation -----------------------------------------------------------------------------------
+
+
+def distilled_loss(tmp_path: Path, labels: Tensor, *changes: object) -> float:
+    """The shorter length's loss of one batch, with the same weights for the same seed."""
+    pairs = {f"REVIT.DISTILL.{key}": value for key, value in zip(changes[::2], changes[1::2], strict=True)}
+    cfg = toy_cfg(tmp_path, tmp_path, *chain.from_iterable(pairs.items()))
+    model = build.build_model(cfg).eval()
+    step = training_step(cfg, ALONE, model)
+    with torch.no_grad():
+        model.head.weight.normal_(generator=torch.Generator().manual_seed(0))  # a teacher with opinions
+    clips = torch.rand(4, 3, 2, 32, 32, generator=torch.Generator().manual_seed(1))
+    return float(step(clips, labels)[f"loss_{LENGTHS[1]}"])
+
+
+def test_the_configs_lambda_weights_labels_and_teacher(tmp_path: Path) -> None:
+    """λ = 0: only labels matter. λ = 1: they do not. In between, the loss is the weighted mean of both."""
+    right, wrong = torch.tensor([0, 1, 2, 3]), torch.tensor([3, 2, 1, 0])
+    truth, taught = (distilled_loss(tmp_path, right, "LAMBDA", share) for share in (0, 1))
+    assert distilled_loss(tmp_path, right, "LAMBDA", 0, "TAU", 5) == truth
+    assert distilled_loss(tmp_path, wrong, "LAMBDA", 0) != truth
+    assert distilled_loss(tmp_path, wrong, "LAMBDA", 1) == taught
+    assert distilled_loss(tmp_path, right, "LAMBDA", 0.25) == pytest.approx(0.75 * truth + 0.25 * taught)
+
+
+def test_the_configs_hard_distillation_has_no_temperature(tmp_path: Path) -> None:
+    labels = torch.tensor([0, 1, 2, 3])
+    hard = distilled_loss(tmp_path, labels, "HARD", True)
+    assert distilled_loss(tmp_path, labels, "HARD", True, "TAU", 5) == hard
+    assert distilled_loss(tmp_path, labels, "HARD", False) != hard
+    assert distilled_loss(tmp_path, labels, "TAU", 5) != distilled_loss(tmp_path, labels)
 
 
 # ---- What makes no difference ----------------------------------------------------------------------------

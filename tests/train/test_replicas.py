@@ -109,7 +109,7 @@ def assigners_gradient(ranks: Ranks) -> dict[str, Tensor]:
         torch.arange(12)[rows] % 3,
     )
     assigner, weights = LinearAssigner(), torch.tensor([2.0, 0.5, 1.0], dtype=torch.float64)
-    AssignerStep(assigner, weights, smoothing=0.1)(features, labels)  # type: ignore[arg-type]
+    AssignerStep(assigner, weights)(features, labels)  # type: ignore[arg-type]
     reduce_gradients(trainable(assigner), ranks)
     return {name: parameter.grad for name, parameter in assigner.named_parameters()}
 

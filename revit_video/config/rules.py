@@ -1,4 +1,4 @@
-"""What a merged config must satisfy: legal values of single keys, then combinations of keys."""
+"""The rules of a merged config: legal values of single keys, then rules across components."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from revit_video.length import TokenLength, patch_geometry, stem_geometry, token
 
 @dataclass(frozen=True)
 class Mistake:
-    """`message` about the first of `keys`; the others took part in the rule that is broken."""
+    """A broken rule: `message` is about the first of `keys`, the others are part of the rule."""
 
     keys: tuple[str, ...]
     message: str
@@ -25,12 +25,12 @@ class Mistake:
 
 
 def find_mistakes(cfg: CfgNode) -> Iterator[Mistake]:
-    """Every rule that `cfg` breaks; `cfg` has the types of the defaults already."""
+    """All rules that `cfg` breaks; its values must have the types of the defaults."""
     for key, rule in RULES.items():
         value = get(cfg, key)
         if not rule.holds(value):
             yield Mistake((key,), f"must be {rule.words}, got {value!r}")
-    for check in COMBINATIONS:
+    for check in ACROSS_KEYS:
         yield from check(cfg)
 
 
@@ -167,7 +167,6 @@ RULES = {
     "MINE.FOLDS": Rule(lambda k: k == 0 or k >= 2, "0 or at least 2"),
     "MINE.NUM_CLIPS": at_least(1),
     "MINE.NONE_CORRECT": one_of("longest", "drop"),
-    "MINE.BATCH_SIZE": at_least(0),
     "ASSIGNER.MODEL": NOT_EMPTY,
     "ASSIGNER.STAGES": at_least(0),
     "ASSIGNER.NUM_FRAMES": at_least(1),
@@ -178,7 +177,6 @@ RULES = {
     "ASSIGNER.BASE_LR": POSITIVE,
     "ASSIGNER.WEIGHT_DECAY": at_least(0),
     "ASSIGNER.WARMUP_EPOCHS": at_least(0),
-    "ASSIGNER.LABEL_SMOOTHING": BELOW_ONE,
     "ADAPTIVE.POLICY": one_of("cumulative", "argmax"),
     "ADAPTIVE.THRESHOLD": FRACTION,
     "ADAPTIVE.CASCADE_THRESHOLD": FRACTION,
@@ -202,11 +200,11 @@ RULES = {
 }
 
 
-# ---- Combinations ----------------------------------------------------------------------------------------
+# ---- Rules across components -----------------------------------------------------------------------------
 
 
 def check_lengths(cfg: CfgNode) -> Iterator[Mistake]:
-    """Each length is one, they descend strictly, and the crops can be cut into each of them."""
+    """The lengths descend strictly, and each divides the crop into patches."""
     lengths_key = "REVIT.TOKEN_LENGTHS"
     try:
         lengths = token_lengths(get(cfg, lengths_key))
@@ -385,12 +383,8 @@ def check_budget(cfg: CfgNode) -> Iterator[Mistake]:
     adaptive = cfg.ADAPTIVE
     if adaptive.BUDGET == 0:
         return
-    fixed = {
-        "ADAPTIVE.THRESHOLD": adaptive.THRESHOLD,
-        "ADAPTIVE.CASCADE_THRESHOLD": adaptive.CASCADE_THRESHOLD,
-    }
-    for key, threshold in fixed.items():
-        if threshold > 0:
+    for key in ("ADAPTIVE.THRESHOLD", "ADAPTIVE.CASCADE_THRESHOLD"):
+        if get(cfg, key) > 0:
             yield Mistake(("ADAPTIVE.BUDGET", key), f"chooses thresholds, but {key} gives one; one must be 0")
     if adaptive.POLICY == "argmax":
         words = "chooses a threshold, which the policy argmax does not have; take cumulative"
@@ -428,7 +422,7 @@ def check_folds(cfg: CfgNode) -> Iterator[Mistake]:
         yield Mistake(("MINE.FOLDS", "MINE.HOLDOUT"), f"{words}; give MINE.HOLDOUT '' or MINE.FOLDS 0")
 
 
-COMBINATIONS = (
+ACROSS_KEYS = (
     check_lengths,
     check_crops,
     check_image_models,

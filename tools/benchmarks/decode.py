@@ -1,4 +1,4 @@
-"""Decoding one clip of a Kinetics-like file, against pytorchvideo's decoder and against bare decoding."""
+"""Decoding one clip of a Kinetics-like file, against pytorchvideo and against bare sequential decoding."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import torch
 from pytorchvideo.data.encoded_video import EncodedVideo
 from torch import Tensor
 
-from benchmarks.timing import Measurement, Target, Timing, interleaved, ratio
+from benchmarks.timing import Measurement, Target, interleaved, milliseconds, ratio
 from revit_video.data.batch import VideoViews
 from revit_video.data.clips import ClipSampling, ViewGrid, eval_views
 from revit_video.data.isolate import Isolated
@@ -34,17 +34,17 @@ OF_BARE_DECODING = Target(at_least=0.8)
 
 
 def decode(device: torch.device, rounds: int, video: str = "") -> list[Measurement]:
-    """The first 8 x 32 clip of a file as 8 frames of short side 256: milliseconds, and how they compare.
+    """Decodes the first 8 x 32 clip of a file: 8 frames of short side 256.
 
-    One thread on one core. Processor time, but for what runs in two processes. From the file's path to:
+    One thread on one core; CPU time, but wall-clock time where two processes take part. From a path to:
 
-    - ours: the centre crop, uint8 `(1, 3, 8, 256, 256)`, as evaluation gets it;
-    - pytorchvideo: `EncodedVideo.get_clip`, temporal subsampling, uint8 `(3, 8, 256, 340)`, not cropped, and
-      not scaled, because the generated file has the size already;
-    - bare sequential decoding: the last wanted frame, nothing converted.
+    - ours: the centre crop, uint8 `(1, 3, 8, 256, 256)`, as in evaluation;
+    - pytorchvideo: `EncodedVideo.get_clip` and temporal subsampling, uint8 `(3, 8, 256, 340)`, neither
+      cropped nor scaled (the generated file has this size);
+    - bare sequential decoding: up to the clip's last frame, nothing converted.
 
     Args:
-        video: a file; empty generates one of 10 s, 340 x 256, 30 frames/s, H.264 as x264 makes it by default.
+        video: a file; empty generates one: 10 s, 340 x 256, 30 frames/s, H.264 with x264's defaults.
     """
     with TemporaryDirectory() as folder, one_core():
         path = video or write_moving_texture(Path(folder) / "video.mp4")
@@ -71,12 +71,8 @@ def decode(device: torch.device, rounds: int, video: str = "") -> list[Measureme
     ]
 
 
-def milliseconds(name: str, timing: Timing) -> Measurement:
-    return Measurement.of(name, [1000 * seconds for seconds in timing.seconds], "ms")
-
-
 def available_backends() -> list[str]:
-    """Ours; decord has no wheel for some platforms."""
+    """Our decoders; decord is optional, since some platforms have no wheel."""
     try:
         import decord  # noqa: F401
     except ImportError:
@@ -89,17 +85,17 @@ def ours(path: str, backend: str) -> VideoViews:
 
 
 def pytorchvideo_clip(path: str) -> Tensor:
-    """What pytorchvideo's own classes give: every frame of the window is converted, then 8 are kept."""
+    """The clip from pytorchvideo's classes, which convert every frame of the window and then keep 8."""
     video = EncodedVideo.from_path(path, decode_audio=False)
     clip = video.get_clip(0, DURATION)["video"]
     video.close()
-    # As its `uniform_temporal_subsample`, which does not import with a torchvision of today.
+    # Like its `uniform_temporal_subsample`, which cannot be imported with a recent torchvision.
     kept = torch.linspace(0, clip.shape[1] - 1, NUM_FRAMES).clamp(0, clip.shape[1] - 1).long()
     return clip.index_select(1, kept).to(torch.uint8)
 
 
 def decode_bare(path: str) -> int:
-    """Decodes a file in order up to the clip's last frame; how many frames that were."""
+    """Decodes a file in order up to the clip's last frame; returns the number of frames."""
     with av.open(path) as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
@@ -110,7 +106,7 @@ def decode_bare(path: str) -> int:
 
 @contextmanager
 def one_core() -> Iterator[None]:
-    """One thread of torch, and where the platform can tie a process to a core, one core."""
+    """Limits torch to one thread and, where the platform allows it, the process to one core."""
     threads = torch.get_num_threads()
     cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
     torch.set_num_threads(1)
@@ -125,7 +121,7 @@ def one_core() -> Iterator[None]:
 
 
 def write_moving_texture(path: Path, seconds: float = SECONDS, size: tuple[int, int] = SIZE) -> str:
-    """An H.264 file: a camera that pans over a cloudy texture, a textured disc in front, noise on top."""
+    """Writes an H.264 file: a pan over a cloudy texture, a textured moving disc, noise."""
     height, width = size
     rng = np.random.default_rng(0)
     scene, disc = clouds(rng, 2 * height, 2 * width, 120, 45), clouds(rng, height, width, 140, 60)
@@ -147,7 +143,7 @@ def write_moving_texture(path: Path, seconds: float = SECONDS, size: tuple[int, 
 
 
 def clouds(rng: np.random.Generator, height: int, width: int, mean: float, deviation: float) -> np.ndarray:
-    """Noise with the spectrum of natural pictures, which falls with frequency: float (height, width, 3)."""
+    """Noise with the falling spectrum of natural images: float `(height, width, 3)`."""
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width))
     frequency[0, 0] = 1
     noise = rng.standard_normal((3, height, width))

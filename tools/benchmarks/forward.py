@@ -21,9 +21,9 @@ from benchmarks.timesformer import (
     products,
     random_clips,
 )
-from benchmarks.timing import Measurement, Target, Timing, interleaved, ratio
+from benchmarks.timing import Measurement, Target, Timing, interleaved, milliseconds, ratio
 from revit_video import flops
-from revit_video.adaptive.policies import Oracle, Policy, Static, Views
+from revit_video.adaptive.policies import Oracle, Policy, Prediction, Static, Views
 from revit_video.models.assigner import TokenLengthAssigner
 from revit_video.models.base import ResizableModel
 from revit_video.models.inference import for_inference, inference_dtype, logits_at
@@ -35,7 +35,7 @@ Action = Callable[[], object]
 
 @torch.inference_mode()
 def forward(device: torch.device, rounds: int) -> list[Measurement]:
-    """Full length against transformers' TimeSformer of the same weights, and against matrix products."""
+    """Full length against transformers' TimeSformer with the same weights, and against matrix products."""
     model = base(device, LENGTHS[:1])
     theirs = peer(model)
     on_cpu = device.type == "cpu"
@@ -90,7 +90,7 @@ def _forward_rows(
 
 @torch.inference_mode()
 def lengths(device: torch.device, rounds: int) -> list[Measurement]:
-    """Time at each length against its share of the FLOPs."""
+    """Time ratio of each length against its FLOPs ratio."""
     model = base(device)
     batch = 4 if device.type == "cpu" else 32
     clips = random_clips(model, batch)
@@ -172,24 +172,21 @@ def _adaptive_rows(
 
 
 def evenly_mixed(count: int, share: int) -> Tensor:
-    """Which clips go to the short length: `share` percent of them, evenly mixed with the others."""
+    """1 for each clip of the short length, else 0: `share` percent of ones, evenly interleaved."""
     edges = torch.arange(count + 1) * share // 100
     return edges.diff()
 
 
-def _stream(policy: Policy, clips: Tensor, truth: Tensor) -> None:
+def _stream(policy: Policy, clips: Tensor, truth: Tensor) -> list[Prediction]:
+    """Submits `clips` again and again, with the lengths of `truth`, as an evaluation would."""
+    done: list[Prediction] = []
     for part in truth.split(len(clips)):
-        policy.submit(Views.of(clips)._replace(truth=part))
-    policy.flush()
+        done += policy.submit(Views.of(clips)._replace(truth=part))
+    return [*done, *policy.flush()]
 
 
 def _ratios(above: Timing, below: Timing, promised: float) -> list[float]:
     return [a / b / promised for a, b in zip(above.seconds, below.seconds, strict=True)]
-
-
-def milliseconds(title: str, timing: Timing, clips: int = 1) -> Measurement:
-    unit = "ms" if clips == 1 else "ms a clip"
-    return Measurement.of(title, [1e3 * seconds / clips for seconds in timing.seconds], unit)
 
 
 def name(dtype: torch.dtype) -> str:

@@ -1,4 +1,4 @@
-"""The Kinetics configs at work on generated videos: what training, mining and testing take on one device."""
+"""Training, mining and testing with the Kinetics configs on generated videos, on one device."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ HIGH_RESOLUTION = SETTINGS | {
     "DATA.TRAIN_CROP_SIZE": 448,
     "DATA.TEST_CROP_SIZE": 448,
 }
-# A CPU shows that the commands work: its figures say nothing of the models.
+# On a CPU only shows that the commands work.
 REDUCED = SETTINGS | {
     "MODEL.EMBED_DIM": 48,
     "MODEL.DEPTH": 1,
@@ -69,7 +69,7 @@ CASES: dict[str, Sequence[Case]] = {
 
 
 def kinetics(device: torch.device, rounds: int) -> list[Measurement]:
-    """Clips/s, peak memory and time spent waiting for data; `rounds` x 32 training steps a case."""
+    """Clips/s, peak memory and time spent waiting for data; `rounds` x 32 training steps per case."""
     full = device.type == "cuda"
     with TemporaryDirectory() as folder:
         videos = Path(folder) / "videos"
@@ -83,7 +83,7 @@ def kinetics(device: torch.device, rounds: int) -> list[Measurement]:
 
 
 def _run(case: Case, rounds: int, videos: str, output: Path, device: torch.device) -> Iterator[Measurement]:
-    """The rows of one model at one set of lengths: it is trained, mined and tested."""
+    """Trains, mines and tests one model with one set of lengths."""
     size, settings, lengths, compiled = case
     batch = settings["TRAIN.BATCH_SIZE"]
     keys = settings | {

@@ -1,4 +1,4 @@
-"""The suites by name. A suite takes the device and the number of rounds, and returns rows."""
+"""The suites by name: functions of device and rounds that return the lines of a table."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 from benchmarks.decode import decode
 from benchmarks.forward import adaptive, forward, lengths
+from benchmarks.growth import growth
 from benchmarks.kinetics import kinetics
 from benchmarks.timing import Measurement
-from benchmarks.training import growth, replicas, train
+from benchmarks.training import replicas, train
 
 Suite = Callable[..., list[Measurement]]
 

@@ -1,4 +1,4 @@
-"""The models that are timed: TimeSformer's base at full width, with random weights."""
+"""The models to time: TimeSformer-base at full width with random weights, and its peers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LENGTHS = ("14x14", "10x10", "7x7")
 
 
 def base(device: torch.device, lengths: Sequence[str] = LENGTHS, depth: int = 12) -> ReViT:
-    """TimeSformer-base for some lengths; every weight is random, those too that training starts at zero."""
+    """TimeSformer-base with random weights, including those that training initialises to zero."""
     torch.manual_seed(0)
     model = ReViT(**preset("timesformer_base") | {"depth": depth}, num_classes=CLASSES, lengths=lengths)
     for block in model.blocks:
@@ -31,14 +31,14 @@ def base(device: torch.device, lengths: Sequence[str] = LENGTHS, depth: int = 12
 
 
 def dvt_base(device: torch.device, lengths: Sequence[str], depth: int = 12) -> DVT:
-    """DVT whose models are TimeSformer-base, as training starts with it."""
+    """DVT with one TimeSformer-base per length, as initialised for training."""
     torch.manual_seed(0)
     model = DVT(**preset("timesformer_base") | {"depth": depth}, num_classes=CLASSES, lengths=lengths)
     return model.to(device)
 
 
 def peer(model: ReViT) -> Any:
-    """transformers' TimeSformer with the weights of `model` at its longest length.
+    """TimeSformer of transformers with the weights of `model` at its longest length.
 
     Raises:
         ValueError: transformers is not installed.
@@ -55,7 +55,7 @@ def peer(model: ReViT) -> Any:
 
 
 def gmacs(model: ReViT, i: int) -> float:
-    """Matrix products of a clip at length `i`, as the papers count them; inference here takes fewer."""
+    """GMACs per clip of the matrix products at length `i`, as in papers; inference here takes fewer."""
     return matmul_gmacs(
         model.lengths[i],
         num_frames=model.num_frames,
@@ -74,7 +74,7 @@ def random_clips(model: ResizableModel, count: int) -> Tensor:
 
 
 def products(device: torch.device, dtype: torch.dtype) -> dict[str, Callable[[], Tensor]]:
-    """A large matrix product, TimeSformer's first MLP layer on a clip, in the ways that there are."""
+    """A large matrix product (the first MLP layer on one clip), by torch and by our linear layer."""
     x, weight = (torch.randn(size, 768, device=device, dtype=dtype) for size in (1568, 3072))
     return {"torch": lambda: x @ weight.T, "ours": lambda: linear(x, weight, None)}
 
@@ -83,6 +83,6 @@ PRODUCT_GMACS = 1568 * 768 * 3072 / 1e9
 
 
 def clock(device: torch.device) -> Callable[[], float]:
-    """Processor time where one thread does all the work, so that other programs do not count; else time."""
+    """CPU time if one CPU thread does all the work, which excludes other programs; else wall-clock time."""
     alone = device.type == "cpu" and torch.get_num_threads() == 1
     return time.process_time if alone else time.perf_counter

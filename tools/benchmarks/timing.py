@@ -100,6 +100,12 @@ class Measurement:
         return None if self.target is None else self.target.met(self.value)
 
 
+def milliseconds(name: str, timing: Timing, clips: int = 1) -> Measurement:
+    """Milliseconds of an action, or per clip of an action on several `clips`."""
+    unit = "ms" if clips == 1 else "ms/clip"
+    return Measurement.of(name, [1e3 * seconds / clips for seconds in timing.seconds], unit)
+
+
 def ratio(name: str, above: Timing, below: Timing, target: Target | None = None) -> Measurement:
     """Time of `above` over that of `below`, taken within each round."""
     each = [a / b for a, b in zip(above.seconds, below.seconds, strict=True)]

@@ -1,29 +1,22 @@
-"""Training speed: several token lengths per step against one, on one rank and with a rank per length."""
+"""Training speed: several token lengths per step against one, on one rank and with one rank per length."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import re
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
-from typing import NamedTuple
 from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
-from matplotlib import rc_context
-from matplotlib.figure import Figure
-from torch import Tensor, nn
+from torch import Tensor
 
-from benchmarks.forward import milliseconds
 from benchmarks.timesformer import LENGTHS, base, clock, dvt_base, gmacs, random_clips
-from benchmarks.timing import Measurement, Target, Timing, interleaved, ratio
+from benchmarks.timing import Measurement, Target, Timing, interleaved, milliseconds, ratio
 from revit_video.models.base import ResizableModel
 from revit_video.models.revit import ReViT
-from revit_video.report.style import DVT, POLICIES, RC, canvas, png
 from revit_video.runtime.launch import launch
 from revit_video.runtime.ranks import Ranks, in_length_groups, init, reduce_gradients, shutdown
 from revit_video.train.cascade import CascadeStep
@@ -32,15 +25,12 @@ from revit_video.train.replicas import ReplicaStep
 from revit_video.train.steps import MixedLengthStep, Step
 
 FULL, TWO, THREE = LENGTHS[:1], (LENGTHS[0], LENGTHS[2]), LENGTHS
-GROWTH = ("14x14", "10x10", "7x7", "4x4")
-CPU_DEPTH = 4  # of the 12 blocks, so that a suite ends within minutes
-PAGES_OF_ITS_OWN = {"MALLOC_MMAP_THRESHOLD_": "65536"}
-SEPARATE, REVIT_B, REVIT_E, CASCADE = "separate models", "ReViT-B", "ReViT-E, slowest rank", "DVT"
-COLOURS = {SEPARATE: "#8a939c", REVIT_B: "#14365c", REVIT_E: POLICIES["adaptive"][0], CASCADE: DVT[0]}
+CPU_DEPTH = 4  # of 12 blocks: a suite should end within minutes
+PAGE_PER_TENSOR = {"MALLOC_MMAP_THRESHOLD_": "65536"}
 
 
 def train(device: torch.device, rounds: int) -> list[Measurement]:
-    """One step of several lengths (ReViT-B) against one of the full length: time and peak memory."""
+    """A step at several lengths (ReViT-B) against a step at full length: time and peak memory."""
     steps = {lengths: at_base_width(device, lengths) for lengths in (FULL, TWO, THREE)}
     actions = {names(lengths): step for lengths, step in steps.items()}
     times = interleaved(actions, rounds, device, clock(device))
@@ -71,11 +61,11 @@ def _against_flops(title: str, times: dict[str, Timing], model: ReViT) -> Measur
 
 
 class TimedStep:
-    """One training step on the same random clips, again and again; the weights are updated.
+    """A training step on random clips, the same at each call; weights are updated.
 
     Args:
-        step: adds the gradients.
-        batch: clips a step.
+        step: computes the losses and accumulates gradients.
+        batch: clips per step and rank.
         optimizer: None for SGD.
     """
 
@@ -101,7 +91,7 @@ class TimedStep:
 
 
 def at_base_width(device: torch.device, lengths: Sequence[str], ranks: Ranks | None = None) -> TimedStep:
-    """TimeSformer-base at all of `lengths` in turn, or with `ranks` at a length a rank."""
+    """TimeSformer-base at `lengths`: all in turn, or with `ranks` one length per rank (ReViT-E)."""
     depth, batch, autocast = _reduced(device)
     model = base(device, lengths, depth)
     method = ReplicaStep if ranks else MixedLengthStep
@@ -110,14 +100,14 @@ def at_base_width(device: torch.device, lengths: Sequence[str], ranks: Ranks | N
 
 
 def cascade_at_base_width(device: torch.device, lengths: Sequence[str]) -> TimedStep:
-    """DVT of a TimeSformer-base for each of `lengths`."""
+    """DVT with one TimeSformer-base per length."""
     depth, batch, autocast = _reduced(device)
     model = dvt_base(device, lengths, depth)
     return TimedStep(model, CascadeStep(model, autocast=autocast), Ranks(0, 1, device), batch)
 
 
 def _reduced(device: torch.device) -> tuple[int, int, torch.dtype | None]:
-    """Blocks, clips a step and the dtype of mixed precision: less of all on a CPU."""
+    """Depth, clips per step and autocast dtype; reduced on a CPU."""
     return (CPU_DEPTH, 2, None) if device.type == "cpu" else (12, 8, torch.bfloat16)
 
 
@@ -126,15 +116,15 @@ def names(lengths: Sequence[str]) -> str:
 
 
 def peak_memory(device: torch.device, lengths: Sequence[str]) -> int:
-    """Bytes that two steps need at most: of a GPU's memory, or of a process of its own, beyond PyTorch's."""
+    """Peak bytes of two steps: GPU memory, or resident memory of a new process beyond PyTorch's own."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
         _two_steps(device, lengths)
         return torch.cuda.max_memory_allocated() - before
-    # Every tensor gets pages of its own, so that what the C library keeps for later does not count.
-    with patch.dict(os.environ, PAGES_OF_ITS_OWN), multiprocessing.get_context("spawn").Pool(1) as pool:
+    # Each tensor gets its own pages, so that memory cached by the C library is not counted.
+    with patch.dict(os.environ, PAGE_PER_TENSOR), multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_peak_of_process, (lengths, torch.get_num_threads()))
 
 
@@ -153,15 +143,18 @@ def _peak_of_process(lengths: Sequence[str], threads: int) -> int:
 
 
 def _resident_peak() -> int:
-    """Most bytes that this process has had in memory; Linux tells. (`ru_maxrss` starts at its parent's.)"""
+    """Peak resident bytes of this process, on Linux. (`ru_maxrss` would include the parent's.)"""
     status = Path("/proc/self/status").read_text()
     return 1024 * int(re.search(r"VmHWM:\s+(\d+)", status)[1])  # type: ignore[index]
 
 
 def replicas(device: torch.device, rounds: int) -> list[Measurement]:
-    """A ReViT-E step, a rank for each length, against one rank's step at the full length.
+    """A ReViT-E step, one rank per length, against a step of one rank at full length.
 
-    On a CPU every rank has one core to itself; as many lengths are read as there are cores, at most 3.
+    On a CPU each rank is pinned to one core; there are as many lengths as cores, at most 3.
+
+    Raises:
+        ValueError: fewer than 2 devices, or cores.
     """
     places = torch.cuda.device_count() if device.type == "cuda" else len(os.sched_getaffinity(0))
     if places < 2:
@@ -193,134 +186,3 @@ def _replica_times(lengths: Sequence[str], device: str, rounds: int) -> dict[str
         return interleaved({"alone": alone, "together": shared}, rounds, ranks.device)
     finally:
         shutdown()
-
-
-def growth(device: torch.device, rounds: int, picture: str = "") -> list[Measurement]:
-    """Training time and parameters against the number of token lengths (the paper's Fig. 7).
-
-    Args:
-        picture: PNG file to draw.
-    """
-    grown = time_growth(
-        GROWTH, partial(at_base_width, device), partial(cascade_at_base_width, device), rounds, device
-    )
-    if picture:
-        with rc_context(RC), open(picture, "wb") as file:
-            file.write(png(growth_figure(grown)))
-    return _growth_rows(grown)
-
-
-class Growth(NamedTuple):
-    """What the first k of some token lengths take to train, k = 1, 2, ...
-
-    Attributes:
-        seconds: of a step, by way and k, a value a round. Separate models: one a length, trained one after
-            the other. ReViT-E: each length on a rank of its own, without the ranks' talk.
-        params: parameters by way and k.
-        beside_embedding: of these ReViT's, its patch embeddings left out.
-    """
-
-    seconds: dict[str, list[tuple[float, ...]]]
-    params: dict[str, list[int]]
-    beside_embedding: list[int]
-
-    def time(self, way: str, k: int) -> float:
-        """Median seconds of a step."""
-        return median(self.seconds[way][k - 1])
-
-    def to_one(self, way: str, k: int) -> float:
-        """The step's time in those of one length's in the same round, median."""
-        times = self.seconds[way]
-        return median(some / one for some, one in zip(times[k - 1], times[0], strict=True))
-
-
-def time_growth(
-    lengths: Sequence[str],
-    revit: Callable[[Sequence[str]], TimedStep],
-    cascade: Callable[[Sequence[str]], TimedStep] | None,
-    rounds: int,
-    device: torch.device,
-) -> Growth:
-    """Times the steps of all ways in turn.
-
-    Args:
-        lengths: longest first.
-        revit, cascade: make the training of a ReViT, and of DVT, with some lengths; None: without DVT.
-    """
-    counts = range(1, len(lengths) + 1)
-    mixed = [revit(lengths[:k]) for k in counts]
-    single = [mixed[0], *(revit([length]) for length in lengths[1:])]
-    stacked = []
-    if cascade:
-        stacked = [mixed[0], *(cascade(lengths[:k]) for k in counts[1:])]  # with one length, a model like any
-    steps = {id(step): step for step in (*mixed, *single, *stacked)}
-    actions: dict[str, Callable[[], object]] = {str(name): step for name, step in steps.items()}
-    times = interleaved(actions, rounds, device, clock(device))
-
-    def seconds(step: TimedStep) -> tuple[float, ...]:
-        return times[str(id(step))].seconds
-
-    each = [seconds(step) for step in single]
-    own = [parameters(step.model) for step in single]
-    shared = [parameters(step.model) for step in mixed]
-    of_steps: dict[str, list[tuple[float, ...]]] = {
-        SEPARATE: [tuple(map(sum, zip(*each[:k], strict=True))) for k in counts],
-        REVIT_B: [seconds(step) for step in mixed],
-        REVIT_E: [tuple(map(max, zip(*each[:k], strict=True))) for k in counts],
-        CASCADE: [seconds(step) for step in stacked],
-    }
-    params = {
-        SEPARATE: [sum(own[:k]) for k in counts],
-        REVIT_B: shared,
-        REVIT_E: shared,
-        CASCADE: [parameters(step.model) for step in stacked],
-    }
-    return Growth(
-        {way: times for way, times in of_steps.items() if times},
-        {way: counted for way, counted in params.items() if counted},
-        [_beside_embedding(step.model) for step in mixed],
-    )
-
-
-def _growth_rows(grown: Growth) -> list[Measurement]:
-    rows = []
-    for n in range(len(grown.beside_embedding)):
-        k = n + 1
-        for way in grown.seconds:
-            rows.append(Measurement(f"{k} lengths, {way}: time a step", grown.to_one(way, k), "x one length"))
-        for way in (SEPARATE, REVIT_B, CASCADE):
-            rows.append(Measurement(f"{k} lengths, {way}: parameters", grown.params[way][n] / 1e6, "M"))
-        if n:
-            more = grown.beside_embedding[n] - grown.beside_embedding[n - 1]
-            title = f"length {k}: parameters more, patch embedding aside"
-            share = 100 * more / grown.params[REVIT_B][n - 1]
-            rows.append(Measurement(title, share, "%", target=Target(at_most=1)))
-    return rows
-
-
-def growth_figure(grown: Growth) -> Figure:
-    """Time a step and parameters, each relative to one length, against the number of lengths."""
-    figure = canvas(3.6)
-    time_axes, params_axes = figure.subplots(1, 2)
-    counts = range(1, len(grown.beside_embedding) + 1)
-    for way in grown.seconds:
-        colour, params = COLOURS[way], grown.params[way]
-        times = [grown.to_one(way, k) for k in counts]
-        for axes, relative in ((time_axes, times), (params_axes, [each / params[0] for each in params])):
-            style = "--" if way == REVIT_E else "-"
-            axes.plot(counts, relative, style, marker="o", color=colour, mec="white", ms=8, label=way)
-    for axes, title in ((time_axes, "Time a training step"), (params_axes, "Parameters")):
-        axes.set(title=title, xlabel="token lengths", ylabel="relative to one length", xticks=counts)
-        axes.set_ylim(bottom=0)
-    handles, labels = time_axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
-    return figure
-
-
-def parameters(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
-def _beside_embedding(model: ResizableModel) -> int:
-    (revit,) = model.parts
-    return parameters(revit) - parameters(revit.patch_embed)

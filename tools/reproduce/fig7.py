@@ -6,15 +6,8 @@ from collections.abc import Sequence
 from statistics import quantiles
 
 import torch
-from benchmarks.training import (
-    CASCADE,
-    REVIT_B,
-    SEPARATE,
-    Growth,
-    TimedStep,
-    growth_figure,
-    time_growth,
-)
+from benchmarks.growth import CASCADE, REVIT_B, SEPARATE, Growth, growth_figure, time_growth
+from benchmarks.training import TimedStep
 from fvcore.common.config import CfgNode
 
 from reproduce.claims import Claim, PerSeed

@@ -51,6 +51,20 @@ def test_fig6_shows_a_finished_run(toy_run: Path, videos: Path, tmp_path: Path, 
     assert (tmp_path / "out" / "fig6.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_fig7_needs_no_run(videos: Path, tmp_path: Path, empty_yaml: Path) -> None:
+    finished = tool("reproduce", "fig7", "--cfg", empty_yaml, *options(videos, tmp_path / "out"))
+    text = (tmp_path / "out" / "fig7.md").read_text()
+    assert finished.code == 0 and sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "fig7.md",
+        "fig7.png",
+    ]
+    for way in ("separate models", "ReViT-B", "ReViT-E, slowest rank", "DVT"):
+        assert f"\n| {way} " in text
+    assert (
+        text.count("| 4x4 + 2x2 | ") == 4 and "| parameters: DVT more than ReViT, 2 lengths to one " in text
+    )
+
+
 @pytest.mark.parametrize(
     ("what", "seeds", "changes", "message"),
     [

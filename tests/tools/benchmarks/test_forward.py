@@ -1,0 +1,46 @@
+"""What the inference suites compare is alike, and their ratios follow from their times."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from benchmarks import forward, timesformer
+
+from revit_video.adaptive.policies import Oracle
+
+CPU = torch.device("cpu")
+
+
+def test_the_peer_gives_our_answers(small: None) -> None:
+    pytest.importorskip("transformers")
+    model = timesformer.base(CPU, ["14x14"], depth=1).eval()
+    clips = timesformer.random_clips(model, 1)
+    with torch.inference_mode():
+        theirs = timesformer.peer(model)(clips.transpose(1, 2)).logits
+        torch.testing.assert_close(model(clips, "14x14").logits, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_lengths(small: None) -> None:
+    rows = forward.lengths(CPU, 1)  # in float32 alone, the precision of such a narrow model
+    values = {row.name.replace(" float32, batch 4", ""): row.value for row in rows}
+    assert [row.target is not None for row in rows].count(True) == 2
+    assert 1 > values["10x10: FLOPs ratio"] > values["7x7: FLOPs ratio"] > 0
+    for length in ("10x10", "7x7"):
+        of_full = values[length] / values["14x14"]
+        expected = of_full / values[f"{length}: FLOPs ratio"]
+        assert values[f"{length}: time ratio / FLOPs ratio"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("share", forward.SHORT_SHARES)
+def test_shares_are_what_they_say(share: int) -> None:
+    choice = forward.evenly_mixed(20, share)
+    assert len(choice) == 20 and choice.sum() * 5 == share and set(choice.tolist()) <= {0, 1}
+
+
+def test_a_stream_classifies_every_clip_at_its_length(small: None) -> None:
+    model = forward.base(CPU)
+    policy = Oracle(model, [1.0, 1.0, 1.0], batch_size=4)
+    choice = forward.evenly_mixed(20, 45)
+    parts = forward._stream(policy, timesformer.random_clips(model, 4), choice)
+    assert sorted(torch.cat([part.lengths for part in parts]).tolist()) == sorted(choice.tolist())
+    assert not len(policy.buckets)

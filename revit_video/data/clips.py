@@ -10,9 +10,10 @@ import torch
 
 from revit_video.data.batch import VideoViews
 from revit_video.data.images import ImageFile, is_image
+from revit_video.data.readers import open_video
 from revit_video.data.sampling import pick, random_window, uniform_windows
 from revit_video.data.transforms import TrainTransform, spatial_crops
-from revit_video.data.video import VideoFile, open_video
+from revit_video.data.video import VideoFile
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,9 @@ from revit_video.data.clips import ClipSampling, ViewGrid
 from revit_video.data.datasets import EvalClips, TrainClips
 from revit_video.data.isolate import Isolated
 from revit_video.data.order import TrainOrder
+from revit_video.data.readers import open_video
 from revit_video.data.transforms import TrainTransform
-from revit_video.data.video import DecodeError, open_video
+from revit_video.data.video import DecodeError
 
 SHAPE = (2, 3, 4, 8, 8)
 LARGEST = 2 * 3 * 4 * 8 * 8

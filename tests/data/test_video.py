@@ -12,8 +12,10 @@ import pytest
 import torch
 from pytorchvideo.data.video import Video
 
+from revit_video.data.pyav_video import PyAVVideo
+from revit_video.data.readers import open_video
 from revit_video.data.sampling import Window, frames_in
-from revit_video.data.video import DecodeError, PyAVVideo, open_video
+from revit_video.data.video import DecodeError
 from tests.videos import broken_files, truncated
 
 X264 = {"g": "12", "bf": "3", "b-pyramid": "normal"}
@@ -83,7 +85,7 @@ def test_frames_left_out_in_between_change_no_other(write_video, kind):
 def test_frames_that_nothing_depends_on_are_not_decoded(write_video, kind):
     path = write_video(**FILES[kind])
     video = PyAVVideo(path)
-    decoded = [frame.pts for frame in video._frames(0, wanted={0})]
+    decoded = [frame.pts for frame in video._decode(0, wanted={0})]
     assert 1 < len(decoded) < 0.8 * len(decode_sequentially(path)[0])
 
 

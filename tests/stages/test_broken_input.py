@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from revit_video.data import clips
-from revit_video.data.video import open_video
+from revit_video.data.readers import open_video
 from revit_video.from_cfg.clips import EvalBatches, TrainBatches, killed_workers_explained, video_list
 from revit_video.runtime.ranks import Ranks
 from tests.toy import CONFIG, options, results_of, table_of, tool, toy_cfg

@@ -22,8 +22,8 @@ from benchmarks.timing import Measurement, Target, interleaved, milliseconds, ra
 from revit_video.data.batch import VideoViews
 from revit_video.data.clips import ClipSampling, ViewGrid, eval_views
 from revit_video.data.isolate import Isolated
+from revit_video.data.readers import DECODING_BACKENDS
 from revit_video.data.sampling import clip_duration
-from revit_video.data.video import DECODING_BACKENDS
 
 NUM_FRAMES, SAMPLING_RATE, FPS = 8, 32, 30
 SIZE = 256, 340  # height and width of the file; its short side is the clip's

@@ -1,0 +1,169 @@
+"""The packets of a video file: indexed without their payload, and demuxed again from any of them on."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import chain
+
+import av
+import numpy as np
+from av.stream import Disposition
+
+UNKNOWN = np.iinfo(np.int64).min
+"""Stands for a time or position that a packet does not have."""
+
+# Between streams, being the default one counts as so many pixels.
+_DEFAULT_STREAM_PIXELS = 5_000_000
+
+
+@dataclass(frozen=True)
+class PacketIndex:
+    """The P packets of a stream in decoding order, as arrays (P,); 34 bytes per packet.
+
+    Attributes:
+        pts, dts: presentation and decoding time in ticks of the stream's time base, or `UNKNOWN`.
+        position: offset in the file, or `UNKNOWN`.
+        size: bytes.
+        is_key: said to be decodable without the packets before it.
+        is_discard: decoded for others' sake, not shown (an edit list cuts it off).
+        last_duration: ticks that the last packet is shown; 0 if unknown.
+        is_cut: the last packet is incomplete.
+    """
+
+    pts: np.ndarray
+    dts: np.ndarray
+    position: np.ndarray
+    size: np.ndarray
+    is_key: np.ndarray
+    is_discard: np.ndarray
+    last_duration: int = 0
+    is_cut: bool = False
+
+    @classmethod
+    def of(cls, packets: Iterable[av.Packet]) -> PacketIndex:
+        """Index packets as they are demuxed; none is kept. Packets without data are passed over."""
+        pts, dts, position, size, flags = (array(code) for code in "qqqqb")
+        packet = None
+        for packet in _with_data(packets):
+            pts.append(UNKNOWN if packet.pts is None else packet.pts)
+            dts.append(UNKNOWN if packet.dts is None else packet.dts)
+            position.append(UNKNOWN if packet.pos is None else packet.pos)
+            size.append(packet.size)
+            flags.append(packet.is_keyframe + 2 * packet.is_discard)
+        bits = np.array(flags)
+        return cls(
+            np.array(pts),
+            np.array(dts),
+            np.array(position),
+            np.array(size),
+            is_key=bits & 1 > 0,
+            is_discard=bits & 2 > 0,
+            last_duration=(packet.duration or 0) if packet else 0,
+            is_cut=packet is not None and packet.is_corrupt,
+        )
+
+    def __len__(self) -> int:
+        return len(self.size)
+
+    def find(self, packet: av.Packet) -> int | None:
+        """The number of a packet that was demuxed again; None if it cannot be told from others."""
+        same = self.size == packet.size
+        if packet.pos is not None:
+            same &= self.position == packet.pos
+        else:
+            same &= (self.pts == packet.pts) & (self.dts == packet.dts)
+        numbers = np.flatnonzero(same)
+        return int(numbers[0]) if len(numbers) == 1 else None
+
+
+class PacketFile:
+    """The packets of a file's video stream; of several streams, the one that ffmpeg chooses.
+
+    Attributes:
+        stream: with its decoder in `stream.codec_context`.
+        index: all packets of the stream.
+
+    Raises:
+        LookupError: the file has no video stream.
+        av.FFmpegError: it cannot be read.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._open()
+        numbers = _by_preference(self.container)
+        if not numbers:
+            raise LookupError("it has no video stream")
+        for number in numbers:
+            self._stream_number = number
+            self.index = PacketIndex.of(self.container.demux(self.stream))
+            if len(self.index):
+                break
+            self._open()  # ffmpeg passes over a stream that is announced and never comes
+
+    @property
+    def stream(self) -> av.VideoStream:
+        """The stream in the container that is open now."""
+        stream = self.container.streams[self._stream_number]
+        assert isinstance(stream, av.VideoStream)
+        return stream
+
+    def packets_from(self, first: int) -> Iterator[tuple[int, av.Packet]]:
+        """Demux packet number `first` and all after it, each with its number."""
+        start, packets = self._seek(first)
+        for number, packet in enumerate(packets, start):
+            if number >= first:
+                yield number, packet
+
+    def close(self) -> None:
+        """Close the file."""
+        self.container.close()
+
+    def _open(self) -> None:
+        # "file:" keeps FFmpeg from reading a protocol into a name such as "a:b.mp4"; titles in metadata
+        # need not be UTF-8.
+        self.container = av.open("file:" + self._path, metadata_errors="replace")
+        for stream in self.container.streams.video:
+            if stream.codec_context:
+                stream.codec_context.thread_count = 1  # data workers run side by side; more would compete
+
+    def _seek(self, first: int) -> tuple[int, Iterator[av.Packet]]:
+        """The number of a packet not after `first`, and the packets from it on."""
+        # Containers index one or the other.
+        for time in (self.index.pts[first], self.index.dts[first]):
+            if time == UNKNOWN:
+                continue
+            with suppress(av.FFmpegError):  # not every format can seek
+                self.container.seek(int(time), stream=self.stream)
+                packets = _with_data(self.container.demux(self.stream))
+                packet = next(packets, None)
+                number = self.index.find(packet) if packet else None
+                if packet and number is not None and number <= first:
+                    return number, chain([packet], packets)
+        self.container.close()
+        self._open()
+        return 0, _with_data(self.container.demux(self.stream))
+
+
+def _by_preference(container: av.container.InputContainer) -> list[int]:
+    """Numbers of the video streams, best first: the largest, or the default one (`ffmpeg`'s rule)."""
+    streams = [
+        stream
+        for stream in container.streams.video
+        if not stream.disposition & (Disposition.attached_pic | Disposition.timed_thumbnails)
+    ]
+    return [stream.index for stream in sorted(streams, key=_preference, reverse=True)]
+
+
+def _preference(stream: av.VideoStream) -> int:
+    decoder = stream.codec_context
+    pixels = decoder.width * decoder.height if decoder else 0
+    return pixels + _DEFAULT_STREAM_PIXELS * bool(stream.disposition & Disposition.default)
+
+
+def _with_data(packets: Iterable[av.Packet]) -> Iterator[av.Packet]:
+    """The packets that hold data; a demuxer ends with one that does not."""
+    return (packet for packet in packets if packet.size)

@@ -1,4 +1,4 @@
-"""Measures speed against its floor and its target: `python tools/benchmark.py SUITE`."""
+"""Measures speed against targets: `python tools/benchmark.py SUITE`."""
 
 import argparse
 import platform
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def describe(device: torch.device) -> str:
-    """The device, how many threads of it are used and the version of torch."""
+    """Device, number of threads, version of torch."""
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
     return f"CPU ({platform.machine()}, {torch.get_num_threads()} threads), torch {torch.__version__}"

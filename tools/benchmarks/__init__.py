@@ -1,1 +1,1 @@
-"""Measurements of speed, each against its floor and its target; `tools/benchmark.py` runs them."""
+"""Measurements of speed against targets, run by `tools/benchmark.py`."""

@@ -116,10 +116,10 @@ def format_rows(rows: Sequence[Measurement]) -> str:
     """Markdown table: median, quartiles, target, and whether it is met."""
     lines = ["| figure | median | quartiles | target | met |", "|---|---|---|---|---|"]
     for row in rows:
-        spread = "" if row.low is None or row.high is None else f"{row.low:.4g} to {row.high:.4g}"
+        quartiles = "" if row.low is None or row.high is None else f"{row.low:.4g} to {row.high:.4g}"
         verdict = {None: "", True: "yes", False: "**no**"}[row.met]
         figure = f"{row.value:.4g} {row.unit}".strip()
-        lines.append(f"| {row.name} | {figure} | {spread} | {row.target or ''} | {verdict} |")
+        lines.append(f"| {row.name} | {figure} | {quartiles} | {row.target or ''} | {verdict} |")
     return "\n".join(lines)
 
 

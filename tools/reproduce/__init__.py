@@ -1,1 +1,1 @@
-"""The paper's tables and figures, from runs of its rows; `tools/reproduce.py` makes them."""
+"""The paper's tables and figures, made by `tools/reproduce.py` from runs of their rows."""

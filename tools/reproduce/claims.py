@@ -1,4 +1,4 @@
-"""A figure measured with several seeds, and what such figures say of the paper's claims."""
+"""Values measured with several seeds, and the verdicts on the paper's claims that follow."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ EQUAL = "neither: equal"
 
 
 class PerSeed(NamedTuple):
-    """One value for each seed."""
+    """One value per seed."""
 
     values: tuple[float, ...]
 
@@ -26,14 +26,14 @@ class PerSeed(NamedTuple):
 
     @property
     def deviation(self) -> float:
-        """Standard deviation over the seeds (of a sample); 0 where there is one seed."""
+        """Sample standard deviation over the seeds; 0 with one seed."""
         return stdev(self.values) if len(self.values) > 1 else 0.0
 
     def text(self, decimals: int = 1, exact: bool = False) -> str:
-        """`98.1 ± 0.3`; without the deviation where there is one seed.
+        """`98.1 ± 0.3`; without the deviation if there is one seed.
 
         Args:
-            exact: of what does not vary by itself, such as a cost: nor is a deviation of 0 shown.
+            exact: leave out a deviation of 0 too, for values such as costs, which need not vary.
         """
         text = f"{self.mean:.{decimals}f}"
         shown = len(self.values) > 1 and (self.deviation > 0 or not exact)
@@ -44,12 +44,12 @@ class PerSeed(NamedTuple):
         return PerSeed.of(factor * value for value in self.values)
 
     def by(self, other: PerSeed, function: Callable[[float, float], float]) -> PerSeed:
-        """`function` of this and another one's value with the same seed."""
+        """`function(own, other)` seed by seed."""
         return PerSeed.of(function(a, b) for a, b in zip(self.values, other.values, strict=True))
 
 
 class Claim(NamedTuple):
-    """What the paper says in words and in figures, and what was measured: `above` should exceed `below`."""
+    """A claim of the paper, in words and figures: that `above` exceeds `below`, which were measured."""
 
     words: str
     paper: str
@@ -59,9 +59,9 @@ class Claim(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """Whether the means are ordered as the paper's; they are not told apart within one deviation.
+        """Whether the means are ordered as in the paper; no verdict within one standard deviation.
 
-        The deviation is that of the difference of two independent runs.
+        The deviation is that of the difference of two independent values.
         """
         difference = self.above.mean - self.below.mean
         if difference == 0:
@@ -83,10 +83,10 @@ def at_each_length(
     above: Sequence[PerSeed],
     below: Sequence[PerSeed],
 ) -> list[Claim]:
-    """One claim, at every length.
+    """The same claim at each length.
 
     Args:
-        paper: its two figures at each length; None where it gives none.
+        paper: the paper's two figures at each length; None if it gives none.
     """
     pairs = ["no figures"] * len(lengths) if paper is None else [f"{a:.2f} > {b:.2f}" for a, b in paper]
     return [

@@ -1,4 +1,4 @@
-"""From the command line to a page: which rows it needs, their runs, and how it all came to be."""
+"""From the command line to a page: the rows to run, the page itself, and a record of how it was made."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from revit_video.runtime import output_dir
 from revit_video.runtime.launch import torchrun_ranks
 from revit_video.runtime.logging import setup
 
-HIGH_RESOLUTION = "hr"  # subfolder of the second config's rows
+HIGH_RESOLUTION = "hr"  # subfolder of the runs of the second config
 KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)*")
 
 
@@ -27,9 +27,9 @@ class Study(NamedTuple):
     """One table or figure of the paper.
 
     Attributes:
-        needs: names of the rows it is made of; ValueError for a config it cannot be made with.
-        page: makes it, from the runs of one config, or of two.
-        configs: how many it takes.
+        needs: names of its rows for a config; raises ValueError for a config that does not fit.
+        page: the page from finished runs, of one config or two.
+        configs: the most configs that it takes.
     """
 
     needs: Callable[[CfgNode], list[str]]
@@ -48,15 +48,15 @@ STUDIES = {
 
 
 def reproduce(what: str, paths: Sequence[str], seeds: Sequence[int], options: Sequence[str]) -> list[str]:
-    """Runs what a table or figure needs and writes it to OUTPUT_DIR; paths of its files.
+    """Runs the rows of a table or figure and writes it to OUTPUT_DIR; returns the paths of its files.
 
     Args:
         what: a name of `STUDIES`.
-        paths: YAML files, the second for table1's models at high resolution.
-        options: `KEY VALUE` pairs over each of them.
+        paths: YAML files; the second is for table1's models at high resolution.
+        options: `KEY VALUE` pairs that override each of them.
 
     Raises:
-        ValueError: an unknown name, no or too many configs, no or wrong seeds, a config that does not fit.
+        ValueError: unknown name, wrong number of configs, illegal seeds, or a config that does not fit.
     """
     study = _study(what, paths, seeds)
     command = command_line()
@@ -94,7 +94,7 @@ def _study(what: str, paths: Sequence[str], seeds: Sequence[int]) -> Study:
 
 
 def how_made(runs: Sequence[Runs], needed: Sequence[Sequence[str]], command: str) -> list[str]:
-    """Command, data, seeds, epochs and time, a line each."""
+    """Lines on command, data, seeds, epochs and time."""
     seeds = runs[0].seeds
     lines = [f"command: `{command}`"]
     if any(needed):
@@ -102,7 +102,7 @@ def how_made(runs: Sequence[Runs], needed: Sequence[Sequence[str]], command: str
         lines += [
             f"seeds: {len(seeds)} ({', '.join(map(str, seeds))}); ± is one standard deviation over them"
             if len(seeds) > 1
-            else f"seeds: 1 ({seeds[0]}), so no deviation is known and a verdict rests on one run",
+            else f"seeds: 1 ({seeds[0]}), so there are no deviations and each verdict rests on one run",
             _time_line(
                 [time for each, names in zip(runs, needed, strict=True) for time in each.seconds(names)]
             ),
@@ -112,23 +112,23 @@ def how_made(runs: Sequence[Runs], needed: Sequence[Sequence[str]], command: str
 
 def _time_line(times: Sequence[Seconds]) -> str:
     known = [time.seconds for time in times if time.seconds is not None]
-    line = f"time of the {len(times)} runs, added up: {duration(sum(known))}"
+    line = f"total time of the {len(times)} runs: {duration(sum(known))}"
     if partly := sum(not time.whole for time in times):
-        line += f"; of {partly} of them, which other commands ran, as much of the training as was logged"
+        line += f"; {partly} of them were run by other commands and count by their logged training alone"
     return line
 
 
 def leading_files(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The files at the start of what follows --cfg, and the `KEY VALUE` pairs after them."""
+    """Splits the words after --cfg into leading files and `KEY VALUE` pairs."""
     first = next((n for n, word in enumerate(words) if KEY.fullmatch(word)), len(words))
     return list(words[:first]), list(words[first:])
 
 
 def leading_seeds(words: Sequence[str]) -> tuple[list[int], list[str]]:
-    """The whole numbers at the start of what follows --seeds, and the `KEY VALUE` pairs after them.
+    """Splits the words after --seeds into leading whole numbers and `KEY VALUE` pairs.
 
     Raises:
-        ValueError: there is something else among them.
+        ValueError: a leading word is not a whole number.
     """
     first = next((n for n, word in enumerate(words) if KEY.fullmatch(word)), len(words))
     if wrong := [word for word in words[:first] if not word.isdecimal()]:

@@ -1,4 +1,4 @@
-"""Pictures of the tables: top-1 by row and length, and accuracy against cost, with error bars over seeds."""
+"""Figures of the tables: top-1 by row and length, top-1 against cost; error bars over seeds."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from reproduce.claims import PerSeed
 from revit_video.length import TokenLength
 from revit_video.report.style import INK, MUTED, POLICIES, canvas, length_colours
 
-MODELS = ("#14365c", "#2683a5")  # the first config's models, the second's
+MODELS = ("#14365c", "#2683a5")  # of the first and the second config
 BAR: Any = {"elinewidth": 1.2, "capsize": 2.5, "mec": "white"}
 
 
 class Spot(NamedTuple):
-    """A point of accuracy against something else; `model` 0 or 1 is the config it is of."""
+    """A point of Table 1's figure: top-1 `y` against cost `x`; `model` is the config's position, 0 or 1."""
 
     title: str
     x: PerSeed
@@ -29,7 +29,7 @@ class Spot(NamedTuple):
 def accuracies_figure(
     rows: Sequence[tuple[str, Sequence[PerSeed]]], lengths: Sequence[TokenLength], title: str
 ) -> Figure:
-    """Top-1 of every row, a dot for each length; bars are one standard deviation over the seeds."""
+    """Top-1 of every row, one dot per length; bars are one standard deviation over the seeds."""
     figure = canvas(1.5 + 0.42 * len(rows))
     axes = figure.subplots()
     for i, (length, colour) in enumerate(zip(lengths, length_colours(lengths), strict=True)):
@@ -54,7 +54,7 @@ def accuracies_figure(
 
 
 def spots_figure(spots: Sequence[Spot], xlabel: str, title: str) -> Figure:
-    """Accuracy against cost; the models of one config, three of them, are joined in their order."""
+    """Top-1 against cost; the three points of a config are joined in their order."""
     figure = canvas(4.2)
     axes = figure.subplots()
     for model in sorted({spot.model for spot in spots}):
@@ -81,7 +81,7 @@ def spots_figure(spots: Sequence[Spot], xlabel: str, title: str) -> Figure:
 
 
 def label_spots(axes: Axes, spots: Sequence[Spot]) -> None:
-    """Names beside the points: right of them, or left where the right edge is near; never on each other."""
+    """Labels the points: to the right, or to the left near the right edge, without overlaps."""
     right = max(spot.x.mean for spot in spots)
     placed: list[Spot] = []
     for spot in sorted(spots, key=lambda s: s.y.mean):

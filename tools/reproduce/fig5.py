@@ -1,4 +1,4 @@
-"""Fig. 5: accuracy against measured speed, for all ways to read a clip, timed in one process in turn."""
+"""Fig. 5: top-1 against measured speed for all policies, timed in turn in one process."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ from revit_video.stages.calibration import cascade_settings
 from revit_video.stages.job import Job
 from revit_video.stages.test import build_policies
 
-POINTS = 5  # along each curve, beside the point that the run itself chose
+POINTS = 5  # along each curve, besides the calibrated point of the run
 ALL_POLICIES = ("TEST.POLICIES", ["static", "assigned", "random", "cascade", "oracle"])
 STATIC_ALONE = ("TEST.POLICIES", ["static"])
-# Series -> what it is in the table.
+# Series -> its title in the table.
 SERIES = {
     "static": "always",
     "adaptive": "adaptive",
@@ -52,11 +52,11 @@ SERIES = {
 LOOKS = POLICIES | {"DVT": DVT_LOOK, "DVT, static": (DVT_LOOK[0], "o", 6)}
 LABELS = {"DVT": "DVT, early exit", "DVT, static": "DVT, all clips up to a stage"}
 
-Scores = dict[str, list[dict[str, float]]]  # of each series, its points: top1, gmacs, speed
+Scores = dict[str, list[dict[str, float]]]  # series -> points with top1, gmacs and speed
 
 
 def fig5(sources: Sequence[Runs]) -> Page:
-    """Times every policy at several operating points, with the models of each seed."""
+    """Every policy at several operating points, timed with the models of each seed."""
     (runs,) = sources
     with_dvt = can_be_dvt(runs.cfg)
     scores = []
@@ -71,7 +71,7 @@ def fig5(sources: Sequence[Runs]) -> Page:
 
 
 def time_policies(cfg: CfgNode, dvt: CfgNode | None, command: str) -> Scores:
-    """All policies over the test list, in turn on each batch; speed is relative to the longest length's."""
+    """Runs all policies over the test list, in turn on each batch; speed is relative to the longest."""
     ranks = init(cfg.DEVICE)
     setup(ranks.is_main)
     own_job = Job(resolved(cfg, ["test"]), ranks, command)
@@ -93,7 +93,7 @@ def time_policies(cfg: CfgNode, dvt: CfgNode | None, command: str) -> Scores:
 
 
 def _revit_series(job: Job) -> dict[str, list[Policy]]:
-    """The policies of a ReViT; the first adaptive and cascade ones are as they were calibrated."""
+    """The policies of a ReViT; the first adaptive and the first cascade are the calibrated ones."""
     _, model = job.trained()
     policies, _, _ = build_policies(job, model)
     assigned, cascade = policies["assigned"], policies["cascade"]
@@ -120,7 +120,7 @@ def _revit_series(job: Job) -> dict[str, list[Policy]]:
 
 
 def _dvt_series(job: Job) -> dict[str, list[Policy]]:
-    """The policies of a DVT: every stage for all clips, and early exits for several budgets."""
+    """The policies of a DVT: all clips up to each stage, and early exits for several budgets."""
     _, model = job.trained()
     policies, costs, _ = build_policies(job, model)
     statics = list(policies.values())
@@ -135,7 +135,7 @@ def _dvt_series(job: Job) -> dict[str, list[Policy]]:
 
 
 def along(points: Sequence[Point], count: int) -> list[Point]:
-    """So many of a curve's points, those nearest to costs spread evenly within its ends."""
+    """The `count` points of a curve nearest to evenly spaced costs between its ends."""
     low, high = points[0].gmacs, points[-1].gmacs
     costs = [low + (high - low) * (n + 1) / (count + 1) for n in range(count)]
     return [min(points, key=lambda point: abs(point.gmacs - cost)) for cost in costs]
@@ -172,10 +172,10 @@ def speed_page(measured: Sequence[Scores], lengths: Sequence[TokenLength]) -> Pa
     return Page(
         "Fig. 5: accuracy against speed",
         [
-            "Top-1 on the test list, and clips/s of policy and model without decoding, relative to always "
-            f"reading {lengths[0]} with the same seed's ReViT. All policies ran in turn on each batch, in "
-            f"one process; each point is one that ran. Accuracy and speed are {_of_seeds(len(measured))}. "
-            "Thresholds are of the validation list: the calibrated ones, and points spread evenly in cost.",
+            "Top-1 on the test list, and clips/s of policy and model without decoding, relative to the same "
+            f"seed's ReViT always at {lengths[0]}. All policies ran in turn on each batch, in one process. "
+            f"Accuracy and speed are {_of_seeds(len(measured))}. Thresholds are from the validation list: "
+            "the calibrated ones, and others at evenly spaced costs.",
             markdown_table(header, rows),
             "The paper's points, on ImageNet-1K with an RTX 3090 at batch 32:",
             "\n".join(f"- {point}" for point in paper.OPERATING_POINTS),
@@ -186,7 +186,7 @@ def speed_page(measured: Sequence[Scores], lengths: Sequence[TokenLength]) -> Pa
 
 
 def _points(seeds: Sequence[Sequence[dict[str, float]]]) -> list[dict[str, PerSeed]]:
-    """The points of a series over the seeds; of those with the same answers and cost, the first."""
+    """The points of a series over the seeds, without repetitions of the same top-1 and cost."""
     points: dict[tuple[PerSeed, PerSeed], dict[str, PerSeed]] = {}
     for each in zip(*seeds, strict=True):
         point = {key: PerSeed.of(score[key] for score in each) for key in ("top1", "gmacs", "speed")}
@@ -211,7 +211,7 @@ def point_title(series: str, n: int, lengths: Sequence[TokenLength]) -> str:
 def speed_figure(
     points: Mapping[str, Sequence[Mapping[str, PerSeed]]], lengths: Sequence[TokenLength]
 ) -> Figure:
-    """Top-1 against relative speed; points that a run chose are large, and have bars of one deviation."""
+    """Top-1 against relative speed; calibrated points are large, with bars of one standard deviation."""
     figure = canvas(4.8)
     axes = figure.subplots()
     for name, some in points.items():
@@ -249,7 +249,7 @@ def speed_figure(
 def _spot(
     axes: Axes, point: Mapping[str, PerSeed], colour: str, marker: str, size: int, label: str | None
 ) -> None:
-    """A large point, with its deviations over the seeds."""
+    """Draws a large point with bars of one standard deviation over the seeds."""
     x, y = point["speed"], point["top1"]
     look = BAR | {"fmt": marker, "ms": size, "color": colour, "zorder": 4}
     axes.errorbar(x.mean, y.mean, y.deviation, x.deviation, label=label, **look)

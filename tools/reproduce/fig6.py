@@ -1,4 +1,4 @@
-"""Fig. 6: easy, medium and hard samples of some classes, by the length that the assigner gave them."""
+"""Fig. 6: easy, medium and hard samples of some classes, by their assigned token length."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ THUMBNAIL, GAP = 96, 4  # pixels
 
 
 def fig6(sources: Sequence[Runs]) -> Page:
-    """Samples of a run of the first seed: read at each length by the assigner, and classified correctly."""
+    """Correctly classified samples of the first seed's run, by assigned length."""
     (runs,) = sources
     seed = runs.seeds[0]
     run = Run(runs.folder(OWN, seed))
@@ -47,10 +47,10 @@ def fig6(sources: Sequence[Runs]) -> Page:
     return Page(
         "Fig. 6: easy, medium and hard samples",
         [
-            f"For each class, up to {SAMPLES} of the test list's samples that the assigner of seed {seed} "
-            "had read at each length and that were classified correctly, the first of the list; three frames "
-            "of each video. A place is blank where there are fewer.",
-            "Samples read at each length and classified correctly:",
+            f"For each class and length, the first {SAMPLES} samples of the test list that the assigner of "
+            f"seed {seed} gave this length and that were classified correctly; three frames per video. "
+            "Places are blank where there are fewer.",
+            "Samples by assigned length, among those classified correctly:",
             markdown_table(header, counts),
         ],
         [],
@@ -59,18 +59,18 @@ def fig6(sources: Sequence[Runs]) -> Page:
 
 
 def evenly_chosen(items: Sequence[int], most: int) -> list[int]:
-    """At most so many of the items, evenly spread."""
+    """At most `most` of the items, evenly spaced."""
     count = min(most, len(items))
     return [items[n * len(items) // count] for n in range(count)]
 
 
 def difficulty(place: int, count: int) -> str:
-    """What clips read at the `place`-th shortest of some lengths are."""
+    """Difficulty of clips assigned to the `place`-th shortest of `count` lengths."""
     return {0: "easy", count - 1: "hard"}.get(place, "medium")
 
 
 def _readable(paths: Sequence[str]) -> list[np.ndarray]:
-    """Frames of the first few that can be read, square thumbnails side by side `(H, W, 3)`."""
+    """Strips `(H, W, 3)` of square thumbnails, of the first videos that can be decoded."""
     strips: list[np.ndarray] = []
     for path in paths:
         if len(strips) == SAMPLES:
@@ -83,7 +83,7 @@ def _readable(paths: Sequence[str]) -> list[np.ndarray]:
 
 
 def strip(frames: torch.Tensor) -> np.ndarray:
-    """The central squares of uint8 frames `(T, H, W, 3)`, side by side with a white gap."""
+    """Central squares of uint8 frames `(T, H, W, 3)`, side by side with white gaps."""
     side = min(frames.shape[1:3])
     top, left = ((size - side) // 2 for size in frames.shape[1:3])
     squares = frames[:, top : top + side, left : left + side].permute(0, 3, 1, 2).float()
@@ -100,9 +100,9 @@ def samples_figure(
     shown: dict[tuple[int, int], list[np.ndarray]],
     totals: dict[tuple[int, int], int],
 ) -> Figure:
-    """A row for each class, a column for each length, easy first.
+    """One row per class, one column per length, easy first.
 
-    Images of a class are side by side, videos below each other, three frames each.
+    Images stand side by side; videos one below the other, three frames each.
     """
     frames = max((strip.shape[1] for strips in shown.values() for strip in strips), default=THUMBNAIL)
     below = frames > THUMBNAIL
@@ -135,7 +135,7 @@ def _frame(axes: Axes) -> None:
 
 
 def _say_how_few(axes: Axes, shown: int, total: int, below: bool) -> None:
-    """Writes into the blank places how many samples there are."""
+    """Writes the number of samples into the blank places."""
     words = "none" if not total else f"only {total}" if total == shown else "unreadable"
     middle = (shown + SAMPLES) / 2 / SAMPLES
     x, y = (0.5, 1 - middle) if below else (middle, 0.5)

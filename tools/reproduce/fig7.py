@@ -1,4 +1,4 @@
-"""Fig. 7: training time and parameters against the number of token lengths, of a config's own model."""
+"""Fig. 7: training time and parameters of a config's model against its number of token lengths."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ ROUNDS = 7
 
 
 def fig7(sources: Sequence[Runs]) -> Page:
-    """Times training steps with one length, two, and so on, in turn."""
+    """Training steps with one length, two, and so on, timed in turn."""
     (runs,) = sources
     ranks = init(runs.cfg.DEVICE)
     lengths = [str(length) for length in runs.lengths]
 
     def training(cascade: bool, some: Sequence[str]) -> TimedStep:
         keys = ["REVIT.TOKEN_LENGTHS", list(some), "TRAIN.METHOD", "revit_b", "MODEL.COMPILE", False]
-        keys += ["REVIT.DISTILL.MIN_TEACHER_TOP1", 0.0]  # random clips teach nothing to wait for
+        keys += ["REVIT.DISTILL.MIN_TEACHER_TOP1", 0.0]  # no accuracy to wait for on random clips
         keys += row_options(DVT) if cascade else []
         return _training(load_cfg(runs.path, [*runs.options, *keys]), ranks)
 
@@ -54,12 +54,12 @@ def _training(cfg: CfgNode, ranks: Ranks) -> TimedStep:
 
 
 def _share(cfg: CfgNode) -> int:
-    """Clips that one rank reads at a time."""
+    """Clips per forward pass of one rank."""
     return max(1, cfg.TRAIN.BATCH_SIZE // cfg.NUM_GPUS // cfg.TRAIN.ACCUMULATE)
 
 
 def growth_page(grown: Growth, lengths: Sequence[str], batch: int, where: str) -> Page:
-    """The measured figures as a table, and the paper's claims, which it makes without figures."""
+    """The measured values as a table, and the paper's claims, for which it gives no figures."""
     count = len(lengths)
     rows = []
     for way, seconds in grown.seconds.items():
@@ -76,7 +76,7 @@ def growth_page(grown: Growth, lengths: Sequence[str], batch: int, where: str) -
                     f"{grown.params[way][k - 1] / grown.params[way][0]:.3f}x",
                 ]
             )
-    header = ["way", "lengths", "ms a step", "quartiles", "to one length", "parameters, M", "to one length"]
+    header = ["way", "lengths", "ms per step", "quartiles", "to one length", "parameters, M", "to one length"]
     time = {way: PerSeed.of([grown.to_one(way, count)]) for way in grown.seconds}
     params = {way: PerSeed.of([values[-1] / values[0]]) for way, values in grown.params.items()}
     claims = [
@@ -90,14 +90,13 @@ def growth_page(grown: Growth, lengths: Sequence[str], batch: int, where: str) -
         if high is not None
     ]
     return Page(
-        "Fig. 7: what token lengths cost in training",
+        "Fig. 7: training cost against the number of token lengths",
         [
-            f"One training step of {batch} random clips, all ways in turn, {ROUNDS} rounds, medians, on a "
-            f"{where}. Separate models are trained one after the other. ReViT-E has a rank for each length: "
-            "its slowest rank, the longest length's, is given, without what the ranks tell each other "
-            "(`tools/benchmark.py replicas` measures that). DVT's models are trained together; with one "
-            "length it is a model like any. Ratios are taken within each round. The paper's Fig. 7 is of "
-            "DeiT-S on ImageNet-1K; its text names no figures.",
+            f"One training step on {batch} random clips on a {where}; all ways in turn, medians of {ROUNDS} "
+            "rounds. Separate models are trained one after the other. ReViT-E runs one length per rank: the "
+            "time is that of its slowest rank without communication (`tools/benchmark.py replicas` includes "
+            "it). DVT's models are trained together; with one length it is a plain model. Ratios are taken "
+            "within each round. The paper's Fig. 7 is for DeiT-S on ImageNet-1K; its text gives no figures.",
             markdown_table(header, rows),
         ],
         claims,

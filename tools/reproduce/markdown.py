@@ -1,4 +1,4 @@
-"""A table or figure as Markdown that can be read raw, and its picture beside it."""
+"""Writes a table or figure as Markdown, aligned as plain text, with its PNG beside it."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from revit_video.report.style import png
 from revit_video.runtime.output_dir import atomic_write_text
 
 VERDICTS = (
-    "A difference of means no larger than its own standard deviation, the root of the sum of both variances, "
-    "is neither agreement nor disagreement. Where a line has no figures, the paper gives none."
+    "A difference of means within its standard deviation, the root of the sum of both variances, "
+    "is neither agreement nor disagreement. `no figures`: the paper gives none."
 )
 
 
 class Page(NamedTuple):
-    """What is written of one table or figure.
+    """Content of the page on one table or figure.
 
     Attributes:
-        paragraphs: Markdown, tables among it.
-        claims: of the paper, checked.
-        figure: drawn under `report.style.RC`.
+        paragraphs: Markdown, including tables.
+        claims: the paper's claims beside our figures.
+        figure: drawn with `report.style.RC`.
     """
 
     title: str
@@ -35,7 +35,7 @@ class Page(NamedTuple):
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns of one width each: the first to the left, the others to the right."""
+    """Aligned Markdown table; the first column is left-aligned, the others right-aligned."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
 
     def line(cells: Sequence[str]) -> str:
@@ -48,17 +48,17 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def claims_table(claims: Sequence[Claim]) -> str:
-    """Each claim of the paper with its figures, ours and whether they agree."""
+    """Each claim with the paper's figures, ours and the verdict."""
     return markdown_table(
         ["the paper says", "its figures", "here", "verdict"], [claim.cells() for claim in claims]
     )
 
 
 def write_page(page: Page, folder: str, name: str, made: Sequence[str]) -> list[str]:
-    """Writes `<name>.md` and `<name>.png`; their paths.
+    """Writes `<name>.md` and `<name>.png`; returns their paths.
 
     Args:
-        made: how the figures came to be, a line each.
+        made: lines on how the page was made.
     """
     paths = [os.path.join(folder, f"{name}.{kind}") for kind in ("md", "png")]
     parts = [f"# {page.title}", *page.paragraphs, f"![{page.title}]({name}.png)"]

@@ -1,4 +1,4 @@
-"""Runs of the rows: what is done is kept, what was begun goes on, the rest is run."""
+"""Runs of the rows: finished runs are kept, interrupted ones continue, the others start."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from revit_video.runtime.launch import launch
 from revit_video.stages.run import enabled_stages, run
 
 SECONDS = "seconds.json"
-# Filled in when a run starts; the config may leave them open.
+# The config may leave these empty; a run fills them in when it starts.
 OPEN_KEYS = ("MODEL.NUM_CLASSES", "DATA.MEAN", "DATA.STD")
-# What a run was told that its weights do not depend on: it may be tested again with other values.
+# Keys that weights do not depend on: a trained run may be tested again with other values.
 # fmt: off
 AFTER_TRAINING = (
     "MINE.", "ASSIGNER.", "ADAPTIVE.", "TEST.", "TRAIN.ENABLE", "TRAIN.AUTO_RESUME", "TRAIN.EVAL_PERIOD",
@@ -41,9 +41,9 @@ class Runs:
 
     Args:
         path: the config's YAML file.
-        options: `KEY VALUE` pairs over it; a row's own win.
-        command: written to results.json.
-        subfolder: of OUTPUT_DIR.
+        options: `KEY VALUE` pairs that override it; a row's own keys override these.
+        command: recorded in results.json.
+        subfolder: of OUTPUT_DIR, for the runs.
     """
 
     def __init__(
@@ -72,11 +72,11 @@ class Runs:
 
     @property
     def own_gate(self) -> float:
-        """Training top-1 of the longest length, in percent, above which the config starts to distil."""
+        """Training top-1 (percent) of the longest length from which the config distils."""
         return self.cfg.REVIT.DISTILL.MIN_TEACHER_TOP1
 
     def data(self, name: str) -> str:
-        """A line on the test list that a row was tested on, and the training epochs."""
+        """A line on the test list of a row and the training epochs."""
         results = self.results(name)[0]
         folder, epochs = self.cfg.DATA.PATH_TO_DATA_DIR, self.cfg.SOLVER.MAX_EPOCH
         tested = f"{results['videos']:,} test videos of list {results['split']}"
@@ -92,31 +92,31 @@ class Runs:
         return load_cfg(self.path, [*self.options, *row_options(name), *own, *changes])
 
     def results(self, name: str) -> list[dict[str, Any]]:
-        """results.json of a row, one for each seed; the row has been run."""
+        """results.json of each seed of a row that has been run."""
         return [Run(self.folder(name, seed)).results for seed in self.seeds]
 
     def run(self, names: Iterable[str]) -> None:
-        """Runs what is not done yet of these rows.
+        """Runs these rows, except for runs that are done.
 
         Raises:
-            ValueError: a folder holds a run that was trained otherwise, or a row's config is wrong.
+            ValueError: a folder holds a run that was trained with other settings, or a row's config is wrong.
         """
         wanted = [self.row_cfg(name, seed) for seed in self.seeds for name in dict.fromkeys(names)]
         todo = [cfg for cfg in wanted if not is_done(cfg)]
         for number, cfg in enumerate(todo, 1):
             logger.info("%s (%d of %d)%s", cfg.OUTPUT_DIR, number, len(todo), _why_again(cfg))
-            with suppress(FileNotFoundError):  # of another test, which must not pass for this one's
+            with suppress(FileNotFoundError):  # of an earlier test, not to be taken for this one's
                 os.remove(os.path.join(cfg.OUTPUT_DIR, output_dir.RESULTS))
             with _counted(cfg.OUTPUT_DIR), redirect_stdout(sys.stderr):
                 launch(run, cfg.NUM_GPUS, cfg, enabled_stages(cfg), self.command)
 
     def seconds(self, names: Iterable[str]) -> list[Seconds]:
-        """How long each run of these rows took."""
+        """Duration of each run of these rows."""
         return [seconds_of(self.folder(name, seed)) for name in dict.fromkeys(names) for seed in self.seeds]
 
 
 def _why_again(cfg: CfgNode) -> str:
-    """What a run that was done before is tested again for; empty for others."""
+    """The changed keys for which a finished run is tested again; empty for a new run."""
     path = os.path.join(cfg.OUTPUT_DIR, output_dir.CONFIG)
     if not os.path.isfile(path):
         return ""
@@ -125,10 +125,10 @@ def _why_again(cfg: CfgNode) -> str:
 
 
 def is_done(cfg: CfgNode) -> bool:
-    """Whether `cfg.OUTPUT_DIR` holds the results of this very config.
+    """Whether `cfg.OUTPUT_DIR` holds results of exactly this config.
 
     Raises:
-        ValueError: it holds a run that was trained otherwise, with which this one must not be mixed up.
+        ValueError: it holds a run that was trained with other settings.
     """
     folder = cfg.OUTPUT_DIR
     path = os.path.join(folder, output_dir.CONFIG)
@@ -145,9 +145,9 @@ def is_done(cfg: CfgNode) -> bool:
 
 
 def differences(wanted: CfgNode, found: CfgNode) -> dict[str, tuple[Any, Any]]:
-    """Keys that two configs differ in, with both values.
+    """Keys in which two configs differ, with both values.
 
-    The folder may have been moved, and what `wanted` leaves open was filled in when the run started.
+    OUTPUT_DIR is ignored (the folder may have been moved), and so are `OPEN_KEYS` that `wanted` leaves empty.
     """
     ours, theirs = dict(_flat(wanted)), dict(_flat(found))
     return {
@@ -167,7 +167,7 @@ def _flat(cfg: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 @contextmanager
 def _counted(folder: str) -> Iterator[None]:
-    """Adds the seconds of what is run inside to the run's, whether it ends or is interrupted."""
+    """Adds the seconds of the block to the run's total, also if it is interrupted."""
     before = _measured(folder) or 0.0
     start = time.monotonic()
     try:
@@ -179,14 +179,14 @@ def _counted(folder: str) -> Iterator[None]:
 
 
 class Seconds(NamedTuple):
-    """How long a run took, or, of one that another command ran, its training; None where nothing tells."""
+    """Duration of a run; if not `whole`, of its logged training only, and None if nothing was logged."""
 
     seconds: float | None
     whole: bool
 
 
 def seconds_of(folder: str) -> Seconds:
-    """How long the run in `folder` took."""
+    """Duration of the run in `folder`: measured here, else from its log."""
     measured = _measured(folder)
     return Seconds(_logged(folder), False) if measured is None else Seconds(measured, True)
 
@@ -198,7 +198,7 @@ def _measured(folder: str) -> float | None:
 
 
 def _logged(folder: str) -> float | None:
-    """Seconds of training, without those of mining, testing and of making checkpoints."""
+    """Seconds of training according to the log, without mining, testing and checkpoints."""
     total = 0.0
     with suppress(Missing):
         batch = load_cfg(os.path.join(folder, output_dir.CONFIG)).TRAIN.BATCH_SIZE

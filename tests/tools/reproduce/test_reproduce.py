@@ -27,7 +27,7 @@ def test_table2_trains_each_row_once(
     page = tmp_path / "out" / "table2.md"
     assert (first.code, first.out.split()) == (0, [str(page), str(page.with_suffix(".png"))])
     text = page.read_text()
-    for title in ("one model a length", "ReViT, no self-distillation", "ReViT, τ 0.5", "ReViT, τ 0.9"):
+    for title in ("one model per length", "ReViT, no self-distillation", "ReViT, τ 0.5", "ReViT, τ 0.9"):
         assert f"\n| {title} " in text
     assert "seeds: 1 (3)" in text and "time of the 5 runs" in text and "training epochs: 1\n" in text
     rows = {"single_4x4", "single_2x2", "no_distillation", "tau_0.5", "revit"}

@@ -75,14 +75,16 @@ def test_table2_sets_lengths_beside_the_papers_by_rank(cfg: CfgNode) -> None:
     # One length alone has its results under its own name only.
     source = HandMade(cfg, rows)
     page = table2([source])
-    assert cells(page, "one model a length")[1:] == ["80.0 ± 1.4", "60.0 ± 1.4", "79.85", "72.41"]
+    assert cells(page, "one model per length")[1:] == ["80.0 ± 1.4", "60.0 ± 1.4", "79.85", "72.41"]
     assert cells(page, "ReViT, τ 0.9")[1:] == ["70.0 ± 1.4", "70.0 ± 1.4", "79.83", "74.21"]
     assert cells(page, "ReViT, τ 2, the config's own")[1:] == ["75.0 ± 1.4", "61.0 ± 1.4", "-", "-"]
     found = verdicts(page)
     shortest = "at the shortest length (2x2)"
     assert found[f"distillation (τ 0.9) helps {shortest}"] == "agrees"
     assert found[f"distillation (τ 0.5) helps {shortest}"] == "disagrees"
-    assert found["no distillation, longest length: as one model alone or better (4x4)"].startswith("within")
+    assert found[
+        "no distillation, as good as one model alone or better at the longest length (4x4)"
+    ].startswith("within")
 
 
 def test_the_papers_own_temperature_is_no_further_row(cfg: CfgNode, videos: Path, tmp_path: Path) -> None:
@@ -104,7 +106,7 @@ def test_table3_asks_at_every_length(cfg: CfgNode) -> None:
     assert found["own kernels beat a shared one, at 4x4"] == "agrees"
     assert found["own kernels beat a shared one, at 2x2"] == "disagrees"
     assert found["own positions beat shared ones, at 4x4"] == "agrees"
-    assert found["an own layer norm for each length pays, at 4x4"] == "neither: equal"
+    assert found["an own layer norm for each length helps, at 4x4"] == "neither: equal"
     assert cells(page, "shared kernel, own positions")[1:] == ["70.0 ± 1.4", "90.0 ± 1.4", "65.14", "58.35"]
 
 

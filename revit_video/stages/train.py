@@ -24,10 +24,9 @@ from revit_video.runtime.logging import StatsLog
 from revit_video.runtime.ranks import Ranks, barrier, broadcast_parameters, gather_objects, in_length_groups
 from revit_video.runtime.termination import Termination
 from revit_video.stages.job import Job, percents
-from revit_video.train.cascade import CascadeStep
 from revit_video.train.loop import Training, fit
 from revit_video.train.replicas import ReplicaStep
-from revit_video.train.steps import MixedLengthStep, Step
+from revit_video.train.steps import CascadeStep, MixedLengthStep, Step
 
 logger = logging.getLogger(__name__)
 

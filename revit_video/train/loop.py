@@ -1,4 +1,4 @@
-"""The one training loop, for the backbone and for the assigner."""
+"""The training loop of the backbone and of the assigner."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from timm.utils import ModelEmaV3
@@ -26,36 +26,35 @@ from revit_video.runtime.rng import seeded_generator
 from revit_video.train.optim import LearningRate
 from revit_video.train.steps import Step, trainable
 
-MOST_NAMED = 8  # clips in a message
+MOST_NAMED = 8  # clips in an error message
 
 logger = logging.getLogger(__name__)
 
-# Labels are a tensor or `Targets`, whichever the step takes.
+# (epoch, first batch) -> (inputs, labels, names of the clips); labels are what the step takes.
 Batches = Callable[[int, int], Iterable[tuple[Tensor, Any, Sequence[str]]]]
 
 
 class NonFiniteLoss(ValueError):
-    """The loss or its gradients became infinite or not a number; the weights are those before."""
+    """The loss or a gradient is infinite or NaN; the weights were not updated."""
 
 
 @dataclass
 class Training:
-    """All that a training run carries from iteration to iteration.
+    """The state of a training run.
 
     Attributes:
-        model: what is trained.
-        step: turns a batch `(inputs, labels)` into gradients and metrics.
-        batches: (epoch, batch) -> that epoch's batches from that one on, `(inputs, labels, names of the
-            clips)`, already on the device; the same arguments give the same batches.
-        batches_per_epoch: how many a whole epoch has.
-        batch_size: clips a step, over all ranks.
+        model: the model being trained.
+        step: forward and backward pass of a batch.
+        batches: (epoch, batch) -> the epoch's batches from that one on, on the device; deterministic.
+        batches_per_epoch: number of batches in a whole epoch.
+        batch_size: clips per step over all ranks.
         learning_rate: fractional epoch -> learning rate.
-        accumulate: parts that a batch is cut into and read one after the other, to save memory.
-        clip_gradient: largest norm of all gradients together; 0 leaves them as they are.
-        average: a moving average of the weights that follows the model; None without one.
-        seed: an iteration draws its dropout and stochastic depth from (seed, epoch, batch, rank), so that a
-            run resumed at any of them continues as if it had never stopped.
-        epoch, batch: epochs that are complete, and batches of the next one that are.
+        accumulate: parts of a batch, run one after the other to save memory.
+        clip_gradient: largest norm of all gradients together; 0 for no clipping.
+        average: moving average of the weights, if any.
+        seed: dropout and stochastic depth are drawn from (seed, epoch, batch, rank), so that a resumed run
+            equals one that never stopped.
+        epoch, batch: complete epochs, and complete batches of the next epoch.
     """
 
     model: nn.Module
@@ -78,16 +77,16 @@ class Training:
 
     @property
     def iteration(self) -> int:
-        """How many are done, over all epochs."""
+        """Complete iterations over all epochs."""
         return self.epoch * self.batches_per_epoch + self.batch
 
     @property
     def result(self) -> nn.Module:
-        """The model to validate, save and use: the averaged one where there is one."""
+        """The model to validate and save: the averaged one, if any."""
         return self.average.module if self.average else self.model
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs beside the weights of `result`, taken between iterations."""
+        """State to resume from between two iterations, beside the weights of `result`."""
         return {
             "seed": self.seed,
             "epoch": self.epoch,
@@ -99,9 +98,9 @@ class Training:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from `state`; `model` holds the weights of `result` that were saved with it.
+        """Resume from `state`; `model` already holds the weights of `result` saved with it.
 
-        With another batch size, an epoch goes on at the first batch that has clips it has not seen.
+        With another batch size, the epoch continues at the first batch with unseen clips.
         """
         self.epoch = state["epoch"]
         self.batch = state["batch"] * state["division"]["clips a batch"] // self.batch_size
@@ -111,7 +110,7 @@ class Training:
             self.average.set(self.model)
         if state["weights"] is not None:
             self.model.load_state_dict(state["weights"])
-        # The settings of the optimiser (weight decay, momentum …) are this run's, not the checkpoint's.
+        # Keep this run's hyperparameters (weight decay, momentum …) instead of the checkpoint's.
         settings = [{k: v for k, v in g.items() if k != "params"} for g in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
         for group, own in zip(self.optimizer.param_groups, settings, strict=True):
@@ -130,7 +129,7 @@ class Training:
             )
 
     def _division(self) -> dict[str, int]:
-        """What sums and random draws depend on."""
+        """What the order of sums and the random draws depend on."""
         ranks = self.ranks
         return {
             "ranks": ranks.world_size,
@@ -143,18 +142,18 @@ class Training:
 def fit(
     training: Training, stats: StatsLog, asked_to_stop: Callable[[], bool] = lambda: False
 ) -> Iterator[bool]:
-    """Trains from where `training` is to its end and pauses after every iteration, for the caller to save.
+    """Train to the last epoch; yields after every iteration, so that the caller can save and validate.
 
-    After an epoch's last iteration `training.batch` is 0, and the caller may also validate.
+    After the last iteration of an epoch `training.batch` is 0.
 
     Args:
-        asked_to_stop: whether this rank was asked to.
+        asked_to_stop: whether this rank was asked to stop.
 
     Yields:
-        whether any rank was, the same on all ranks in the same iteration.
+        whether any rank was asked to stop; the same on all ranks.
 
     Raises:
-        NonFiniteLoss: before the weights are updated, on all ranks.
+        NonFiniteLoss: on all ranks.
     """
     clock = _Clock(training)
     while training.epoch < training.epochs:
@@ -175,12 +174,12 @@ def _run_epoch(
             lr = _set_learning_rate(training)
             training.optimizer.zero_grad(set_to_none=True)
             with shared_statistics(training.model, ranks):
-                metrics = _accumulate(training, inputs, labels)
+                metrics = _forward_backward(training, inputs, labels)
             stop = reduce_gradients(parameters, ranks, training.accumulate, asked_to_stop())
             norm = nn.utils.clip_grad_norm_(parameters, training.clip_gradient or math.inf)
-            values = _over_ranks(metrics | {"grad_norm": norm}, ranks)
+            values = _mean_over_ranks(metrics | {"grad_norm": norm}, ranks)
             if not all(map(math.isfinite, values.values())):
-                _name_the_clips(f"{title}, iteration {training.batch}", values, metrics, names, ranks)
+                raise _non_finite(f"{title}, iteration {training.batch}", values, metrics, names, ranks)
             training.optimizer.step()
             if training.average:
                 training.average.update(training.model, training.iteration)
@@ -188,7 +187,7 @@ def _run_epoch(
             clock.clips += len(labels) * ranks.data_size
             last = training.batch == training.batches_per_epoch
             if last or training.batch % training.log_period == 0:
-                times = clock.read(training.iteration)
+                times = clock.window(training.iteration)
                 place = {"epoch": training.epoch, "iter": iteration, "step": training.iteration}
                 stats.write(stage=training.stage, **place, lr=lr, **values, **times)
                 bar.postfix(**_shown(values), **{"clips/s": times["clips_per_sec"]})
@@ -211,24 +210,24 @@ def _set_learning_rate(training: Training) -> float:
     return lr
 
 
-def _accumulate(training: Training, inputs: Tensor, labels: Tensor | Targets) -> dict[str, Tensor]:
-    """Adds up the gradients of the batch's parts; each metric's mean over them."""
+def _forward_backward(training: Training, inputs: Tensor, labels: Tensor | Targets) -> dict[str, Tensor]:
+    """Sum the gradients over the parts of the batch; returns the mean of each metric."""
     parts = zip(inputs.chunk(training.accumulate), labels.chunk(training.accumulate), strict=True)
     metrics = [training.step(*part) for part in parts]
     return {name: torch.stack([each[name] for each in metrics]).mean() for name in metrics[0]}
 
 
-def _over_ranks(metrics: dict[str, Tensor], ranks: Ranks) -> dict[str, float]:
-    """Each metric's mean over the ranks, in one exchange."""
+def _mean_over_ranks(metrics: dict[str, Tensor], ranks: Ranks) -> dict[str, float]:
+    """The mean of each metric over the ranks, in one all-reduce."""
     stacked = torch.stack([value.float() for value in metrics.values()])
     means = sum_over_ranks(stacked, ranks) / ranks.world_size
     return dict(zip(metrics, means.tolist(), strict=True))
 
 
-def _name_the_clips(
+def _non_finite(
     place: str, values: dict[str, float], own: dict[str, Tensor], names: Sequence[str], ranks: Ranks
-) -> NoReturn:
-    """Raises NonFiniteLoss with the clips of the ranks whose own loss is not finite, of all if none is."""
+) -> NonFiniteLoss:
+    """An error that names the clips of the ranks with a non-finite loss, or of all ranks if none has one."""
     bad = [name for name, value in values.items() if not math.isfinite(value)]
     is_bad = not all(bool(value.isfinite()) for value in own.values())
     shares = gather_objects((is_bad, list(names)), ranks)
@@ -237,7 +236,7 @@ def _name_the_clips(
     shown = ", ".join(clips[:MOST_NAMED])
     if len(clips) > MOST_NAMED:
         shown += f" and {len(clips) - MOST_NAMED} more"
-    raise NonFiniteLoss(
+    return NonFiniteLoss(
         f"{place}: {', '.join(bad)} not finite{' on ' if clips else ''}{shown}; "
         "lower SOLVER.BASE_LR or set SOLVER.CLIP_GRADIENT"
     )
@@ -248,19 +247,19 @@ def _shown(values: dict[str, float]) -> dict[str, float]:
 
 
 class _Clock:
-    """Measures the loop from outside, so that its body holds no clock code."""
+    """Times the loop, whose body holds no clock code."""
 
     def __init__(self, training: Training) -> None:
         self.total = training.epochs * training.batches_per_epoch
         self.first = training.epoch * training.batches_per_epoch
         self.device = training.ranks.device
-        self.start = self.window = time.perf_counter()
+        self.start = self.since = time.perf_counter()
         self.clips = 0
         self.waited = 0.0
         self.batches = 0
 
     def timed(self, batches: Iterable[Any]) -> Iterator[Any]:
-        """Passes batches on and adds up the time spent waiting for them."""
+        """Yield the batches and add up the time spent waiting for them."""
         iterator = iter(batches)
         while True:
             asked = time.perf_counter()
@@ -272,15 +271,15 @@ class _Clock:
             self.batches += 1
             yield batch
 
-    def read(self, step: int) -> dict[str, float]:
-        """clips/s, mean wait for a batch and peak memory since the last reading; seconds to the end."""
+    def window(self, step: int) -> dict[str, float]:
+        """clips/s, mean wait per batch (s) and peak memory (GiB) since the last call; seconds left."""
         now = time.perf_counter()
         times = {
-            "clips_per_sec": self.clips / (now - self.window),
+            "clips_per_sec": self.clips / (now - self.since),
             "data_time": self.waited / max(self.batches, 1),
             "eta": (now - self.start) / (step - self.first) * (self.total - step),
         }
         if self.device.type == "cuda":
             times["gpu_mem"] = torch.cuda.max_memory_allocated(self.device) / 2**30
-        self.window, self.clips, self.waited, self.batches = now, 0, 0.0, 0
+        self.since, self.clips, self.waited, self.batches = now, 0, 0.0, 0
         return times

@@ -20,9 +20,9 @@ class Distillation:
     Attributes:
         tau: temperature τ of both distributions.
         lam: weight λ of the distillation term, 0 to 1.
-        hard: learn the teacher's arg-max instead of its distribution.
-        min_teacher_top1: the longest length's running training accuracy, in percent, before which
-            the others learn from the labels alone: an untrained teacher only teaches its mistakes.
+        hard: distil the teacher's arg-max class instead of its distribution.
+        min_teacher_top1: running training accuracy of the longest length, in percent, below which the others
+            learn from labels alone.
     """
 
     tau: float = 0.9
@@ -32,10 +32,10 @@ class Distillation:
 
 
 def label_loss(output: Output, labels: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy with the labels, averaged over the heads of the special tokens that there are.
+    """Cross-entropy with the labels, averaged over the class head and the distillation head, if any.
 
     Args:
-        labels: class indices `(B,)`, or the share of each class in clips that are mixed `(B, classes)`.
+        labels: class indices `(B,)`, or the shares of mixed clips `(B, classes)`.
     """
     loss = F.cross_entropy(_precise(output.cls), labels, label_smoothing=smoothing)
     if output.dist is None:
@@ -44,11 +44,11 @@ def label_loss(output: Output, labels: Tensor, smoothing: float = 0.0) -> Tensor
 
 
 def dense_loss(dense: Tensor, targets: Targets, length: TokenLength, smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy of every patch token with its own label, averaged over the tokens, as in LV-ViT.
+    """Cross-entropy of every patch token with its own label, averaged over tokens, as in LV-ViT.
 
     Args:
         dense: the dense head's logits `(B, N, classes)` at `length`.
-        smoothing: of the tokens' labels, the same as of the clips' in LV-ViT.
+        smoothing: label smoothing, the same as for clips in LV-ViT.
     """
     logits = _precise(dense.flatten(0, 1))
     shares = targets.of_tokens(length, dense.shape[-1]).flatten(0, 1)
@@ -60,8 +60,8 @@ def distillation_loss(
 ) -> Tensor:
     """`(1 - λ) CE(Z_s, y) + λ τ² KL(softmax(Z_t / τ) || softmax(Z_s / τ))`, the paper's L_teacher.
 
-    The cross-entropy reads the class head, the distillation term the distillation head (the class
-    head when there is none), as in DeiT.
+    The cross-entropy uses the class head, the distillation term the distillation head (the class head if
+    there is none), as in DeiT.
 
     Args:
         student: the shorter length's output, Z_s, logits `(B, classes)`.
@@ -84,5 +84,5 @@ def distillation_loss(
 
 
 def _precise(logits: Tensor) -> Tensor:
-    """In single precision at least."""
+    """At least float32."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))

@@ -1,8 +1,9 @@
-"""Optimiser and learning-rate schedule."""
+"""Optimisers and learning-rate schedules: functions of the fractional epoch."""
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 
 import timm.optim
@@ -21,35 +22,26 @@ def make_optimizer(
     nesterov: bool = True,
     betas: Sequence[float] = (0.9, 0.999),
 ) -> torch.optim.Optimizer:
-    """timm's SGD or AdamW; biases, norms, tokens and position embeddings are not decayed."""
+    """timm's SGD or AdamW, without weight decay for biases, norms, tokens and position embeddings."""
+    make = timm.optim.create_optimizer_v2
     if name == "adamw":
-        return timm.optim.create_optimizer_v2(
-            model, opt="adamw", lr=lr, weight_decay=weight_decay, betas=tuple(betas)
-        )
+        return make(model, opt="adamw", lr=lr, weight_decay=weight_decay, betas=tuple(betas))
     opt = "sgd" if nesterov else "momentum"  # timm's names for SGD with and without Nesterov
-    return timm.optim.create_optimizer_v2(model, opt=opt, lr=lr, weight_decay=weight_decay, momentum=momentum)
+    return make(model, opt=opt, lr=lr, weight_decay=weight_decay, momentum=momentum)
 
 
 def step_schedule(base_lr: float, steps: Sequence[int], factors: Sequence[float]) -> LearningRate:
-    """`base_lr * factors[k]` from epoch `steps[k]` on, TimeSformer's `steps_with_relative_lrs`."""
-
-    def at(epoch: float) -> float:
-        return base_lr * [f for start, f in zip(steps, factors, strict=True) if epoch >= start][-1]
-
-    return at
+    """`base_lr * factors[k]` from epoch `steps[k]` on: TimeSformer's `steps_with_relative_lrs`."""
+    return lambda epoch: base_lr * factors[bisect_right(steps, epoch) - 1]
 
 
 def cosine_schedule(base_lr: float, end_lr: float, epochs: float) -> LearningRate:
     """Half a cosine from `base_lr` at epoch 0 to `end_lr` at `epochs`."""
-
-    def at(epoch: float) -> float:
-        return end_lr + (base_lr - end_lr) * (1 + math.cos(math.pi * min(epoch / epochs, 1.0))) / 2
-
-    return at
+    return lambda epoch: end_lr + (base_lr - end_lr) * (1 + math.cos(math.pi * min(epoch / epochs, 1))) / 2
 
 
 def with_warmup(schedule: LearningRate, epochs: float, start_lr: float) -> LearningRate:
-    """A straight line from `start_lr` to the schedule's own value at `epochs`, then the schedule."""
+    """Linear warm-up from `start_lr` to the schedule's value at `epochs`, then the schedule."""
     if epochs <= 0:
         return schedule
 

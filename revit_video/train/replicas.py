@@ -1,4 +1,4 @@
-"""ReViT-E: all token lengths at the same time, each on a rank of its own (paper section 3.2, Fig. 4)."""
+"""ReViT-E: all token lengths in parallel, one per rank (paper section 3.2, Fig. 4)."""
 
 from __future__ import annotations
 
@@ -12,55 +12,55 @@ from revit_video.train.steps import MixedLengthStep
 
 
 class ReplicaStep(MixedLengthStep):
-    """One mini-batch at this rank's token length; its length group reads the same one at the others.
+    """One batch at this rank's token length, while its length group runs the same batch at the others.
 
-    Once `reduce_gradients` has summed them over the lengths, the gradients are those of
-    `MixedLengthStep`, in the time of the longest length. `ranks` come from `in_length_groups`.
+    After `reduce_gradients` the gradients are those of `MixedLengthStep`, in the time of the longest length.
+    `ranks` come from `in_length_groups`.
 
     Modifications:
-        The longest length's rank sends its logits to its group. The others wait for them only where
-        their loss needs them, so that all forward passes run at the same time.
-        The paper sums the gradients on the longest length's rank, which sends new weights out. Here
-        all ranks get the sum, and make the same update.
+        The longest length's rank broadcasts its logits to its group. The others wait for them only to compute
+        their loss, so that all forward passes run in parallel.
+        The paper sums gradients on the longest length's rank, which sends out new weights. Here gradients are
+        all-reduced, and every rank makes the same update.
     """
 
     def __call__(self, inputs: Tensor, labels: Tensor | Targets) -> dict[str, Tensor]:
         targets = Targets.of(labels)
         own = self.model.lengths[self.ranks.length_rank]
         if not self._distils():
-            metrics = self._learn(own, self._read(inputs, own, targets), targets)
+            metrics = self._backward(own, self._forward(inputs, own, targets), targets)
         elif self.ranks.length_rank == 0:
-            metrics = self._teach(own, inputs, targets)
+            metrics = self._as_teacher(own, inputs, targets)
         else:
-            metrics = self._study(own, inputs, targets)
-        metrics = self._among_ranks(metrics)
-        self._follow_teacher(metrics)
+            metrics = self._as_student(own, inputs, targets)
+        metrics = self._of_all_lengths(metrics)
+        self._update_teacher_top1(metrics)
         return metrics
 
-    def _teach(self, length: TokenLength, inputs: Tensor, targets: Targets) -> dict[str, Tensor]:
-        output = self._read(inputs, length, targets)
-        logits = self._teacher_logits(len(targets)).copy_(output.cls.detach())
-        sent = broadcast_from_longest(logits, self.ranks)
-        metrics = self._learn(length, output, targets)
-        sent.wait()
+    def _as_teacher(self, length: TokenLength, inputs: Tensor, targets: Targets) -> dict[str, Tensor]:
+        output = self._forward(inputs, length, targets)
+        logits = self._logits_buffer(len(targets)).copy_(output.cls.detach())
+        work = broadcast_from_longest(logits, self.ranks)
+        metrics = self._backward(length, output, targets)
+        work.wait()
         return metrics
 
-    def _study(self, length: TokenLength, inputs: Tensor, targets: Targets) -> dict[str, Tensor]:
-        logits = self._teacher_logits(len(targets))
-        received = broadcast_from_longest(logits, self.ranks)
-        output = self._read(inputs, length, targets)
-        received.wait()
-        return self._learn(length, output, targets, logits)
+    def _as_student(self, length: TokenLength, inputs: Tensor, targets: Targets) -> dict[str, Tensor]:
+        logits = self._logits_buffer(len(targets))
+        work = broadcast_from_longest(logits, self.ranks)
+        output = self._forward(inputs, length, targets)
+        work.wait()
+        return self._backward(length, output, targets, logits)
 
-    def _teacher_logits(self, batch: int) -> Tensor:
-        """Room for them, in the precision of the weights, which loses nothing under autocast."""
+    def _logits_buffer(self, batch: int) -> Tensor:
+        """Empty `(batch, classes)` in the dtype of the weights, which holds logits of autocast exactly."""
         return self.model.class_token.new_empty(batch, self.model.num_classes)
 
     def _distils(self) -> bool:
         return self.ranks.length_size > 1 and super()._distils()
 
-    def _among_ranks(self, own: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The metrics of all lengths, the others' being zero, so that means over the ranks are right."""
+    def _of_all_lengths(self, own: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Metrics of all lengths, scaled so that their means over the ranks are each length's own values."""
         metrics = {}
         for length in self.model.lengths:
             for name, value in zip(("loss", "top1"), own.values(), strict=True):

@@ -1,8 +1,8 @@
-"""What is special to each training: from a batch to gradients. `loop.fit` does the rest."""
+"""Training steps: each turns one batch into gradients and metrics; `loop.fit` does the rest."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,32 +16,37 @@ from revit_video.runtime.ranks import Ranks, sum_over_ranks
 from revit_video.train.losses import Distillation, dense_loss, distillation_loss, label_loss
 
 
-class Step(Protocol):
-    """Adds the gradients of one batch and returns what to log, as scalar tensors on the device.
+class Step:
+    """Base class: forward and backward pass of one batch.
 
-    `labels` are what the batches hold that the step is used with.
-    What is logged is the mean over the ranks, so all return the same names in the same order.
+    `step(inputs, labels)` adds to the gradients of its model and returns the metrics to log: scalar tensors
+    on the device, with the same names in the same order on all ranks, since the loop averages them over the
+    ranks. `labels` are as yielded by the loader.
     """
 
-    def __call__(self, inputs: Tensor, labels: Any) -> dict[str, Tensor]: ...
+    def __call__(self, inputs: Tensor, labels: Any) -> dict[str, Tensor]:
+        raise NotImplementedError
 
-    def state_dict(self) -> dict[str, Tensor]: ...
+    def state_dict(self) -> dict[str, Tensor]:
+        """State to save in a checkpoint beside the weights; most steps have none."""
+        return {}
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None: ...
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restore what `state_dict` returned."""
 
 
-class MixedLengthStep:
-    """ReViT-B: one mini-batch at every token length, longest first; the gradients add up (Algorithm 1).
+class MixedLengthStep(Step):
+    """ReViT-B: one batch at every token length, longest first; gradients are summed (Algorithm 1).
 
-    The longest length learns from the labels; its detached logits teach the others. Each length's
-    graph is freed by its own backward pass, so peak memory is the longest length's. With a dense head,
-    the patch tokens of every length learn their labels beside all that; none of them is taught.
+    The longest length learns from the labels, the others also from its detached logits. Each length runs its
+    own backward pass, so that peak memory is the longest length's. With a dense head, the patch tokens of
+    every length learn their labels too, without a teacher.
 
     Args:
-        distillation: how the shorter lengths learn; None teaches them with the labels alone.
+        distillation: how the shorter lengths learn from the longest; None for labels alone.
         smoothing: label smoothing of every cross-entropy.
-        autocast: dtype of mixed precision, None for full precision.
-        dense_weight: of the patch tokens' loss, where the model has a dense head.
+        autocast: dtype of mixed precision; None for full precision.
+        dense_weight: weight of the patch tokens' loss.
     """
 
     momentum = 0.98  # of the teacher's running accuracy: about the last 50 batches
@@ -62,24 +67,24 @@ class MixedLengthStep:
     def __call__(self, inputs: Tensor, labels: Tensor | Targets) -> dict[str, Tensor]:
         targets = Targets.of(labels)
         longest, *others = self.model.lengths
-        output = self._read(inputs, longest, targets)
+        output = self._forward(inputs, longest, targets)
         teacher = output.cls.detach() if self._distils() else None
-        metrics = self._learn(longest, output, targets)
+        metrics = self._backward(longest, output, targets)
         for length in others:
-            metrics |= self._learn(length, self._read(inputs, length, targets), targets, teacher)
-        self._follow_teacher(metrics)
+            metrics |= self._backward(length, self._forward(inputs, length, targets), targets, teacher)
+        self._update_teacher_top1(metrics)
         return metrics
 
-    def _read(self, inputs: Tensor, length: TokenLength, targets: Targets) -> Output:
+    def _forward(self, inputs: Tensor, length: TokenLength, targets: Targets) -> Output:
         with torch.autocast(inputs.device.type, self.autocast, enabled=self.autocast is not None):
             if targets.box is None:
                 return self.model(inputs, length)
             return self.model(inputs, length, mix=targets.box)
 
-    def _learn(
+    def _backward(
         self, length: TokenLength, output: Output, targets: Targets, teacher: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Adds the gradients of what was read at `length`, learning from `teacher`'s logits if given."""
+        """Add the gradients of one length's loss; `teacher`: the longest length's logits, if it distils."""
         labels = targets.of_clips(length, self.model.num_classes)
         if teacher is None:
             loss = label_loss(output, labels, self.smoothing)
@@ -95,10 +100,10 @@ class MixedLengthStep:
         how = self.distillation
         if how is None:
             return False
-        # Reading the tensor waits for the device, so do it only where a threshold asks for it.
+        # float() waits for the device: only where there is a threshold.
         return how.min_teacher_top1 <= 0 or float(self.teacher_top1) >= how.min_teacher_top1
 
-    def _follow_teacher(self, metrics: dict[str, Tensor]) -> None:
+    def _update_teacher_top1(self, metrics: dict[str, Tensor]) -> None:
         if self.distillation is not None and self.distillation.min_teacher_top1 > 0:
             top1 = metrics[f"top1_{self.model.lengths[0]}"]
             top1 = sum_over_ranks(top1, self.ranks) / self.ranks.world_size
@@ -111,11 +116,37 @@ class MixedLengthStep:
         self.teacher_top1.copy_(state["teacher_top1"])
 
 
-class AssignerStep:
+class CascadeStep(Step):
+    """DVT: one batch through the whole cascade; the cross-entropies of all lengths are summed.
+
+    Nothing is detached, so that a shorter length's model also learns to help the longer ones.
+
+    Args:
+        smoothing: label smoothing of every cross-entropy.
+        autocast: dtype of mixed precision; None for full precision.
+    """
+
+    def __init__(
+        self, model: ResizableModel, smoothing: float = 0.0, autocast: torch.dtype | None = None
+    ) -> None:
+        self.model, self.smoothing, self.autocast = model, smoothing, autocast
+
+    def __call__(self, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        with torch.autocast(inputs.device.type, self.autocast, enabled=self.autocast is not None):
+            longest_first = self.model.forward_all(inputs)
+        losses = [label_loss(output, labels, self.smoothing) for output in longest_first]
+        torch.stack(losses).sum().backward()
+        metrics: dict[str, Tensor] = {}
+        for length, output, loss in zip(self.model.lengths, longest_first, losses, strict=True):
+            metrics |= {f"loss_{length}": loss.detach(), f"top1_{length}": top1(output, labels)}
+        return metrics
+
+
+class AssignerStep(Step):
     """Cross-entropy of the Token-Length Assigner with the mined labels (paper section 3.1).
 
     Args:
-        class_weights: weight of each length `(lengths,)`, 1 on average over the clips; None for equal ones.
+        class_weights: weight of each length `(lengths,)`, 1 on average over the clips; None for 1 each.
     """
 
     def __init__(self, assigner: TokenLengthAssigner, class_weights: Tensor | None = None) -> None:
@@ -123,23 +154,16 @@ class AssignerStep:
 
     def __call__(self, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
         logits = self.assigner(inputs)
-        # A mean over clips: divided by the weights of its own clips, each rank's share would count otherwise.
-        total = F.cross_entropy(logits, labels, self.class_weights, reduction="sum")
-        loss = total / len(labels)
+        # Not reduction="mean": it divides by the weights of this rank's clips, which differ between ranks.
+        loss = F.cross_entropy(logits, labels, self.class_weights, reduction="sum") / len(labels)
         loss.backward()
         accuracy = 100 * (logits.detach().argmax(dim=1) == labels).float().mean()
         return {"loss": loss.detach(), "accuracy": accuracy}
 
-    def state_dict(self) -> dict[str, Tensor]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        pass
-
 
 def top1(output: Output, labels: Tensor) -> Tensor:
-    """Accuracy in percent; `labels` are class indices `(B,)`, or shares `(B, classes)`."""
-    classes = labels if labels.dim() == 1 else labels.argmax(dim=1)  # of mixed clips, the larger part
+    """Accuracy in percent; `labels` are class indices `(B,)`, or the shares of mixed clips `(B, classes)`."""
+    classes = labels if labels.dim() == 1 else labels.argmax(dim=1)
     return 100 * (output.logits.detach().argmax(dim=1) == classes).float().mean()
 
 

@@ -1,4 +1,4 @@
-"""Algorithm 1 against its lines written out. On several ranks: `test_replicas.py`."""
+"""Training steps against their losses written out. On several ranks: `test_replicas.py`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from revit_video.data.targets import Targets
@@ -14,9 +15,9 @@ from revit_video.models import checkpoint
 from revit_video.models.assigner import TokenLengthAssigner
 from revit_video.runtime.ranks import Ranks
 from revit_video.train.losses import Distillation, dense_loss, distillation_loss, label_loss
-from revit_video.train.steps import AssignerStep, MixedLengthStep, trainable
+from revit_video.train.steps import AssignerStep, CascadeStep, MixedLengthStep, trainable
 from tests.label_maps import constant_map
-from tests.tiny import CLASSES, LinearAssigner, random_clips, tiny_revit
+from tests.tiny import CLASSES, LinearAssigner, random_clips, tiny_dvt, tiny_revit
 
 ALONE = Ranks(rank=0, world_size=1, device=torch.device("cpu"))
 HOW = Distillation(tau=2.0, lam=0.4)
@@ -187,3 +188,31 @@ def test_the_assigner_learns_its_labels() -> None:
         metrics = step(clips, labels)
         optimizer.step()
     assert metrics["accuracy"] == 100 and metrics["loss"] < 0.3
+
+
+# ---- DVT ---------------------------------------------------------------------------------------------------
+
+
+def test_a_cascades_gradients_are_those_of_the_sum_of_cross_entropies() -> None:
+    model, other = tiny_dvt(), tiny_dvt()
+    metrics = CascadeStep(model, smoothing=0.1)(random_clips(4), LABELS)
+    losses = [
+        F.cross_entropy(other(random_clips(4), length).cls, LABELS, label_smoothing=0.1)
+        for length in other.lengths
+    ]
+    torch.stack(losses).sum().backward()
+    torch.testing.assert_close(gradients(model), gradients(other), rtol=1e-5, atol=1e-6)
+    assert list(metrics) == [f"{what}_{length}" for length in model.lengths for what in ("loss", "top1")]
+    for length, loss in zip(model.lengths, losses, strict=True):
+        torch.testing.assert_close(metrics[f"loss_{length}"], loss.detach())
+        correct = model(random_clips(4), length).logits.argmax(dim=1) == LABELS
+        assert metrics[f"top1_{length}"] == 100 * correct.float().mean()
+    assert not any(metric.requires_grad for metric in metrics.values())
+
+
+def test_shares_teach_a_cascade_what_classes_teach() -> None:
+    model, other = tiny_dvt(), tiny_dvt()
+    metrics = CascadeStep(model)(random_clips(4), LABELS)
+    same = CascadeStep(other)(random_clips(4), torch.eye(CLASSES, dtype=torch.float64)[LABELS])
+    torch.testing.assert_close(metrics, same)
+    torch.testing.assert_close(gradients(model), gradients(other))

@@ -19,10 +19,9 @@ from revit_video.models.base import ResizableModel
 from revit_video.models.revit import ReViT
 from revit_video.runtime.launch import launch
 from revit_video.runtime.ranks import Ranks, in_length_groups, init, reduce_gradients, shutdown
-from revit_video.train.cascade import CascadeStep
 from revit_video.train.losses import Distillation
 from revit_video.train.replicas import ReplicaStep
-from revit_video.train.steps import MixedLengthStep, Step
+from revit_video.train.steps import CascadeStep, MixedLengthStep, Step
 
 FULL, TWO, THREE = LENGTHS[:1], (LENGTHS[0], LENGTHS[2]), LENGTHS
 CPU_DEPTH = 4  # of 12 blocks: a suite should end within minutes

@@ -1,4 +1,4 @@
-"""Easy, medium and hard clips: examples of those read at each length (as paper Fig. 6)."""
+"""Easy, medium and hard clips: examples at each chosen length (as in Fig. 6 of the paper)."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from revit_video.data.video import DecodeError
 from revit_video.report.files import Missing, Run
 from revit_video.report.style import length_colours
 
-CLIPS, WRONG = 6, 2  # shown of each length, and how many of them are mistakes, if there are
-FRAMES_AT = (0.1, 0.5, 0.9)  # of the video
+CLIPS, WRONG = 6, 2  # cards per length, and at most how many of them are mistakes
+FRAMES_AT = (0.1, 0.5, 0.9)  # position in the video
 SHORT_SIDE = 144  # pixels
 
 
@@ -49,7 +49,7 @@ def gallery(run: Run) -> str:
 
 
 def diverse(rows: list[int], truth: np.ndarray) -> list[int]:
-    """`rows` so ordered that any first few of them show as many classes as possible, far apart."""
+    """`rows` reordered so that any first few of them show as many classes as possible, far apart."""
     of_class = defaultdict(list)
     for row in rows:
         of_class[int(truth[row])].append(row)
@@ -81,7 +81,7 @@ def _card(run: Run, row: int, frames: list[bytes]) -> str:
     )
     truth, predicted = escape(names[predictions.truth[row]]), escape(names[predictions.predicted[row]])
     right = bool(predictions.correct[row])
-    verdict = f"{truth} ✓" if right else f"{truth}, read as {predicted} ✗"
+    verdict = f"{truth} ✓" if right else f"{truth}, taken for {predicted} ✗"
     return (
         f'<figure class="card {"right" if right else "wrong"}"><div class="frames">{images}</div>'
         f"<figcaption><b>{verdict}</b><span>{escape(os.path.basename(predictions.videos[row]))}</span>"

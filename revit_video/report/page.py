@@ -1,4 +1,4 @@
-"""`report.html`: one page that needs nothing but itself."""
+"""report.html: one self-contained page."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from revit_video.report import plots
 from revit_video.report.files import Missing, Run
 from revit_video.report.gallery import gallery
 from revit_video.report.style import RC, png
-from revit_video.report.table import cost_unit, headline_row, longest_entry, summary, table
+from revit_video.report.table import cost_unit, headline_result, longest_result, summary, table
 from revit_video.report.template import CSS, PAGE
 from revit_video.runtime import output_dir
 
 
 def write_report(folder: str) -> str:
-    """Draws `report.html` and its pictures from the files in `folder`; returns the page's path.
+    """Write report.html and its pictures from the files in `folder`; returns the page's path.
 
-    A section whose files are missing is left out, with a line that says why.
+    A section whose files are missing is replaced by a line that says why.
 
     Raises:
-        FileNotFoundError: there is no such folder, or no run has written to it.
+        FileNotFoundError: there is no such folder, or it is no OUTPUT_DIR.
     """
     if not g_pathmgr.isdir(folder):
         raise FileNotFoundError(f"{folder}: no such folder")
@@ -59,7 +59,7 @@ def _title(run: Run) -> str:
 
 
 def write_labels_picture(folder: str, mined: MinedLabels, class_names: Sequence[str]) -> str:
-    """Draws `labels.png`, the histogram of mined token-length labels; its path."""
+    """Write labels.png, the histogram of mined token-length labels; returns its path."""
     path = os.path.join(folder, output_dir.LABELS_PICTURE)
     with matplotlib.rc_context(RC):
         _write(path, png(plots.mined_labels(mined, class_names)))
@@ -72,7 +72,7 @@ def _write(path: str, data: bytes) -> None:
 
 
 def _picture(run: Run, name: str, draw: Callable[[Run], Figure], caption: str) -> str:
-    """Draws a picture, writes it as `name` and returns it as HTML."""
+    """Draw a picture, write it as `name`, and return it as HTML."""
     figure = draw(run)
     data = png(figure)
     _write(os.path.join(run.directory, name), data)
@@ -86,31 +86,30 @@ def _picture(run: Run, name: str, draw: Callable[[Run], Figure], caption: str) -
 
 def _headline(run: Run) -> str:
     results = run.results
-    row, longest = headline_row(results), longest_entry(results)
+    chosen, longest = headline_result(results), longest_result(results)
     name = results["lengths"][0]
     cards = []
-    if row and longest:
-        entry = row.entry
-        points = f"{entry['top1'] - longest['top1']:+.1f}".replace("-", "−")
-        factor, unit = cost_unit(longest["gmacs"])
-        paid, full = factor * entry["gmacs"], factor * longest["gmacs"]
-        costs = f"{paid:.1f} of {full:.1f} {unit} a view"
+    if chosen and longest:
+        points = f"{chosen.top1 - longest.top1:+.1f}".replace("-", "−")
+        factor, unit = cost_unit(longest.gmacs)
+        cost, full = factor * chosen.gmacs, factor * longest.gmacs
+        costs = f"{cost:.1f} of {full:.1f} {unit} a view"
         cards += [
-            (f"top-1, {row.name}", f"{entry['top1']:.1f} %", f"{points} points to always {name}"),
-            (f"of the MACs of {name}", f"{100 * paid / full:.0f} %", costs),
+            (f"top-1, {chosen.name}", f"{chosen.top1:.1f} %", f"{points} points to always {name}"),
+            (f"of the MACs of {name}", f"{100 * cost / full:.0f} %", costs),
         ]
-        if entry.get("speedup"):
-            promise = f"its MACs promise {entry['macs_speedup']:.2f}×"
-            cards.append((f"clips/s of {name}", f"{entry['speedup']:.2f}×", promise))
+        if chosen.speedup:
+            promise = f"its MACs promise {chosen.macs_speedup:.2f}×"
+            cards.append((f"clips/s of {name}", f"{chosen.speedup:.2f}×", promise))
     elif longest:
-        cards.append((f"top-1, always {name}", f"{longest['top1']:.1f} %", "the adaptive policy was not run"))
+        cards.append((f"top-1, always {name}", f"{longest.top1:.1f} %", "the adaptive policy was not run"))
     videos, skipped = results.get("videos", 0), results.get("skipped", 0)
     cards.append((f"{results.get('split', 'test')} videos", f"{videos:,}", f"{skipped:,} could not be read"))
     html = "".join(
         f"<div><b>{escape(value)}</b><span>{escape(what)}</span><small>{escape(more)}</small></div>"
         for what, value, more in cards
     )
-    figures = _table(*table(results), row and row.name)
+    figures = _table(*table(results), chosen.name if chosen else None)
     return f'<div class="headline">{html}</div>{figures}<p>{escape(summary(results))}</p>'
 
 
@@ -125,27 +124,8 @@ def _table(header: list[str], rows: list[list[str]], chosen: str | None = None) 
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _accuracy_cost(run: Run) -> str:
-    caption = (
-        "Top-1 of every way to choose the token length, against its cost and its measured speed: lines are "
-        "sweeps of the threshold, markers the points that were run. The oracle knows which lengths are right."
-    )
-    return _picture(run, output_dir.ACCURACY_COST_PICTURE, plots.accuracy_cost, caption)
-
-
-def _lengths(run: Run) -> str:
-    caption = "Share of each class's test videos that the adaptive policy read at each length."
-    return _picture(run, output_dir.LENGTHS_PICTURE, plots.lengths_per_class, caption)
-
-
-def _labels(run: Run) -> str:
-    caption = (
-        "Mined token-length labels, the shortest length that was right; hatched: clips that no length got "
-        "right, which are labelled with the longest or left out."
-    )
-    return _picture(
-        run, output_dir.LABELS_PICTURE, lambda run: plots.mined_labels(run.labels, run.class_names), caption
-    )
+def _mined_labels(run: Run) -> Figure:
+    return plots.mined_labels(run.labels, run.class_names)
 
 
 def _confusion(run: Run) -> str:
@@ -158,13 +138,8 @@ def _confusion(run: Run) -> str:
     return f"{rows}<p class=caption>The pairs of classes confused most often, {escape(by)}.</p>"
 
 
-def _training(run: Run) -> str:
-    caption = "Training batches: faint as logged, strong their running mean; dots are the validation split."
-    return _picture(run, output_dir.TRAINING_PICTURE, plots.training, caption)
-
-
 def _gallery(run: Run) -> str:
-    caption = "Three frames each of test videos by the length they were read at; mistakes are marked in red."
+    caption = "Three frames of test videos by the length chosen for them; mistakes are marked in red."
     return f"{gallery(run)}<p class=caption>{caption}</p>"
 
 
@@ -183,13 +158,29 @@ def _made_by(run: Run) -> str:
     return "".join(parts)
 
 
+def _figure(name: str, draw: Callable[[Run], Figure], caption: str) -> Callable[[Run], str]:
+    """A section that is one picture."""
+    return lambda run: _picture(run, name, draw, caption)
+
+
+COST = (
+    "Top-1 of every policy against its cost and its measured speed. Lines: all thresholds; markers: the "
+    "policies that were run. The oracle knows which lengths are right."
+)
+LENGTHS = "Share of each class's test videos at each length, as chosen by the adaptive policy."
+LABELS = (
+    "Mined token-length labels: the shortest length that was right. Hatched: no length was right; such "
+    "clips are labelled with the longest length or left out."
+)
+TRAINING = "Training batches: faint as logged, strong their running mean. Dots: the validation list."
+
 SECTIONS: tuple[tuple[str, Callable[[Run], str]], ...] = (
     ("In short", _headline),
-    ("Accuracy and cost", _accuracy_cost),
-    ("Lengths chosen", _lengths),
+    ("Accuracy and cost", _figure(output_dir.ACCURACY_COST_PICTURE, plots.accuracy_cost, COST)),
+    ("Lengths chosen", _figure(output_dir.LENGTHS_PICTURE, plots.lengths_per_class, LENGTHS)),
     ("Easy, medium and hard clips", _gallery),
-    ("Mined labels", _labels),
+    ("Mined labels", _figure(output_dir.LABELS_PICTURE, _mined_labels, LABELS)),
     ("Confusion", _confusion),
-    ("Training", _training),
+    ("Training", _figure(output_dir.TRAINING_PICTURE, plots.training, TRAINING)),
     ("How it was made", _made_by),
 )

@@ -1,4 +1,4 @@
-"""The pictures of the report, each drawn from the run's files; `Missing` without them."""
+"""The figures of the report, drawn from a run's files; each raises `Missing` if there are none."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from revit_video.adaptive.labels import MinedLabels
 from revit_video.length import TokenLength
 from revit_video.report.files import Missing, Run
 from revit_video.report.style import INK, MUTED, POLICIES, SHARES, WIDTH, canvas, length_colours
-from revit_video.report.table import cost_unit, rows_of
+from revit_video.report.table import PolicyResult, cost_unit, policy_results
 
-MAX_BARS = 20  # classes in a panel; of more, the hardest and the easiest have one each
-MAX_MATRIX = 30  # classes of a confusion matrix that can still be read
+MAX_BARS = 20  # classes per panel; more are cut to one panel of the hardest and one of the easiest
+MAX_MATRIX = 30  # classes of a legible confusion matrix
 CURVES = {"assigned": "adaptive", "cascade": "cascade", "random": "random"}
 
 
 def accuracy_cost(run: Run) -> Figure:
     """Top-1 of every policy against its MACs, and against its measured speed."""
-    rows = rows_of(run.results)
-    if not rows:
+    policies = policy_results(run.results)
+    if not policies:
         raise Missing("results.json holds neither static lengths nor a policy")
-    factor, unit = cost_unit(max(row.entry["gmacs"] for row in rows))
+    factor, unit = cost_unit(max(one.gmacs for one in policies))
     figure = canvas(4.4)
     cost, speed = figure.subplots(1, 2, sharey=True, width_ratios=(1.25, 1))
 
     for curve, policy in CURVES.items():
-        points = (run.results.get("curves") or {}).get(curve) or []
+        points = (run.results.get("curves") or {}).get(curve, [])
         colour = POLICIES[policy][0]
         cost.plot([factor * p["gmacs"] for p in points], [p["top1"] for p in points], color=colour, lw=1.6)
-    for axes, key, scale in ((cost, "gmacs", factor), (speed, "clips_per_sec", 1.0)):
-        _operating_points(axes, run, [row for row in rows if row.entry.get(key)], key, scale)
-    cost.set(title="What it costs", xlabel=f"{unit} a view, assigner included", ylabel="test top-1, %")
-    speed.set(title="On the clock", xlabel="clips/s, without decoding")
+    _operating_points(cost, run, [(one, factor * one.gmacs) for one in policies])
+    _operating_points(speed, run, [(one, one.clips_per_sec) for one in policies if one.clips_per_sec])
+    cost.set(title="Cost", xlabel=f"{unit} a view, assigner included", ylabel="test top-1, %")
+    speed.set(title="Measured speed", xlabel="clips/s, without decoding")
     cost.set_xlim(left=0)
     speed.set_xlim(left=0)
     handles, names = cost.get_legend_handles_labels()
@@ -47,27 +47,29 @@ def accuracy_cost(run: Run) -> Figure:
     return figure
 
 
-def _operating_points(axes: Axes, run: Run, rows: list[Any], key: str, scale: float) -> None:
+def _operating_points(axes: Axes, run: Run, places: list[tuple[PolicyResult, float]]) -> None:
+    """Mark every policy at its place on the x axis and its top-1; a line joins the static lengths."""
     lengths = [str(length) for length in run.lengths]
-    static = [row for row in rows if row.name in lengths]
-    places = [(scale * row.entry[key], row.entry["top1"]) for row in static]
-    axes.plot([x for x, _ in places], [y for _, y in places], ":", color=INK)
-    for row, at in zip(static, places, strict=True):
-        colour = length_colours(run.lengths)[lengths.index(row.name)]
-        label = "static, one length for all" if row is static[0] else None
-        axes.plot(*at, "o", ms=9, color=colour, mec="white", label=label)
-        name = axes.annotate(row.name, at, xytext=(9, -13), textcoords="offset points", fontsize=9, zorder=5)
-        name.set_path_effects([withStroke(linewidth=3, foreground="white")])
-    for row in rows:
-        if row.name in POLICIES:
-            colour, marker, size = POLICIES[row.name]
-            at = (scale * row.entry[key], row.entry["top1"])
-            axes.plot(*at, marker, ms=size, color=colour, mec="white", zorder=4, label=row.name)
+    static = [(x, one.top1) for one, x in places if one.name in lengths]
+    axes.plot([x for x, _ in static], [y for _, y in static], ":", color=INK)
+    for one, x in places:
+        at = (x, one.top1)
+        if one.name in lengths:
+            colour = length_colours(run.lengths)[lengths.index(one.name)]
+            label = "static, one length for all" if at == static[0] else None
+            axes.plot(*at, "o", ms=9, color=colour, mec="white", label=label)
+            name = axes.annotate(
+                one.name, at, xytext=(9, -13), textcoords="offset points", fontsize=9, zorder=5
+            )
+            name.set_path_effects([withStroke(linewidth=3, foreground="white")])
+        elif one.name in POLICIES:
+            colour, marker, size = POLICIES[one.name]
+            axes.plot(*at, marker, ms=size, color=colour, mec="white", zorder=4, label=one.name)
     axes.margins(0.1, 0.12)
 
 
 def lengths_per_class(run: Run) -> Figure:
-    """For each class, the share of its test videos that the adaptive policy read at each length."""
+    """Share of each class's test videos at each length, as chosen by the adaptive policy."""
     predictions = run.predictions
     if predictions.chosen is None:
         raise Missing("the adaptive policy was not run")
@@ -83,7 +85,7 @@ def lengths_per_class(run: Run) -> Figure:
 
 
 def mined_labels(mined: MinedLabels, class_names: Sequence[str]) -> Figure:
-    """Token-length labels: the share of each among all clips, and in each class."""
+    """Token-length labels: the share of each length among all clips, and per class."""
     solved, total = mined.correct.any(dim=1), len(mined.videos)
     names = ["none right", *map(str, mined.lengths)]
     counts = [int((~solved).sum())]
@@ -113,9 +115,9 @@ def mined_labels(mined: MinedLabels, class_names: Sequence[str]) -> Figure:
 
 
 def _columns(counts: np.ndarray) -> list[tuple[str, np.ndarray]]:
-    """Titles and classes of the panels that show `counts` `(classes, lengths)`, hardest class first.
+    """Titles and classes of the panels for `counts` `(classes, lengths)`, hardest class first.
 
-    The harder of two classes has the larger share at the longest length; of equals, at the next one.
+    The harder of two classes has the larger share at the longest length, then at the next one.
     """
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     order = np.lexsort(-shares.T[::-1])
@@ -128,14 +130,14 @@ def _columns(counts: np.ndarray) -> list[tuple[str, np.ndarray]]:
 
 
 def _bars_height(columns: list[tuple[str, np.ndarray]]) -> float:
-    """Inches."""
+    """In inches."""
     return 0.3 * max(len(rows) for _, rows in columns)
 
 
 def _class_bars(
     axes: Axes, lengths: Sequence[TokenLength], counts: np.ndarray, rows: np.ndarray, names: Sequence[str]
 ) -> None:
-    """Stacked horizontal bars of the classes `rows`, the first on top."""
+    """Stacked horizontal bars of the classes `rows`, from top to bottom."""
     shares = counts[rows] / counts[rows].sum(axis=1, keepdims=True)
     left = np.zeros(len(rows))
     for i, colour in enumerate(length_colours(lengths)):
@@ -186,7 +188,7 @@ def confusion(run: Run) -> Figure:
 
 
 def confused_pairs(run: Run, most: int = 20) -> list[tuple[str, str, int, float]]:
-    """The pairs confused most often: true class, predicted class, videos, percent of the true class."""
+    """The most frequent confusions: true class, predicted class, videos, percent of the true class."""
     counts = _confusion_counts(run)
     total = np.maximum(counts.sum(axis=1), 1)
     np.fill_diagonal(counts, 0)
@@ -212,7 +214,7 @@ def _confusion_counts(run: Run) -> np.ndarray:
 
 
 def training(run: Run) -> Figure:
-    """Loss and top-1 of each length against step, and those of the assigner where it was trained."""
+    """Loss and top-1 of each length per training step, and the assigner's loss and accuracy."""
     train, assigner = run.stats.get("train", []), run.stats.get("assigner", [])
     if not train and not assigner:
         raise Missing("stats.jsonl has no line of a training")
@@ -242,14 +244,14 @@ def training(run: Run) -> Figure:
 
 
 def _curve(axes: Axes, lines: list[dict[str, Any]], key: str, colour: str, label: str | None = None) -> None:
-    """The logged values, faint, and their running mean."""
+    """Plot the logged values, faint, and their running mean."""
     points = [(line["step"], line[key]) for line in lines if line.get(key) is not None]
     if not points:
         return
     steps, values = np.array(points, dtype=float).T
     window = max(1, len(values) // 20)
     kernel = np.ones(min(2 * window + 1, len(values)))
-    # Divided by how many values there are under the kernel, so that the ends are means as well.
+    # Divided by the number of values under the kernel, which is smaller at both ends.
     smooth = np.convolve(values, kernel, "same") / np.convolve(np.ones_like(values), kernel, "same")
     axes.plot(steps, values, color=colour, alpha=0.25, lw=0.9)
     axes.plot(steps, smooth, color=colour, lw=1.9, label=label)

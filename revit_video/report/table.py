@@ -1,93 +1,115 @@
-"""The figures of `results.json` as a table and as one sentence."""
+"""The figures of results.json as a table and as one sentence."""
 
 from __future__ import annotations
 
-from typing import IO, Any, NamedTuple
+from dataclasses import dataclass, fields
+from typing import IO, Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-PLAIN_WIDTH = 200  # columns; text that goes to a file is not folded
+PLAIN_WIDTH = 200  # columns; wide enough that text in a file is not folded
 
 
-class Row(NamedTuple):
-    """One way to read the test clips: a name ("6x6", "adaptive", "random" …) and its entry in the results."""
+@dataclass(frozen=True)
+class PolicyResult:
+    """One policy's entry in results.json; None for what was not measured.
+
+    Attributes:
+        name: a static length ("6x6"), "adaptive", "random", "cascade" or "oracle".
+        top1, top5: percent.
+        gmacs: GMACs per view.
+        speedup: clips/s over those of the longest length.
+        macs_speedup: the longest length's GMACs over `gmacs`.
+        length_counts: number of clips at each length.
+    """
 
     name: str
-    entry: dict[str, Any]
+    top1: float
+    gmacs: float
+    top5: float | None = None
+    clips_per_sec: float | None = None
+    speedup: float | None = None
+    macs_speedup: float | None = None
+    length_counts: dict[str, int] | None = None
+
+    def percent_at(self, lengths: list[str]) -> list[float]:
+        """Percent of the clips at each of `lengths`."""
+        counts = self.length_counts or {self.name: 1}
+        total = sum(counts.values()) or 1
+        return [100 * counts.get(length, 0) / total for length in lengths]
 
 
-def rows_of(results: dict[str, Any]) -> list[Row]:
-    """Static lengths, longest first, then the adaptive policy and the others it is compared with."""
+def policy_results(results: dict[str, Any]) -> list[PolicyResult]:
+    """Static lengths, longest first, then the adaptive policy and the policies to compare it with."""
     static = results["static"] or {}
-    rows = [Row(length, static[length]) for length in results["lengths"] if length in static]
-    if results.get("adaptive"):
-        rows.append(Row("adaptive", results["adaptive"]))
-    return rows + [Row(name, entry) for name, entry in (results.get("policies") or {}).items() if entry]
+    entries = {length: static[length] for length in results["lengths"] if length in static}
+    entries |= {"adaptive": results.get("adaptive")} | (results.get("policies") or {})
+    known = {field.name for field in fields(PolicyResult)}
+    return [
+        PolicyResult(name, **{key: value for key, value in entry.items() if key in known})
+        for name, entry in entries.items()
+        if entry
+    ]
+
+
+def longest_result(results: dict[str, Any]) -> PolicyResult | None:
+    """The longest length's result, if it was measured."""
+    return next((one for one in policy_results(results) if one.name == results["lengths"][0]), None)
+
+
+def headline_result(results: dict[str, Any]) -> PolicyResult | None:
+    """The adaptive policy's result, the cascade's where there is no assigner, or None."""
+    by_name = {one.name: one for one in policy_results(results)}
+    return by_name.get("adaptive") or by_name.get("cascade")
 
 
 def cost_unit(largest_gmacs: float) -> tuple[float, str]:
-    """Factor on GMACs and name of the unit in which costs up to `largest_gmacs` read well."""
+    """Factor on GMACs, and the unit, in which to show costs up to `largest_gmacs`."""
     return (1.0, "GMACs") if largest_gmacs >= 1 else (1000.0, "MMACs")
 
 
 def table(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the table, as text; "-" is what was not measured."""
-    rows = rows_of(results)
-    factor, unit = cost_unit(max((row.entry["gmacs"] for row in rows), default=1.0))
-    longest = longest_entry(results)
+    """Header and rows of the table, as text; "-" where nothing was measured."""
+    policies, longest, lengths = policy_results(results), longest_result(results), results["lengths"]
+    factor, unit = cost_unit(max((one.gmacs for one in policies), default=1.0))
     header = ["", "top-1 %", "top-5 %", f"{unit} a view", "% of longest", "clips/s", "speed-up"]
-    header.append("% read at " + "/".join(results["lengths"]))
-    cells = []
-    for name, entry in rows:
-        cost = entry["gmacs"]
-        share = 100 * cost / longest["gmacs"] if longest else None
-        cells.append(
-            [
-                name,
-                _text(entry.get("top1"), "{:.1f}"),
-                _text(entry.get("top5"), "{:.1f}"),
-                _text(factor * cost, "{:.1f}"),
-                _text(share, "{:.0f}"),
-                _text(entry.get("clips_per_sec"), "{:.1f}"),
-                _text(entry.get("speedup"), "{:.2f}x"),
-                "/".join(f"{share:.0f}" for share in _mix(name, entry, results["lengths"])),
-            ]
-        )
-    return header, cells
-
-
-def longest_entry(results: dict[str, Any]) -> dict[str, Any] | None:
-    """Results of always reading the longest length, if that was measured."""
-    return (results["static"] or {}).get(results["lengths"][0])
-
-
-def headline_row(results: dict[str, Any]) -> Row | None:
-    """The adaptive policy, or a cascade where there is no assigner, as in DVT; None with neither."""
-    rows = {row.name: row for row in rows_of(results)}
-    return rows.get("adaptive") or rows.get("cascade")
+    header.append("% of clips at " + "/".join(lengths))
+    rows = [
+        [
+            one.name,
+            _text(one.top1, "{:.1f}"),
+            _text(one.top5, "{:.1f}"),
+            _text(factor * one.gmacs, "{:.1f}"),
+            _text(100 * one.gmacs / longest.gmacs if longest else None, "{:.0f}"),
+            _text(one.clips_per_sec, "{:.1f}"),
+            _text(one.speedup, "{:.2f}x"),
+            "/".join(f"{percent:.0f}" for percent in one.percent_at(lengths)),
+        ]
+        for one in policies
+    ]
+    return header, rows
 
 
 def summary(results: dict[str, Any]) -> str:
-    """What adaptive inference gives, in one sentence."""
-    row, longest = headline_row(results), longest_entry(results)
-    if row is None:
+    """Accuracy, cost and speed of the headline policy, in one sentence."""
+    chosen, longest = headline_result(results), longest_result(results)
+    if chosen is None:
         return "The adaptive policy was not run."
-    name, entry = row
-    text = f"{name}: {entry['top1']:.1f} % top-1"
+    text = f"{chosen.name}: {chosen.top1:.1f} % top-1"
     if not longest:
         return text
-    points, share = entry["top1"] - longest["top1"], 100 * entry["gmacs"] / longest["gmacs"]
-    text += f" ({points:+.1f} points) at {share:.0f} % of the longest length's MACs"
-    if entry.get("speedup"):
-        text += f", {entry['speedup']:.2f}x its clips/s (MACs promise {entry['macs_speedup']:.2f}x)"
+    points, percent = chosen.top1 - longest.top1, 100 * chosen.gmacs / longest.gmacs
+    text += f" ({points:+.1f} points) at {percent:.0f} % of the longest length's MACs"
+    if chosen.speedup:
+        text += f", {chosen.speedup:.2f}x its clips/s (MACs promise {chosen.macs_speedup:.2f}x)"
     return text
 
 
 def print_table(results: dict[str, Any], file: IO[str] | None = None) -> None:
-    """Prints the table and the sentence: ruled and coloured on a terminal, Markdown anywhere else."""
+    """Print the table and the sentence: ruled and coloured on a terminal, as Markdown elsewhere."""
     console = Console(file=file, highlight=False, markup=False)
     header, rows = table(results)
     if console.is_terminal:
@@ -98,7 +120,7 @@ def print_table(results: dict[str, Any], file: IO[str] | None = None) -> None:
         grid = Table(box=box.MARKDOWN)
     for n, title in enumerate(header):
         grid.add_column(title, justify="right" if n else "left")
-    headline = headline_row(results)
+    headline = headline_result(results)
     for row in rows:
         grid.add_row(*row, style="bold green" if headline and row[0] == headline.name else None)
     console.print(grid)
@@ -112,10 +134,3 @@ def _two_lines(title: str) -> str:
 
 def _text(value: float | None, form: str) -> str:
     return "-" if value is None else form.format(value)
-
-
-def _mix(name: str, entry: dict[str, Any], lengths: list[str]) -> list[float]:
-    """Percent of the clips read at each length."""
-    counts = entry.get("length_counts") or {name: 1}
-    total = sum(counts.values()) or 1
-    return [100 * counts.get(length, 0) / total for length in lengths]

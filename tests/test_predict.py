@@ -10,8 +10,9 @@ import torch
 
 import revit_video
 from revit_video.adaptive.policies import Prediction, Views
+from revit_video.data.loader import EvalBatches
 from revit_video.data.video import DecodeError
-from revit_video.from_cfg.clips import EvalBatches, video_list
+from revit_video.from_cfg.inputs import data_folder, eval_batches
 from revit_video.models import checkpoint
 from revit_video.predict import VideoPrediction, find_videos
 from revit_video.runtime.ranks import Ranks
@@ -44,12 +45,12 @@ def mixed_run(toy_run: Path, videos: Path, tmp_path_factory: pytest.TempPathFact
 def evaluation_batches(run: Path, videos: Path, *changes: object) -> EvalBatches:
     cfg = toy_cfg(videos, run, *changes)
     clips, crops = cfg.TEST.NUM_ENSEMBLE_VIEWS, cfg.TEST.NUM_SPATIAL_CROPS
-    return EvalBatches(cfg, video_list(cfg, "test"), ALONE, clips, crops, cfg.TEST.BATCH_SIZE)
+    return eval_batches(cfg, data_folder(cfg).videos("test"), ALONE, clips, crops, cfg.TEST.BATCH_SIZE)
 
 
 def evaluated(run: Path, videos: Path, name: str, *changes: object) -> torch.Tensor:
     """The evaluation's logits of each test video `(videos, classes)`, streamed through the buckets."""
-    job = Job(toy_cfg(videos, run, *changes), ALONE, "")
+    job = Job.of(toy_cfg(videos, run, *changes), [], ALONE, "")
     policy = build_policies(job, job.trained()[1])[0][name]
     parts: list[Prediction] = []
     count = 0

@@ -17,7 +17,10 @@ import simplejson
 from fvcore.common.config import CfgNode
 
 from revit_video.config import load_cfg
+from revit_video.data.loader import TrainBatches
+from revit_video.from_cfg.inputs import data_folder, train_batches
 from revit_video.models import checkpoint
+from revit_video.runtime.ranks import Ranks
 from revit_video.stages.run import run
 
 ROOT = Path(__file__).parents[1]
@@ -67,6 +70,11 @@ def options(videos: Path, output_dir: Path, *changes: object) -> list[str]:
 
 def toy_cfg(videos: Path, output_dir: Path, *changes: object) -> CfgNode:
     return load_cfg(None, options(videos, output_dir, *changes))
+
+
+def training_batches(cfg: CfgNode, ranks: Ranks) -> TrainBatches:
+    """The batches of the training list."""
+    return train_batches(cfg, data_folder(cfg).videos("train"), ranks)
 
 
 def run_toy(videos: Path, output_dir: Path, *changes: object, stages: list[str] = STAGES) -> Path:

@@ -1,24 +1,26 @@
-"""Folders of videos or images, one a class, split by hand or by the names' hashes; classes in their order."""
+"""A data folder: lists, or folders of classes that are split by hand or by the hashes of the files' names."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 
 from iopath.common.file_io import g_pathmgr
 from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 
 from revit_video.data.images import IMAGE_SUFFIXES, is_image
+from revit_video.data.lists import read_class_names, read_list
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".mpg", ".mpeg", ".m4v", ".wmv", ".flv")
 KNOWN = f"videos ({', '.join(VIDEO_SUFFIXES)}) or images ({', '.join(IMAGE_SUFFIXES)})"
 
 
 def list_videos(folder: str) -> list[str]:
-    """Names of the files in `folder` that end like a video's or, if none does, like an image's; sorted.
+    """Names of the videos in `folder` or, if there is none, of the images, by their suffixes; sorted.
 
-    Images beside videos are their thumbnails.
+    Images beside videos count as thumbnails.
     """
     names = _entries(folder)
     videos = [name for name in names if name.lower().endswith(VIDEO_SUFFIXES)]
@@ -30,73 +32,180 @@ def list_folders(folder: str) -> list[str]:
     return [name for name in _entries(folder) if g_pathmgr.isdir(os.path.join(folder, name))]
 
 
-class VideoFolder:
+class DataFolder:
+    """The videos of a data folder, from lists or from folders of classes. Every list and folder is read once.
+
+    Args:
+        path: folder of the lists train.csv, …, with classes.txt beside them, or of a `ClassFolders`.
+        shares: names of the splits, and the share of each in a folder without lists.
+        prefix, separator: of the lists, see `read_list`.
+        num_classes: of the model; 0 for as many as the folder names.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        shares: Mapping[str, float],
+        prefix: str = "",
+        separator: str = " ",
+        num_classes: int = 0,
+    ) -> None:
+        self.path = path
+        self._shares = shares
+        self._prefix, self._separator = prefix, separator
+        self._num_classes = num_classes
+        self._videos: dict[str, LabeledVideoPaths] = {}
+
+    def videos(self, split: str) -> LabeledVideoPaths:
+        """The videos or images of a split and their classes.
+
+        Raises:
+            ValueError: there is no data folder, or the split is empty, damaged or has no folder.
+            FileNotFoundError: there are lists, but not this one.
+        """
+        if split not in self._videos:
+            self._check_exists()
+            if self._classes is not None:
+                self._videos[split] = self._classes.videos(split)
+            else:
+                path = os.path.join(self.path, f"{split}.csv")
+                self._videos[split] = read_list(path, self._prefix, self._separator, self.num_classes)
+        return self._videos[split]
+
+    @cached_property
+    def class_names(self) -> list[str] | None:
+        """From classes.txt beside the lists, None without it; without lists, the names of the folders.
+
+        Raises:
+            ValueError: their number is not that of the model's classes.
+        """
+        if self._classes is not None and self._classes.names:
+            return self._classes.names
+        return read_class_names(self.path, self._num_classes or None)
+
+    @property
+    def num_classes(self) -> int:
+        """Of the model.
+
+        Raises:
+            ValueError: it is to be counted where there is no such folder, or where no classes are named.
+        """
+        if self._num_classes:
+            return self._num_classes
+        try:
+            self._check_exists()
+        except ValueError as error:
+            raise ValueError(
+                f"{error}, and MODEL.NUM_CLASSES 0 counts the classes there; give the one or the other"
+            ) from None
+        if not self.class_names:
+            raise ValueError(
+                f"MODEL.NUM_CLASSES 0: {self.path!r} has neither folders of classes "
+                "nor a classes.txt to count them in"
+            )
+        return len(self.class_names)
+
+    @cached_property
+    def _classes(self) -> ClassFolders | None:
+        """The folders of classes, where there are no lists."""
+        lists = (os.path.join(self.path, f"{split}.csv") for split in self._shares)
+        if not self.path or any(map(g_pathmgr.isfile, lists)):
+            return None
+        folders = ClassFolders(self.path, self._shares)
+        found, expected = len(folders.names), self._num_classes
+        if found and expected not in (0, found):
+            raise ValueError(
+                f"MODEL.NUM_CLASSES {expected}: {self.path} has folders of {found} classes; "
+                "0 takes their number"
+            )
+        return folders
+
+    def _check_exists(self) -> None:
+        if not self.path or not g_pathmgr.isdir(self.path):
+            raise ValueError(f"DATA.PATH_TO_DATA_DIR: no such folder: {self.path!r}")
+
+
+class ClassFolders:
     """A folder that holds either a folder for each class, or a folder for each split with those in it.
 
     Args:
         path: the folder.
         shares: names of the splits, and the share of each class's videos that each gets where they are not
             folders of their own.
+
+    Attributes:
+        names: of the classes, sorted; empty where there are none.
     """
 
     def __init__(self, path: str, shares: Mapping[str, float]) -> None:
         self.path = path
         self._shares = shares
         # A class may be called "train": only a folder of folders is a split.
-        own = [split for split in shares if list_folders(os.path.join(path, split))]
-        self._class_folders = {split: list_folders(os.path.join(path, split)) for split in own}
-        names = {name for folders in self._class_folders.values() for name in folders} if own else None
-        self.class_names = sorted(names) if names else list_folders(path)
-        if not own and set(self.class_names) <= set(shares):  # videos without a class, not classes
-            self.class_names = []
+        in_splits = {split: list_folders(os.path.join(path, split)) for split in shares}
+        self._splits = [split for split, folders in in_splits.items() if folders]
+        names = {name for folders in in_splits.values() for name in folders}
+        self.names = sorted(names) if names else list_folders(path)
+        if not names and set(self.names) <= set(shares):  # videos without a class, not classes
+            self.names = []
 
-    def read(self, split: str) -> LabeledVideoPaths:
+    def videos(self, split: str) -> LabeledVideoPaths:
         """The videos or images of a split, class by class.
 
         Raises:
             ValueError: there is no such split, a class cannot be trained on, or has too few videos to split.
         """
-        if not self.class_names:
+        if not self.names:
             raise ValueError(f"{self.path}: neither lists (train.csv, …) nor a folder for each class")
-        read = self._read_own if self._class_folders else self._read_share
-        videos: list[tuple[str, int | None]] = []
-        for label, name in enumerate(self.class_names):
-            videos += [(path, label) for path in read(split, name)]
+        of_class = self._in_own_folder(split) if self._splits else self._shared_out(split)
+        videos: list[tuple[str, int | None]] = [
+            (os.path.join(self.path, name), label) for label, names in enumerate(of_class) for name in names
+        ]
         if not videos:
             raise ValueError(f"{self.path}: {split} has no {KNOWN}")
         return LabeledVideoPaths(videos)
 
-    def _read_own(self, split: str, name: str) -> list[str]:
-        if split not in self._class_folders:
-            there = ", ".join(self._class_folders)
+    def _in_own_folder(self, split: str) -> Iterator[list[str]]:
+        """The videos of each class in the split's folder, relative to `path`."""
+        if split not in self._splits:
+            there = ", ".join(self._splits)
             raise ValueError(
                 f"{self.path}/{split}: no such folder with a folder for each class; there is {there}"
             )
-        folder = os.path.join(self.path, split, name)
-        videos = list_videos(folder)
-        if not videos and split == "train":
-            raise ValueError(f"{folder}: nothing to learn this class from; no {KNOWN}")
-        return [os.path.join(folder, video) for video in videos]
+        for name in self.names:
+            folder = os.path.join(self.path, split, name)
+            videos = list_videos(folder)
+            if not videos and split == "train":
+                raise ValueError(f"{folder}: nothing to learn this class from; no {KNOWN}")
+            yield [os.path.join(split, name, video) for video in videos]
 
-    def _read_share(self, split: str, name: str) -> list[str]:
+    def _shared_out(self, split: str) -> list[list[str]]:
+        """The split's share of the videos of each class, relative to `path`."""
         if not self._shares.get(split):
             shares = ", ".join(f"{name} {share:g}" for name, share in self._shares.items())
             raise ValueError(f"{self.path}: nothing is split off for {split} (DATA.SPLIT: {shares})")
-        videos = list_videos(os.path.join(self.path, name))
-        try:
-            parts = split_by_name([f"{name}/{video}" for video in videos], list(self._shares.values()))
-        except ValueError as error:
-            raise ValueError(
-                f"{os.path.join(self.path, name)}: {error}; "
-                "add some, or give some split no share (DATA.SPLIT)"
-            ) from None
-        return [os.path.join(self.path, video) for video in parts[list(self._shares).index(split)]]
+        part = list(self._shares).index(split)
+        return [parts[part] for parts in self._parts]
+
+    @cached_property
+    def _parts(self) -> list[list[list[str]]]:
+        """The videos of each class in each split, relative to `path`."""
+        parts = []
+        for name in self.names:
+            folder = os.path.join(self.path, name)
+            videos = [f"{name}/{video}" for video in list_videos(folder)]
+            try:
+                parts.append(split_by_name(videos, list(self._shares.values())))
+            except ValueError as error:
+                raise ValueError(
+                    f"{folder}: {error}; add some, or give some split no share (DATA.SPLIT)"
+                ) from None
+        return parts
 
 
 def split_by_name(names: Sequence[str], shares: Sequence[float]) -> list[list[str]]:
-    """Split names by their hashes: always in the same way, and almost so when a few come or go.
+    """Split names by their hashes: reproducibly, and nearly unchanged when a few names come or go.
 
-    Each part gets its share, rounded, and at least one name if its share is not 0; each is sorted.
+    Each part gets its share, rounded, and at least one name if its share is not 0. Parts are sorted.
 
     Raises:
         ValueError: there are fewer names than parts with a share.

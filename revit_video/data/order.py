@@ -38,6 +38,7 @@ class TrainOrder(Sampler[tuple[int, int]]):
         seed: int = 0,
         repeats: int = 1,
     ) -> None:
+        self.batch_size, self.world_size = batch_size, world_size
         self._global_batch = batch_size * world_size
         if num_videos < self._global_batch:
             raise ValueError(
@@ -46,7 +47,6 @@ class TrainOrder(Sampler[tuple[int, int]]):
             )
         self.num_batches = num_videos // self._global_batch
         self._num_videos = num_videos
-        self._batch_size = batch_size
         self._rank = rank
         self._seed = seed
         self._repeats = repeats
@@ -59,7 +59,7 @@ class TrainOrder(Sampler[tuple[int, int]]):
 
     def __len__(self) -> int:
         """Clips of this rank in the next iteration."""
-        return (self.num_batches - self._first_batch) * self._batch_size
+        return (self.num_batches - self._first_batch) * self.batch_size
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         order = epoch_order(self._num_videos, self._seed, self._epoch)
@@ -70,7 +70,7 @@ class TrainOrder(Sampler[tuple[int, int]]):
 
     def _part(self, values: torch.Tensor) -> torch.Tensor:
         """This rank's share of what all ranks visit, from the first batch on."""
-        whole = values[: self.num_batches * self._global_batch].view(self.num_batches, -1, self._batch_size)
+        whole = values[: self.num_batches * self._global_batch].view(self.num_batches, -1, self.batch_size)
         return whole[self._first_batch :, self._rank].flatten()
 
 

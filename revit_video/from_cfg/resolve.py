@@ -9,8 +9,9 @@ from typing import Any
 
 from fvcore.common.config import CfgNode
 
+from revit_video.data.folders import DataFolder
 from revit_video.from_cfg.backbone import read_payload
-from revit_video.from_cfg.clips import num_classes
+from revit_video.from_cfg.inputs import data_folder
 from revit_video.from_cfg.sources import clip_data
 from revit_video.models import checkpoint
 from revit_video.runtime import output_dir
@@ -20,21 +21,21 @@ MEAN, STD = [0.45] * 3, [0.225] * 3  # TimeSformer's
 logger = logging.getLogger(__name__)
 
 
-def resolved(cfg: CfgNode, stages: Sequence[str] = ()) -> CfgNode:
+def resolved(cfg: CfgNode, stages: Sequence[str] = (), data: DataFolder | None = None) -> CfgNode:
     """`cfg` with `MODEL.NUM_CLASSES`, `DATA.MEAN` and `DATA.STD` given, frozen.
 
     Args:
         stages: what is going to run. The clips are normalised as for the checkpoint that this starts from;
             with no stage, no checkpoint is looked at.
+        data: the config's data folder, if it is open already.
 
     Raises:
         ValueError: NUM_CLASSES is 0 and the data folder names no classes, or the checkpoint cannot be read.
     """
     cfg = cfg.clone()
     cfg.defrost()
-    cfg.MODEL.NUM_CLASSES = cfg.MODEL.NUM_CLASSES or num_classes(cfg)
-    path, data = _starting_from(cfg, stages)
-    fill_normalisation(cfg, path, data)
+    cfg.MODEL.NUM_CLASSES = (data or data_folder(cfg)).num_classes
+    fill_normalisation(cfg, *_starting_from(cfg, stages))
     cfg.freeze()
     return cfg
 

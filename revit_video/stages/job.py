@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +15,12 @@ from iopath.common.file_io import g_pathmgr
 from revit_video.adaptive.policies import Assigned
 from revit_video.config import dump_cfg
 from revit_video.data.batch import Skipped
+from revit_video.data.folders import DataFolder
+from revit_video.data.loader import EvalBatches, TooManyUnreadable
 from revit_video.evaluate import Table, tabulate
 from revit_video.from_cfg.backbone import build_model, load_backbone, model_spec, reader
-from revit_video.from_cfg.clips import EvalBatches, TooManyUnreadable, video_list
+from revit_video.from_cfg.inputs import data_folder, eval_batches
+from revit_video.from_cfg.resolve import resolved
 from revit_video.models import checkpoint
 from revit_video.models.base import ResizableModel
 from revit_video.runtime import output_dir
@@ -30,11 +33,18 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Job:
-    """One run: its config, this process's rank and the command that started it."""
+    """One run: its config, this process's rank, the command that started it and its data folder."""
 
     cfg: CfgNode
     ranks: Ranks
     command: str
+    data: DataFolder
+
+    @classmethod
+    def of(cls, cfg: CfgNode, stages: Sequence[str], ranks: Ranks, command: str) -> Job:
+        """A job that is about to run `stages`, with what the config leaves open filled in."""
+        data = data_folder(cfg)
+        return cls(resolved(cfg, stages, data), ranks, command, data)
 
     @property
     def views(self) -> int:
@@ -78,8 +88,8 @@ class Job:
     def test_batches(self, split: str) -> EvalBatches:
         """A list with the views of the test."""
         test = self.cfg.TEST
-        videos = video_list(self.cfg, split)
-        return EvalBatches(
+        videos = self.data.videos(split)
+        return eval_batches(
             self.cfg, videos, self.ranks, test.NUM_ENSEMBLE_VIEWS, test.NUM_SPATIAL_CROPS, test.BATCH_SIZE
         )
 

@@ -15,7 +15,7 @@ from revit_video.adaptive.folds import cut_into_folds
 from revit_video.adaptive.labels import MinedLabels, write_labels
 from revit_video.data.batch import Skipped
 from revit_video.evaluate import mined_labels
-from revit_video.from_cfg.clips import EvalBatches, class_names, mine_split, video_list
+from revit_video.from_cfg.inputs import eval_batches, mine_split
 from revit_video.models import checkpoint
 from revit_video.report import write_labels_picture
 from revit_video.runtime import output_dir
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 def mine(job: Job) -> None:
     """Writes the token-length label of every clip of the mining list to labels.csv, and draws them."""
     cfg = job.cfg
-    videos = video_list(cfg, mine_split(cfg))
+    videos = job.data.videos(mine_split(cfg))
     if cfg.MINE.FOLDS:
         mined = _mined_in_folds(job, videos)
     else:
@@ -50,7 +50,7 @@ def mine(job: Job) -> None:
 def _show(job: Job, mined: MinedLabels) -> None:
     """The histogram of the labels, overall and by class: drawn, logged and written to stats.jsonl."""
     cfg, total = job.cfg, len(mined.videos)
-    names = class_names(cfg) or [f"class {n}" for n in range(cfg.MODEL.NUM_CLASSES)]
+    names = job.data.class_names or [f"class {n}" for n in range(cfg.MODEL.NUM_CLASSES)]
     counts, by_class = mined.histogram(), mined.by_class(len(names))
     none_correct = int((~mined.correct.any(dim=1)).sum())
     write_labels_picture(cfg.OUTPUT_DIR, mined, names)
@@ -74,7 +74,7 @@ def _mined(job: Job, videos: LabeledVideoPaths, rows: Sequence[int]) -> tuple[Mi
     path, model = job.trained()
     job.record_config()
     own = list(rows[ranks.rank :: ranks.world_size])
-    batches = EvalBatches(cfg, videos, ranks, cfg.MINE.NUM_CLIPS, 1, cfg.TEST.BATCH_SIZE, own)
+    batches = eval_batches(cfg, videos, ranks, cfg.MINE.NUM_CLIPS, 1, cfg.TEST.BATCH_SIZE, own)
     table = job.tabulate(model, "mine", batches, keep_scores=False)
     return mined_labels(table, model.lengths, cfg.MINE.NONE_CORRECT, checkpoint.digest(path)), table.skipped
 

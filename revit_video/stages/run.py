@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fvcore.common.config import CfgNode
 
-from revit_video.from_cfg.clips import check_lists, killed_workers_explained
-from revit_video.from_cfg.resolve import resolved
+from revit_video.data.loader import killed_workers_explained
+from revit_video.from_cfg.inputs import check_lists
 from revit_video.runtime import output_dir
 from revit_video.runtime.logging import setup
 from revit_video.runtime.ranks import barrier, init
@@ -23,11 +23,10 @@ def run(cfg: CfgNode, stages: list[str], command: str) -> None:
     """Runs the named stages on this rank: `train`, `mine`, `assigner`, `test`."""
     ranks = init(cfg.DEVICE)
     setup(ranks.is_main)
-    cfg = resolved(cfg, stages)
-    job = Job(cfg, ranks, command)
+    job = Job.of(cfg, stages, ranks, command)
     if ranks.is_main:
         output_dir.prepare(cfg.OUTPUT_DIR)
-        check_lists(cfg, stages)
+        check_lists(job.cfg, job.data, stages)
     barrier(ranks)
     with Termination() as termination, termination.at_once():  # training, which has more to save, asks itself
         for stage in stages:

@@ -14,7 +14,6 @@ from revit_video.adaptive.calibrate import assigned_points
 from revit_video.adaptive.policies import Assigned, Cascade, Oracle, Policy, Random, Static
 from revit_video.evaluate import Evaluation, Table, evaluate, static_top1
 from revit_video.from_cfg import backbone as build
-from revit_video.from_cfg.clips import class_names
 from revit_video.length import TokenLength
 from revit_video.models import checkpoint
 from revit_video.models.assigner import TokenLengthAssigner
@@ -45,7 +44,7 @@ def test(job: Job) -> None:
         output_dir.write_json(job.path(output_dir.FLOPS), costs)
         write_predictions(job.path(output_dir.PREDICTIONS), result, model.lengths)
         if settings:  # what `load` reads is what was tested
-            backbone = build.backbone_payload(cfg, model, class_names(cfg), costs)
+            backbone = build.backbone_payload(cfg, model, job.data.class_names, costs)
             checkpoint.save(job.path(output_dir.MODEL), backbone | settings)
         output_dir.write_json(job.path(output_dir.RESULTS), results)  # last: where it is, all is
         print_table(results)
@@ -194,7 +193,7 @@ def _results(
         "clips": len(result.table.rows),
         "videos": len(result.videos),
         "skipped": len(result.table.skipped),
-        "classes": class_names(job.cfg),
+        "classes": job.data.class_names,
         "lengths": lengths,
         "command": job.command,
         "seed": job.cfg.RNG_SEED,

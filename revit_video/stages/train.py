@@ -11,9 +11,10 @@ from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 from timm.utils import ModelEmaV3
 
 from revit_video import flops
+from revit_video.data.loader import TrainBatches
 from revit_video.evaluate import static_top1
 from revit_video.from_cfg import backbone as build
-from revit_video.from_cfg.clips import TrainBatches, class_names
+from revit_video.from_cfg.inputs import train_batches
 from revit_video.from_cfg.sources import read_source
 from revit_video.models import checkpoint
 from revit_video.models.base import ResizableModel
@@ -39,7 +40,7 @@ def train(job: Job, videos: LabeledVideoPaths | None = None) -> None:
     """
     cfg, ranks = job.cfg, _ranks(job)
     model = build.build_model(cfg)
-    batches = TrainBatches(cfg, ranks, videos)
+    batches = train_batches(cfg, videos or job.data.videos("train"), ranks)
     state = _starting_point(job, model)
     model.to(ranks.device)
     broadcast_parameters(model, ranks)
@@ -78,7 +79,7 @@ class Checkpoints:
 
     def __init__(self, job: Job, training: Training) -> None:
         self.job, self.training = job, training
-        self.names = class_names(job.cfg)
+        self.names = job.data.class_names
         self.costs = flops.cost_table(_result(training), job.views)
         self.saved_at = time.monotonic()
 

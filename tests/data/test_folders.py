@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from revit_video.data.folders import VIDEO_SUFFIXES, VideoFolder, split_by_name
+from revit_video.data.folders import VIDEO_SUFFIXES, ClassFolders, split_by_name
 
 SHARES = {"train": 0.6, "mine": 0.15, "val": 0.1, "test": 0.15}
 
@@ -18,8 +18,8 @@ def touch(root: Path, *names: str) -> Path:
     return root
 
 
-def found(folder: VideoFolder, split: str) -> list[tuple[str, int]]:
-    videos = folder.read(split)
+def found(folder: ClassFolders, split: str) -> list[tuple[str, int]]:
+    videos = folder.videos(split)
     return [
         (str(Path(path).relative_to(folder.path)), info["label"])
         for path, info in map(videos.__getitem__, range(len(videos)))
@@ -31,8 +31,8 @@ def found(folder: VideoFolder, split: str) -> list[tuple[str, int]]:
 
 def test_classes_are_numbered_over_all_splits(tmp_path: Path) -> None:
     names = ["train/run/b.mp4", "train/jump/a.MOV", "train/hop/c.webm", "val/run/d.avi", "val/hop/e.mkv"]
-    folder = VideoFolder(str(touch(tmp_path, *names, "train/run/notes.txt", "train/.trash/x.mp4")), SHARES)
-    assert folder.class_names == ["hop", "jump", "run"]
+    folder = ClassFolders(str(touch(tmp_path, *names, "train/run/notes.txt", "train/.trash/x.mp4")), SHARES)
+    assert folder.names == ["hop", "jump", "run"]
     assert found(folder, "train") == [
         ("train/hop/c.webm", 0),
         ("train/jump/a.MOV", 1),
@@ -42,41 +42,41 @@ def test_classes_are_numbered_over_all_splits(tmp_path: Path) -> None:
 
 
 def test_a_split_that_is_not_there(tmp_path: Path) -> None:
-    folder = VideoFolder(str(touch(tmp_path, "train/run/b.mp4", "test/run/a.mp4")), SHARES)
+    folder = ClassFolders(str(touch(tmp_path, "train/run/b.mp4", "test/run/a.mp4")), SHARES)
     with pytest.raises(
         ValueError, match="val: no such folder with a folder for each class; there is train, test"
     ):
-        folder.read("val")
+        folder.videos("val")
 
 
 def test_a_class_that_cannot_be_learned(tmp_path: Path) -> None:
-    folder = VideoFolder(str(touch(tmp_path, "train/run/b.mp4", "test/jump/a.mp4")), SHARES)
+    folder = ClassFolders(str(touch(tmp_path, "train/run/b.mp4", "test/jump/a.mp4")), SHARES)
     assert found(folder, "test") == [("test/jump/a.mp4", 0)]
     with pytest.raises(ValueError, match="train/jump: nothing to learn this class from"):
-        folder.read("train")
+        folder.videos("train")
 
 
 def test_a_name_that_no_result_file_could_hold(tmp_path: Path) -> None:
     touch(tmp_path, "train/läuft schnell/跳 1.mp4", "val/läuft schnell/2.mp4")
-    folder = VideoFolder(str(tmp_path), SHARES)
+    folder = ClassFolders(str(tmp_path), SHARES)
     assert found(folder, "train") == [("train/läuft schnell/跳 1.mp4", 0)]
     try:
         touch(tmp_path, os.fsdecode(b"train/l\xc3\xa4uft schnell/\xff.mp4"))
     except OSError:
         pytest.skip("this file system has no such names")
     with pytest.raises(ValueError, match="is not UTF-8; rename it"):
-        folder.read("train")
+        folder.videos("train")
 
 
 def test_a_split_of_another_name(tmp_path: Path) -> None:
     touch(tmp_path, "train/run/b.mp4", "extra/run/a.mp4", "outputs/logs/x.txt")
-    folder = VideoFolder(str(tmp_path), SHARES | {"extra": 0.0})
-    assert folder.class_names == ["run"] and found(folder, "extra") == [("extra/run/a.mp4", 0)]
+    folder = ClassFolders(str(tmp_path), SHARES | {"extra": 0.0})
+    assert folder.names == ["run"] and found(folder, "extra") == [("extra/run/a.mp4", 0)]
 
 
 def test_images_count_where_there_are_no_videos(tmp_path: Path) -> None:
     names = ["train/cat/b.JPEG", "train/cat/a.png", "train/dog/c.webp", "val/cat/d.bmp", "val/dog/e.jpg"]
-    folder = VideoFolder(str(touch(tmp_path, *names, "train/cat/notes.txt")), SHARES)
+    folder = ClassFolders(str(touch(tmp_path, *names, "train/cat/notes.txt")), SHARES)
     assert found(folder, "train") == [
         ("train/cat/a.png", 0),
         ("train/cat/b.JPEG", 0),
@@ -91,7 +91,7 @@ def test_images_count_where_there_are_no_videos(tmp_path: Path) -> None:
 
 def test_each_video_is_in_one_split(tmp_path: Path) -> None:
     names = [f"{kind}/{n}{VIDEO_SUFFIXES[n % 10]}" for kind in ("run", "jump") for n in range(20)]
-    folder = VideoFolder(str(touch(tmp_path, *names)), SHARES)
+    folder = ClassFolders(str(touch(tmp_path, *names)), SHARES)
     parts = {split: found(folder, split) for split in SHARES}
     assert [len(parts[split]) for split in SHARES] == [24, 6, 4, 6]
     everything = [video for part in parts.values() for video in part]
@@ -101,26 +101,26 @@ def test_each_video_is_in_one_split(tmp_path: Path) -> None:
 
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     names = [f"{kind}/{n}.mp4" for kind in ("car", "train") for n in range(4)]
-    folder = VideoFolder(str(touch(tmp_path, *names)), SHARES)
-    assert folder.class_names == ["car", "train"] and len(found(folder, "train")) == 2
+    folder = ClassFolders(str(touch(tmp_path, *names)), SHARES)
+    assert folder.names == ["car", "train"] and len(found(folder, "train")) == 2
 
 
 def test_videos_without_classes_are_no_classes(tmp_path: Path) -> None:
-    folder = VideoFolder(str(touch(tmp_path, "train/a.mp4", "test/b.mp4")), SHARES)
-    assert folder.class_names == []
+    folder = ClassFolders(str(touch(tmp_path, "train/a.mp4", "test/b.mp4")), SHARES)
+    assert folder.names == []
     with pytest.raises(ValueError, match="neither lists .* nor a folder for each class"):
-        folder.read("train")
+        folder.videos("train")
 
 
 def test_a_class_too_small_to_be_split(tmp_path: Path) -> None:
     names = [*(f"run/{n}.mp4" for n in range(9)), "jump/a.mp4", "jump/b.mp4"]
     touch(tmp_path, *names)
     with pytest.raises(ValueError, match="jump: 2 files are too few for 4 splits; add some, or"):
-        VideoFolder(str(tmp_path), SHARES).read("test")
-    two = VideoFolder(str(tmp_path), {"train": 0.8, "mine": 0.0, "val": 0.0, "test": 0.2})
+        ClassFolders(str(tmp_path), SHARES).videos("test")
+    two = ClassFolders(str(tmp_path), {"train": 0.8, "mine": 0.0, "val": 0.0, "test": 0.2})
     assert len(found(two, "train")) == 8 and len(found(two, "test")) == 3
     with pytest.raises(ValueError, match=r"nothing is split off for val \(DATA.SPLIT: train 0.8, mine 0,"):
-        two.read("val")
+        two.videos("val")
 
 
 # ---- Splitting -------------------------------------------------------------------------------------------

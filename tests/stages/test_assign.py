@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from fvcore.common.config import CfgNode
 from torch import Tensor
 
 from revit_video.adaptive.labels import NONE_CORRECT, MinedLabels
 from revit_video.from_cfg.backbone import build_assigner
-from revit_video.from_cfg.clips import EvalBatches, video_list
+from revit_video.from_cfg.inputs import data_folder, eval_batches, mined_batches
 from revit_video.length import token_lengths
 from revit_video.runtime.ranks import Ranks
-from revit_video.stages.assign import MinedBatches, assigner_training, class_weights
+from revit_video.stages.assign import assigner_training
+from revit_video.train.mined import MinedBatches, class_weights
 from revit_video.train.steps import AssignerStep
 from tests.toy import toy_cfg
 
@@ -29,7 +31,7 @@ STARTS = torch.tensor([0.0, 0.25])  # two clips of 0.5 s in a video of 1 s
 
 def mined(videos: Path, tmp_path: Path, clips: int = 1) -> MinedLabels:
     """`LABELS`, for the first clip of each video; the other clips have the other label."""
-    listed = video_list(toy_cfg(videos, tmp_path), "mine")
+    listed = data_folder(toy_cfg(videos, tmp_path)).videos("mine")
     rows = torch.arange(12).repeat_interleave(clips)
     views = torch.arange(clips).repeat(12)
     labels = torch.tensor(LABELS).repeat_interleave(clips)
@@ -38,6 +40,10 @@ def mined(videos: Path, tmp_path: Path, clips: int = 1) -> MinedLabels:
     paths = [listed[row][0] for row in rows.tolist()]
     columns = (rows, STARTS[views], views, torch.zeros(len(rows)), correct, labels)
     return MinedLabels(token_lengths([4, 2]), paths, *columns, ("0" * 16,))
+
+
+def batches_of(cfg: CfgNode, labels: MinedLabels, ranks: Ranks = ALONE) -> MinedBatches:
+    return mined_batches(cfg, data_folder(cfg), labels, ranks)
 
 
 def clips_of(batches: MinedBatches, epoch: int = 0) -> list[tuple[int, Tensor]]:
@@ -60,8 +66,8 @@ def same_clips(one: list[tuple[int, Tensor]], other: list[tuple[int, Tensor]]) -
 
 def test_frames_are_those_of_the_mined_clips(videos: Path, tmp_path: Path) -> None:
     cfg = toy_cfg(videos, tmp_path, *SIZES, "ASSIGNER.INPUT_SIZE", 32, "ASSIGNER.BATCH_SIZE", 10)
-    found = clips_of(MinedBatches(cfg, mined(videos, tmp_path), ALONE))
-    (batch,) = EvalBatches(cfg, video_list(cfg, "mine"), ALONE, 1, 1, 12)
+    found = clips_of(batches_of(cfg, mined(videos, tmp_path), ALONE))
+    (batch,) = eval_batches(cfg, data_folder(cfg).videos("mine"), ALONE, 1, 1, 12)
     wanted = [
         (label, clip.half().float() + clip.half().float().flip(3))
         for label, clip in zip(LABELS, batch.clips, strict=True)
@@ -72,7 +78,11 @@ def test_frames_are_those_of_the_mined_clips(videos: Path, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("kept", [(), STREAMED], ids=["cached", "streamed"])
 def test_batches(kept: tuple[object, ...], videos: Path, tmp_path: Path) -> None:
-    batches = MinedBatches(toy_cfg(videos, tmp_path, *SIZES, *kept), mined(videos, tmp_path), ALONE)
+    batches = batches_of(
+        toy_cfg(videos, tmp_path, *SIZES, *kept),
+        mined(videos, tmp_path),
+        ALONE,
+    )
     for epoch in range(2):
         shapes = [(frames.shape, frames.dtype, len(labels)) for frames, labels in batches(epoch)]
         assert shapes == [((4, 3, 2, 8, 8), torch.float, 4)] * len(batches) and len(batches) == 2
@@ -85,18 +95,22 @@ def test_streamed_clips_are_the_cached_ones(
     labels = mined(videos, tmp_path, clips)
     # One batch holds all ten labelled videos' clips, so that none is left over.
     sizes = (*SIZES, *more, "ASSIGNER.BATCH_SIZE", 5)
-    cached = MinedBatches(toy_cfg(videos, tmp_path, *sizes), labels, ALONE)
-    streamed = MinedBatches(toy_cfg(videos, tmp_path, *sizes, *STREAMED), labels, ALONE)
+    cached = batches_of(toy_cfg(videos, tmp_path, *sizes), labels, ALONE)
+    streamed = batches_of(
+        toy_cfg(videos, tmp_path, *sizes, *STREAMED),
+        labels,
+        ALONE,
+    )
     assert len(cached) == len(streamed) == 2 * clips
     for epoch in range(2):
         assert same_clips(clips_of(cached, epoch), clips_of(streamed, epoch))
-    assert cached.cache is not None and streamed.cache is None
+    assert cached._cache is not None and streamed._cache is None
 
 
 def test_epochs_come_in_different_orders(videos: Path, tmp_path: Path) -> None:
     for kept in ((), STREAMED):
         cfg = toy_cfg(videos, tmp_path, *SIZES, *kept, "ASSIGNER.BATCH_SIZE", 10)
-        batches = MinedBatches(cfg, mined(videos, tmp_path), ALONE)
+        batches = batches_of(cfg, mined(videos, tmp_path), ALONE)
         orders = [[float(x.sum()) for _, x in clips_of(batches, epoch)] for epoch in (0, 1, 0)]
         assert orders[0] == orders[2] != orders[1]
 
@@ -108,9 +122,9 @@ def test_ranks_share_the_clips(
 ) -> None:
     labels = mined(videos, tmp_path, clips)
     cfg = toy_cfg(videos, tmp_path, *SIZES, *more, *kept, "ASSIGNER.BATCH_SIZE", 10 * clips)
-    pair = [MinedBatches(cfg, labels, Ranks(rank, 2, CPU)) for rank in range(2)]
+    pair = [batches_of(cfg, labels, Ranks(rank, 2, CPU)) for rank in range(2)]
     assert len(pair[0]) == len(pair[1])
-    whole = MinedBatches(cfg, labels, ALONE)
+    whole = batches_of(cfg, labels, ALONE)
     assert same_clips([clip for share in pair for clip in clips_of(share)], clips_of(whole))
 
 
@@ -126,7 +140,7 @@ def test_ranks_take_equally_many_steps_whatever_was_dropped_or_lost(
         Path(name).write_bytes(b"")
     cfg = toy_cfg(own_videos, tmp_path, *SIZES, *TWO_CLIPS, *kept, "DATA.MAX_SKIPPED_FRACTION", 0.5)
     sizes = [
-        [len(labels) for _, labels in MinedBatches(cfg, labels, Ranks(rank, 2, CPU))(epoch)]
+        [len(labels) for _, labels in batches_of(cfg, labels, Ranks(rank, 2, CPU))(epoch)]
         for rank in range(2)
         for epoch in range(2)
     ]
@@ -140,7 +154,13 @@ def test_labels_of_other_clips_are_refused(videos: Path, tmp_path: Path) -> None
     more = ("MINE.NUM_CLIPS", 3, "DATA.SAMPLING_RATE", 2)
     for other in (fewer, longer, more):
         with pytest.raises(ValueError, match="labels.csv is of other clips .* mine them again"):
-            list(MinedBatches(toy_cfg(videos, tmp_path, *SIZES, *other), labels, ALONE)(0))
+            list(
+                batches_of(
+                    toy_cfg(videos, tmp_path, *SIZES, *other),
+                    labels,
+                    ALONE,
+                )(0)
+            )
 
 
 def test_labels_of_other_videos_are_refused(videos: Path, tmp_path: Path) -> None:
@@ -149,18 +169,18 @@ def test_labels_of_other_videos_are_refused(videos: Path, tmp_path: Path) -> Non
     beyond = replace(labels, rows=labels.rows + 4)  # the last, unlabelled ones included
     for wrong in (renamed, beyond):
         with pytest.raises(ValueError, match="mined from another list"):
-            MinedBatches(cfg, wrong, ALONE)
+            batches_of(cfg, wrong, ALONE)
 
 
 def test_no_labels_and_too_few_for_the_ranks(videos: Path, tmp_path: Path) -> None:
     cfg, labels = toy_cfg(videos, tmp_path, *SIZES), mined(videos, tmp_path)
     nothing = torch.full((12,), NONE_CORRECT)
     with pytest.raises(ValueError, match="labels no clip"):
-        MinedBatches(cfg, replace(labels, labels=nothing), ALONE)
+        batches_of(cfg, replace(labels, labels=nothing), ALONE)
     one = nothing.clone()
     one[3] = 0
     with pytest.raises(ValueError, match="1 mined clips are too few for 2 ranks"):
-        MinedBatches(cfg, replace(labels, labels=one), Ranks(0, 2, CPU))
+        batches_of(cfg, replace(labels, labels=one), Ranks(0, 2, CPU))
 
 
 def test_class_weights_are_one_on_average(videos: Path, tmp_path: Path) -> None:
@@ -176,7 +196,7 @@ def test_the_configs_weights_decay_and_warmup_act(videos: Path, tmp_path: Path, 
     own = (*rates, "ASSIGNER.CLASS_WEIGHTS", weighted, "ASSIGNER.WEIGHT_DECAY", 0.25)
     cfg = toy_cfg(videos, tmp_path, *SIZES, *own)
     labels = mined(videos, tmp_path)
-    training = assigner_training(cfg, ALONE, build_assigner(cfg), labels)
+    training = assigner_training(cfg, ALONE, build_assigner(cfg), labels, batches_of(cfg, labels, ALONE))
     assert {group["weight_decay"] for group in training.optimizer.param_groups} == {0.0, 0.25}
     # A line from 0 to where the cosine is after 2 of 4 epochs, halfway down.
     assert [training.learning_rate(epoch) for epoch in (0, 1, 2, 4)] == pytest.approx([0, 0.125, 0.25, 0])

@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from revit_video.data import clips
+from revit_video.data.loader import killed_workers_explained
 from revit_video.data.readers import open_video
-from revit_video.from_cfg.clips import EvalBatches, TrainBatches, killed_workers_explained, video_list
+from revit_video.from_cfg.inputs import data_folder, eval_batches
 from revit_video.runtime.ranks import Ranks
-from tests.toy import CONFIG, options, results_of, table_of, tool, toy_cfg
+from tests.toy import CONFIG, options, results_of, table_of, tool, toy_cfg, training_batches
 from tests.videos import broken_files, unusual_files
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
@@ -46,14 +47,14 @@ def test_every_kind_of_broken_file_among_readable_ones(backend: str, folder: Pat
     cfg = toy_cfg(folder, tmp_path, *WORKERS, "DATA.DECODING_BACKEND", backend)
 
     evaluated, skipped = [], []
-    for batch in EvalBatches(cfg, video_list(cfg, "test"), ALONE, 2, 3, 4):
+    for batch in eval_batches(cfg, data_folder(cfg).videos("test"), ALONE, 2, 3, 4):
         evaluated += batch.paths
         skipped += batch.skipped
     assert sorted(evaluated) == sorted([*readable.values()] * 3 * 6)
     assert sorted(path for path, _ in skipped) == sorted(broken.values())
     assert all(reason and "\n" not in reason for _, reason in skipped)
 
-    batches = TrainBatches(cfg, ALONE)
+    batches = training_batches(cfg, ALONE)
     epoch = list(batches(0))
     assert len(epoch) == len(batches) and all(len(clips) == 4 for clips, *_ in epoch)
     assert {path for path, _ in batches.skipped} == set(broken.values())
@@ -105,7 +106,7 @@ def test_a_worker_that_is_killed_gives_one_clear_error(videos: Path, tmp_path: P
         pytest.raises(ChildProcessError, match="is killed by signal: Killed.*lower DATA_LOADER") as caught,
         killed_workers_explained(),
     ):
-        for _ in EvalBatches(cfg, video_list(cfg, "test"), ALONE, 1, 1, 1):
+        for _ in eval_batches(cfg, data_folder(cfg).videos("test"), ALONE, 1, 1, 1):
             for worker in set(active_children()) - before:
                 os.kill(worker.pid, signal.SIGKILL)
             time.sleep(1)  # torch raises in the middle of anything

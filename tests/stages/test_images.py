@@ -12,7 +12,7 @@ import torch
 import revit_video
 from revit_video.data.targets import Targets
 from revit_video.from_cfg.backbone import build_model
-from revit_video.from_cfg.clips import EvalBatches, TrainBatches, video_list
+from revit_video.from_cfg.inputs import data_folder, eval_batches
 from revit_video.length import TokenLength
 from revit_video.predict import find_videos
 from revit_video.runtime.ranks import Ranks
@@ -21,7 +21,18 @@ from revit_video.train.losses import Distillation
 from revit_video.train.steps import MixedLengthStep
 from tests.images import CLASSES, write_pictures
 from tests.label_maps import constant_map, write_map
-from tests.toy import LENGTHS, STAGES, options, results_of, run_toy, stats_of, table_of, tool, toy_cfg
+from tests.toy import (
+    LENGTHS,
+    STAGES,
+    options,
+    results_of,
+    run_toy,
+    stats_of,
+    table_of,
+    tool,
+    toy_cfg,
+    training_batches,
+)
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 IMAGES = (
@@ -50,7 +61,7 @@ def run(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def listed(folder: Path, split: str, *changes: object) -> list[tuple[str, int]]:
-    videos = video_list(toy_cfg(folder, folder, *IMAGES, *changes), split)
+    videos = data_folder(toy_cfg(folder, folder, *IMAGES, *changes)).videos(split)
     return [(path, info["label"]) for path, info in map(videos.__getitem__, range(len(videos)))]
 
 
@@ -109,7 +120,7 @@ def test_a_list_may_hold_images(pictures: Path, tmp_path: Path) -> None:
     files = [path for path, _ in listed(pictures, "train")][:5]
     (tmp_path / "test.csv").write_text("".join(f"{file},{n % 3}\n" for n, file in enumerate(files)))
     cfg = toy_cfg(tmp_path, tmp_path, *IMAGES, "MODEL.NUM_CLASSES", 3, "DATA.PATH_LABEL_SEPARATOR", ",")
-    batches = EvalBatches(cfg, video_list(cfg, "test"), ALONE, 1, 1, 8)
+    batches = eval_batches(cfg, data_folder(cfg).videos("test"), ALONE, 1, 1, 8)
     (batch,) = batches
     assert batch.paths == files and batch.clips.shape == (5, 3, 1, 32, 32)
 
@@ -123,10 +134,10 @@ def deit_cfg(pictures: Path, tmp_path: Path, *changes: object):
 
 def test_a_resumed_epoch_mixes_the_same_batches(pictures: Path, tmp_path: Path) -> None:
     cfg = deit_cfg(pictures, tmp_path)
-    whole = list(TrainBatches(cfg, ALONE)(1))
+    whole = list(training_batches(cfg, ALONE)(1))
     random.seed(5)
     np.random.seed(5)
-    rest = list(TrainBatches(cfg, ALONE)(1, first=3))
+    rest = list(training_batches(cfg, ALONE)(1, first=3))
     assert len(whole) == len(rest) + 3
     for (clips, labels, _), (again, same, _) in zip(whole[3:], rest, strict=True):
         assert labels.shape == (4, 3) and torch.equal(clips, again) and torch.equal(labels, same)
@@ -157,7 +168,7 @@ def test_a_share_of_a_mixed_batch_must_be_even(pictures: Path, tmp_path: Path) -
 
 def test_the_model_is_a_clip_of_one_frame(run: Path, pictures: Path) -> None:
     cfg = toy_cfg(pictures, run, *IMAGES, "MODEL.NUM_CLASSES", 3)
-    _, model = Job(cfg, ALONE, "").trained()
+    _, model = Job.of(cfg, [], ALONE, "").trained()
     assert model.num_frames == 1 and model.time_embed is None
 
 
@@ -182,7 +193,7 @@ def lvvit(maps: Path) -> tuple[object, ...]:
 def test_tokens_have_the_labels_of_their_pictures(pictures: Path, maps: Path, tmp_path: Path) -> None:
     """Through two workers, and cut off and begun again."""
     cfg = toy_cfg(pictures, tmp_path, *lvvit(maps), "DATA_LOADER.NUM_WORKERS", 2)
-    batches = TrainBatches(cfg, ALONE)
+    batches = training_batches(cfg, ALONE)
     whole = list(batches(1))
     assert len({targets.box for _, targets, _ in whole}) > 2
     for clips, targets, paths in whole:
@@ -207,10 +218,10 @@ def test_ranks_agree_on_the_mix(pictures: Path, maps: Path, tmp_path: Path) -> N
     """Those that share the clips on the box; those that share the token lengths on everything."""
     cfg = toy_cfg(pictures, tmp_path, *lvvit(maps))
     whole, second = (
-        list(TrainBatches(cfg, Ranks(rank, rank + 1, torch.device("cpu")))(0)) for rank in (0, 1)
+        list(training_batches(cfg, Ranks(rank, rank + 1, torch.device("cpu")))(0)) for rank in (0, 1)
     )
     assert [targets.box for _, targets, _ in whole] == [targets.box for _, targets, _ in second]
-    group = [TrainBatches(cfg, Ranks(rank, 2, torch.device("cpu"), length_size=2))(0) for rank in (0, 1)]
+    group = [training_batches(cfg, Ranks(rank, 2, torch.device("cpu"), length_size=2))(0) for rank in (0, 1)]
     for one, other, alone in zip(*group, whole, strict=True):
         assert same_batch(one, other) and same_batch(one, alone)
 

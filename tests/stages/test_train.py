@@ -14,12 +14,11 @@ from torch._dynamo.testing import CompileCounter
 
 from revit_video.config import load_cfg
 from revit_video.from_cfg import backbone as build
-from revit_video.from_cfg.clips import TrainBatches
 from revit_video.models.revit import ReViT
 from revit_video.runtime.ranks import Ranks
 from revit_video.stages.job import Job
 from revit_video.stages.train import training_step
-from tests.toy import LENGTHS, last_checkpoint, options, run_toy, stats_of, tool, toy_cfg
+from tests.toy import LENGTHS, last_checkpoint, options, run_toy, stats_of, tool, toy_cfg, training_batches
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 TWO_EPOCHS = ("SOLVER.MAX_EPOCH", 2, "MODEL.DROP_RATE", 0.2, "MODEL.DROP_PATH", 0.3)
@@ -162,7 +161,7 @@ def test_checkpoints_come_every_few_epochs_and_at_the_end(videos: Path, tmp_path
 
 
 def test_an_epoch_can_be_entered_at_any_batch(videos: Path, tmp_path: Path) -> None:
-    batches = TrainBatches(toy_cfg(videos, tmp_path), ALONE)
+    batches = training_batches(toy_cfg(videos, tmp_path), ALONE)
     whole = list(batches(1))
     assert all(len(set(paths)) == 4 for _, _, paths in whole)
     for first in (0, 4):

@@ -25,7 +25,6 @@ from revit_video.adaptive.calibrate import (
 )
 from revit_video.adaptive.policies import Assigned, Cascade, Policy
 from revit_video.evaluate import evaluate
-from revit_video.from_cfg.resolve import resolved
 from revit_video.length import TokenLength
 from revit_video.report.style import DVT as DVT_LOOK
 from revit_video.report.style import INK, POLICIES, canvas, length_colours
@@ -74,10 +73,10 @@ def time_policies(cfg: CfgNode, dvt: CfgNode | None, command: str) -> Scores:
     """Runs all policies over the test list, in turn on each batch; speed is relative to the longest."""
     ranks = init(cfg.DEVICE)
     setup(ranks.is_main)
-    own_job = Job(resolved(cfg, ["test"]), ranks, command)
+    own_job = Job.of(cfg, ["test"], ranks, command)
     series = _revit_series(own_job)
     if dvt is not None:
-        series |= _dvt_series(Job(resolved(dvt, ["test"]), ranks, command))
+        series |= _dvt_series(Job.of(dvt, ["test"], ranks, command))
     policies = {f"{name} {n}": policy for name, some in series.items() for n, policy in enumerate(some)}
     batches = own_job.test_batches(cfg.TEST.SPLIT)
     with progress(batches, len(batches), f"timing {len(policies)} policies", ranks.is_main) as bar:

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
+from iopath.common.file_io import g_pathmgr
 
 import revit_video
-from revit_video.from_cfg.clips import (
-    SPLITS,
-    EvalBatches,
-    TooManyUnreadable,
-    TrainBatches,
-    check_lists,
-    check_skipped,
-    class_names,
-    num_classes,
-    video_list,
-)
+from revit_video.from_cfg.inputs import SPLITS, check_lists, data_folder, eval_batches
 from revit_video.runtime.ranks import Ranks
-from tests.toy import STAGES, options, results_of, table_of, tool, toy_cfg
+from tests.toy import STAGES, options, results_of, run_toy, table_of, tool, toy_cfg, training_batches
 
 CPU = torch.device("cpu")
 ALONE = Ranks(0, 1, CPU)
@@ -29,7 +21,10 @@ ALONE = Ranks(0, 1, CPU)
 def test_training_batches_are_normalised(videos: Path, tmp_path: Path) -> None:
     cfg = toy_cfg(videos, tmp_path)
     plain = toy_cfg(videos, tmp_path, "DATA.MEAN", [0, 0, 0], "DATA.STD", [1, 1, 1])
-    batches, raw = TrainBatches(cfg, ALONE), TrainBatches(plain, ALONE)
+    batches, raw = (
+        training_batches(cfg, ALONE),
+        training_batches(plain, ALONE),
+    )
     assert len(batches) == 6
     for (clips, labels, _), (pixels, *_) in zip(batches(0), raw(0), strict=True):
         assert clips.shape == (4, 3, 2, 32, 32) and clips.dtype == torch.float and labels.shape == (4,)
@@ -38,7 +33,7 @@ def test_training_batches_are_normalised(videos: Path, tmp_path: Path) -> None:
 
 
 def test_an_epoch_repeats_itself_and_differs_from_the_next(videos: Path, tmp_path: Path) -> None:
-    batches = TrainBatches(toy_cfg(videos, tmp_path), ALONE)
+    batches = training_batches(toy_cfg(videos, tmp_path), ALONE)
     clips = {epoch: torch.cat([clips for clips, *_ in batches(epoch)]) for epoch in (0, 1)}
     assert torch.equal(torch.cat([clips for clips, *_ in batches(0)]), clips[0])
     assert not torch.equal(clips[0], clips[1])
@@ -46,8 +41,8 @@ def test_an_epoch_repeats_itself_and_differs_from_the_next(videos: Path, tmp_pat
 
 def test_ranks_share_each_training_batch(videos: Path, tmp_path: Path) -> None:
     cfg = toy_cfg(videos, tmp_path)
-    whole = [labels for _, labels, _ in TrainBatches(cfg, ALONE)(0)]
-    shares = [[labels for _, labels, _ in TrainBatches(cfg, Ranks(rank, 2, CPU))(0)] for rank in range(2)]
+    whole = [labels for _, labels, _ in training_batches(cfg, ALONE)(0)]
+    shares = [[labels for _, labels, _ in training_batches(cfg, Ranks(rank, 2, CPU))(0)] for rank in range(2)]
     for labels, *parts in zip(whole, *shares, strict=True):
         assert torch.equal(torch.cat(parts), labels)
 
@@ -55,7 +50,7 @@ def test_ranks_share_each_training_batch(videos: Path, tmp_path: Path) -> None:
 def test_reversed_clips_have_the_opposite_class(videos: Path, tmp_path: Path) -> None:
     cfg = toy_cfg(videos, tmp_path, "DATA.REVERSED_CLASSES", [[0, 1], [4, 5]])
     opposite = torch.tensor([1, 0, 2, 3, 5, 4])
-    for clips, labels, _ in TrainBatches(cfg, ALONE)(0):
+    for clips, labels, _ in training_batches(cfg, ALONE)(0):
         assert len(labels) == 4
         assert torch.equal(clips[2:], clips[:2].flip(2))
         assert torch.equal(labels[2:], opposite[labels[:2]])
@@ -63,18 +58,35 @@ def test_reversed_clips_have_the_opposite_class(videos: Path, tmp_path: Path) ->
 
 def test_every_video_is_evaluated_once_over_all_ranks(videos: Path, tmp_path: Path) -> None:
     cfg = toy_cfg(videos, tmp_path)
-    listed = video_list(cfg, "test")
+    listed = data_folder(cfg).videos("test")
     rows = []
     for rank in range(5):
-        for batch in EvalBatches(cfg, listed, Ranks(rank, 5, CPU), 1, 3, 8):
+        for batch in eval_batches(cfg, listed, Ranks(rank, 5, CPU), 1, 3, 8):
             assert len(batch) == 3 * len(set(batch.rows.tolist()))
             rows += batch.rows.unique().tolist()
     assert sorted(rows) == list(range(12))
 
 
+def test_a_share_of_the_batches_is_mixed(videos: Path, tmp_path: Path) -> None:
+    plain = [clips for clips, *_ in training_batches(toy_cfg(videos, tmp_path), ALONE)(0)]
+    mixed = {}
+    for probability in (0.0, 0.5, 1.0):
+        cfg = toy_cfg(videos, tmp_path, "MIXUP.ALPHA", 1.0, "MIXUP.PROB", probability)
+        clips = [clips for clips, *_ in training_batches(cfg, ALONE)(0)]
+        mixed[probability] = sum(not torch.equal(*pair) for pair in zip(clips, plain, strict=True))
+    assert mixed[0.0] == 0 < mixed[0.5] < mixed[1.0] == len(plain)
+
+
+def test_the_loaders_settings_act(videos: Path, tmp_path: Path) -> None:
+    cfg = toy_cfg(videos, tmp_path, "DATA_LOADER.NUM_WORKERS", 1, "DATA_LOADER.PREFETCH_FACTOR", 5)
+    listed = data_folder(cfg).videos("test")
+    for batches in (training_batches(cfg, ALONE), eval_batches(cfg, listed, ALONE, 1, 1, 4)):
+        assert (batches.loader.num_workers, batches.loader.prefetch_factor) == (1, 5)
+
+
 def test_every_stage_has_its_lists(own_videos: Path, tmp_path: Path) -> None:
     cfg = toy_cfg(own_videos, tmp_path)
-    check_lists(cfg, STAGES)
+    check_lists(cfg, data_folder(cfg), STAGES)
     needed = {
         "mine": ["mine", "assigner"],
         "val": ["train", "assigner"],
@@ -87,31 +99,21 @@ def test_every_stage_has_its_lists(own_videos: Path, tmp_path: Path) -> None:
         for stage in STAGES:
             if stage in needed[split]:
                 with pytest.raises((ValueError, OSError), match=f"{split}.csv"):
-                    check_lists(cfg, [stage])
+                    check_lists(cfg, data_folder(cfg), [stage])
             else:
-                check_lists(cfg, [stage])
+                check_lists(cfg, data_folder(cfg), [stage])
         path.write_text(content)
     (own_videos / "val.csv").unlink()
-    check_lists(toy_cfg(own_videos, tmp_path, "TRAIN.EVAL_PERIOD", 0), ["train"])
+    cfg = toy_cfg(own_videos, tmp_path, "TRAIN.EVAL_PERIOD", 0)
+    check_lists(cfg, data_folder(cfg), ["train"])
 
 
 def test_lists_may_have_another_prefix_and_separator(videos: Path, tmp_path: Path) -> None:
     lines = (videos / "test.csv").read_text().splitlines()
     (tmp_path / "test.csv").write_text("\n".join(line.replace(" ", ",") for line in lines))
     cfg = toy_cfg(tmp_path, tmp_path, "DATA.PATH_PREFIX", videos, "DATA.PATH_LABEL_SEPARATOR", ",")
-    assert video_list(cfg, "test")[0][0] == str(videos / lines[0].split()[0])
-    assert class_names(cfg) is None
-
-
-def test_the_allowed_number_of_unreadable_videos() -> None:
-    latest = [("a.mp4", "damaged")]
-    skipped = [*latest, ("b.mp4", "empty"), ("c.mp4", "empty")]
-    check_skipped(skipped[:2], 2.4, latest)
-    with pytest.raises(
-        TooManyUnreadable, match=r"3 unreadable .* allows \(2\); the latest: a.mp4: damaged"
-    ) as e:
-        check_skipped(skipped, 2.4, latest)
-    assert e.value.skipped == skipped
+    assert data_folder(cfg).videos("test")[0][0] == str(videos / lines[0].split()[0])
+    assert data_folder(cfg).class_names is None
 
 
 # ---- Folders of classes ----------------------------------------------------------------------------------
@@ -141,24 +143,47 @@ def test_a_run_on_folders_of_classes_alone(classes: Path, tmp_path: Path) -> Non
     tested = table_of(run / "predictions.csv")
     assert all(Path(row["video"]).parent.name == names[int(row["label"])] for row in tested)
     cfg = toy_cfg(classes, run)
-    listed = {split: {path for path, _ in video_list(cfg, split)._paths_and_labels} for split in SPLITS}
+    listed = {split: {path for path, _ in data_folder(cfg).videos(split)} for split in SPLITS}
     assert {row["video"] for row in tested} == listed["test"]
     assert sum(map(len, listed.values())) == len(set().union(*listed.values())) == 60
 
 
+def test_a_run_lists_each_folder_once(classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed: Counter[Path] = Counter()
+    ls = g_pathmgr.ls
+    monkeypatch.setattr(g_pathmgr, "ls", lambda path: listed.update([Path(path)]) or ls(path))
+    run_toy(classes, tmp_path / "run", "MODEL.NUM_CLASSES", 0)
+    folders = {path: count for path, count in listed.items() if path.is_relative_to(classes)}
+    assert folders == dict.fromkeys([classes, *classes.iterdir()], 1)
+
+
+def test_a_run_reads_each_list_once(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: Counter[Path] = Counter()
+    open_file = g_pathmgr.open
+
+    def counted(path: str, *arguments: object, **options: object) -> object:
+        opened.update([Path(path)])
+        return open_file(path, *arguments, **options)
+
+    monkeypatch.setattr(g_pathmgr, "open", counted)
+    run_toy(videos, tmp_path / "run")
+    names = [*(f"{split}.csv" for split in SPLITS), "classes.txt"]
+    assert {name: opened[videos / name] for name in names} == dict.fromkeys(names, 1)
+
+
 def test_another_number_of_classes_than_the_folders(classes: Path, tmp_path: Path) -> None:
     cfg = toy_cfg(classes, tmp_path, "MODEL.NUM_CLASSES", 5)
-    for asked in (class_names, lambda cfg: video_list(cfg, "train")):
+    for asked in (lambda data: data.class_names, lambda data: data.videos("train")):
         with pytest.raises(ValueError, match="MODEL.NUM_CLASSES 5: .* has folders of 6 classes; 0 takes"):
-            asked(cfg)
+            asked(data_folder(cfg))
 
 
 def test_folders_of_videos_without_classes(own_videos: Path, tmp_path: Path) -> None:
     for path in [*own_videos.glob("*.csv"), own_videos / "classes.txt"]:
         path.unlink()
     with pytest.raises(ValueError, match="neither lists .* nor a folder for each class"):
-        video_list(toy_cfg(own_videos, tmp_path), "train")
+        data_folder(toy_cfg(own_videos, tmp_path)).videos("train")
     with pytest.raises(ValueError, match="MODEL.NUM_CLASSES 0: .* has neither folders of classes nor"):
-        num_classes(toy_cfg(own_videos, tmp_path, "MODEL.NUM_CLASSES", 0))
+        print(data_folder(toy_cfg(own_videos, tmp_path, "MODEL.NUM_CLASSES", 0)).num_classes)
     with pytest.raises(ValueError, match="DATA.PATH_TO_DATA_DIR: no such folder: '.*nowhere'"):
-        num_classes(toy_cfg(own_videos / "nowhere", tmp_path, "MODEL.NUM_CLASSES", 0))
+        print(data_folder(toy_cfg(own_videos / "nowhere", tmp_path, "MODEL.NUM_CLASSES", 0)).num_classes)

@@ -1,0 +1,176 @@
+"""Batches of clips: decoded by worker processes, then normalised, and in training mixed, on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+
+from revit_video.data.augment import Mixing, MixToken
+from revit_video.data.batch import Batch, Skipped, collate, with_reversed
+from revit_video.data.datasets import EvalClips, TrainClips
+from revit_video.data.order import TrainOrder
+from revit_video.data.targets import Targets
+from revit_video.data.transforms import Normalize
+from revit_video.runtime.termination import outlive_sigterm
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How batches are loaded.
+
+    Attributes:
+        device: where they go.
+        num_workers: decoding processes; 0 decodes in this process.
+        prefetch: batches prefetched per worker.
+        pin_memory: page-locked batches, for faster copies to a GPU.
+        max_skipped: fraction of the videos that may be unreadable.
+    """
+
+    device: torch.device
+    num_workers: int = 0
+    prefetch: int = 2
+    pin_memory: bool = True
+    max_skipped: float = 0.0
+
+
+class TooManyUnreadable(ValueError):
+    """More videos than `DATA.MAX_SKIPPED_FRACTION` allows are unreadable; `skipped` lists them."""
+
+    def __init__(self, message: str, skipped: list[Skipped]) -> None:
+        super().__init__(message)
+        self.skipped = skipped
+
+
+@dataclass(frozen=True)
+class Finish:
+    """What is left to do to a training batch on its device: reversal, normalisation, mixing.
+
+    Attributes:
+        partner: class that each class turns into when time runs backwards, `(classes,)`; given, half of each
+            batch is the other half reversed.
+        mixing: then labels are the share of each class `(B, classes)`.
+        mix_token: then labels are `Targets`, as with label maps.
+    """
+
+    normalize: Normalize
+    partner: Tensor | None = None
+    mixing: Mixing | None = None
+    mix_token: MixToken | None = None
+
+    def __call__(self, batch: Batch, epoch: int, number: int) -> tuple[Tensor, Tensor | Targets, list[str]]:
+        """Clips, labels and paths of batch `number` of an epoch."""
+        if self.partner is not None:
+            batch = with_reversed(batch, self.partner)
+        clips, labels = self.normalize(batch.clips), batch.labels
+        if self.mixing is not None:
+            clips, labels = self.mixing(clips, labels, epoch, number)
+        box = self.mix_token(epoch, number) if self.mix_token is not None else None
+        if batch.token_labels is None and box is None:
+            return clips, labels, batch.paths
+        return clips, Targets(labels, batch.token_labels, box), batch.paths
+
+
+class TrainBatches:
+    """`batches(epoch, first)`: this rank's training batches from the first on, as `(clips, labels, paths)`.
+
+    Attributes:
+        skipped: unreadable videos so far; others took their places.
+    """
+
+    def __init__(self, clips: TrainClips, order: TrainOrder, finish: Finish, loading: Loading) -> None:
+        self.skipped: set[Skipped] = set()
+        self._order, self._finish, self._device = order, finish, loading.device
+        self.loader = _loader(clips, order.batch_size, order, loading)
+        self._allowed = loading.max_skipped * len(clips) / order.world_size
+
+    def __len__(self) -> int:
+        return self._order.num_batches
+
+    def __call__(self, epoch: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor | Targets, list[str]]]:
+        self._order.set_epoch(epoch, first)
+        for number, batch in enumerate(self.loader, start=first):
+            self.skipped.update(batch.skipped)
+            check_skipped(self.skipped, self._allowed, batch.skipped)
+            yield self._finish(batch.to(self._device, non_blocking=True), epoch, number)
+
+
+class EvalBatches:
+    """Normalised views of some videos on the device, each view once, a video's views together.
+
+    Args:
+        rows: which videos of the list, in which order.
+        batch_size: videos per batch.
+    """
+
+    def __init__(
+        self,
+        clips: EvalClips,
+        rows: Sequence[int],
+        batch_size: int,
+        normalize: Normalize,
+        loading: Loading,
+    ) -> None:
+        self.loader = _loader(clips, batch_size, rows, loading)
+        self._normalize, self._device = normalize, loading.device
+        self._allowed = loading.max_skipped * len(rows)
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        skipped: list[Skipped] = []
+        for batch in self.loader:
+            skipped += batch.skipped
+            check_skipped(skipped, self._allowed, batch.skipped)
+            batch = batch.to(self._device, non_blocking=True)
+            yield replace(batch, clips=self._normalize(batch.clips))
+
+
+def check_skipped(skipped: Collection[Skipped], allowed: float, latest: list[Skipped]) -> None:
+    """TooManyUnreadable when more videos than `DATA.MAX_SKIPPED_FRACTION` allows could not be read."""
+    if len(skipped) > allowed and latest:
+        path, reason = latest[-1]
+        raise TooManyUnreadable(
+            f"{len(skipped)} unreadable videos, more than DATA.MAX_SKIPPED_FRACTION allows ({allowed:.0f}); "
+            f"the latest: {path}: {reason}",
+            sorted(skipped),
+        )
+
+
+@contextmanager
+def killed_workers_explained() -> Iterator[None]:
+    """Turn torch's error about a killed data worker, raised at any point of the rank's code, into one line.
+
+    Videos are not the cause: they are decoded in processes of their own, which may die.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        words = " ".join(str(error).split())
+        raise ChildProcessError(
+            f"{words} If memory ran out, lower DATA_LOADER.NUM_WORKERS or DATA_LOADER.PREFETCH_FACTOR"
+        ) from error
+
+
+def _loader(
+    clips: TrainClips | EvalClips, batch_size: int, order: Sampler | Sequence[int], loading: Loading
+) -> DataLoader:
+    workers = loading.num_workers
+    return DataLoader(
+        clips,
+        batch_size,
+        sampler=order,
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=loading.pin_memory and loading.device.type == "cuda",
+        persistent_workers=workers > 0 and isinstance(clips, TrainClips),
+        worker_init_fn=outlive_sigterm,
+        prefetch_factor=loading.prefetch if workers else None,
+    )

@@ -1,0 +1,214 @@
+"""A config's data folder and its batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from fvcore.common.config import CfgNode
+from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
+from torch import Tensor
+
+from revit_video.adaptive.labels import MinedLabels
+from revit_video.data.augment import Mixing, MixToken, RandAugment, RandomErasing
+from revit_video.data.clips import ClipSampling, ViewGrid
+from revit_video.data.datasets import EvalClips, TrainClips
+from revit_video.data.folders import DataFolder
+from revit_video.data.loader import EvalBatches, Finish, Loading, TrainBatches
+from revit_video.data.order import TrainOrder, eval_rows
+from revit_video.data.sampling import clip_duration
+from revit_video.data.token_labels import TokenLabelMaps
+from revit_video.data.transforms import Augmentation, Normalize, TrainTransform
+from revit_video.length import token_lengths
+from revit_video.runtime.ranks import Ranks
+from revit_video.train.mined import MinedBatches, SmallFrames, check_mined_from
+
+SPLITS = ("train", "mine", "val", "test")
+
+
+# ---- Lists -----------------------------------------------------------------------------------------------
+
+
+def data_folder(cfg: CfgNode) -> DataFolder:
+    """The config's data folder. Make one per run: it reads every list and folder once."""
+    data = cfg.DATA
+    splits = dict.fromkeys([*SPLITS, mine_split(cfg), cfg.TEST.SPLIT], 0.0)
+    shares = splits | dict(zip(SPLITS, data.SPLIT, strict=True))
+    return DataFolder(
+        data.PATH_TO_DATA_DIR, shares, data.PATH_PREFIX, data.PATH_LABEL_SEPARATOR, cfg.MODEL.NUM_CLASSES
+    )
+
+
+def mine_split(cfg: CfgNode) -> str:
+    """The list whose token-length labels are mined."""
+    return cfg.MINE.HOLDOUT or "train"
+
+
+def check_lists(cfg: CfgNode, data: DataFolder, stages: Iterable[str]) -> None:
+    """Read every list that `stages` need: a mistake should show before hours of training, not after.
+
+    Raises:
+        ValueError, FileNotFoundError: see `DataFolder.videos`.
+    """
+    needed = {
+        "train": ["train", "val"] if cfg.TRAIN.EVAL_PERIOD else ["train"],
+        "mine": [mine_split(cfg)],
+        "assigner": [mine_split(cfg), "val"],
+        "test": [cfg.TEST.SPLIT],
+    }
+    for split in dict.fromkeys(split for stage in stages for split in needed[stage]):
+        try:
+            data.videos(split)
+        except FileNotFoundError as error:
+            if split != cfg.MINE.HOLDOUT or split in ("train", "val", "test"):
+                raise
+            raise ValueError(
+                f"{error}; put clips there that the backbone is not trained on, "
+                "name another list with MINE.HOLDOUT, or mine the training list itself (MINE.HOLDOUT '')"
+            ) from None
+
+
+# ---- Batches ---------------------------------------------------------------------------------------------
+
+
+def train_batches(cfg: CfgNode, videos: LabeledVideoPaths, ranks: Ranks) -> TrainBatches:
+    """This rank's batches for training on `videos`.
+
+    Raises:
+        ValueError: the videos do not fill one batch, or their label maps cannot be read.
+    """
+    data, seed = cfg.DATA, cfg.RNG_SEED
+    clips = TrainClips(
+        videos,
+        clip_sampling(cfg),
+        train_transform(cfg),
+        data.FRAME_JITTER,
+        seed,
+        _timeout(cfg),
+        _label_maps(cfg, videos),
+    )
+    partner = _partner(cfg)
+    batch_size = cfg.TRAIN.BATCH_SIZE // ranks.data_size // (1 if partner is None else 2)
+    order = TrainOrder(len(videos), batch_size, ranks.data_rank, ranks.data_size, seed, cfg.AUG.REPEATS)
+    finish = Finish(_normalize(cfg, ranks), partner, _mixing(cfg), _mix_token(cfg))
+    return TrainBatches(clips, order, finish, _loading(cfg, ranks))
+
+
+def eval_batches(
+    cfg: CfgNode,
+    videos: LabeledVideoPaths,
+    ranks: Ranks,
+    num_clips: int,
+    num_crops: int,
+    batch_size: int,
+    rows: list[int] | None = None,
+) -> EvalBatches:
+    """This rank's batches of `num_clips` x `num_crops` views of each video.
+
+    Args:
+        batch_size: videos per batch, over all ranks.
+        rows: videos of this rank, in this order; None for its share of all.
+    """
+    grid = ViewGrid(cfg.DATA.TEST_CROP_SIZE, num_clips, num_crops, cfg.DATA.TEST_SCALE)
+    clips = EvalClips(videos, clip_sampling(cfg), grid, _timeout(cfg))
+    rows = list(eval_rows(len(videos), ranks.rank, ranks.world_size)) if rows is None else rows
+    per_rank = max(1, batch_size // ranks.world_size)
+    return EvalBatches(clips, rows, per_rank, _normalize(cfg, ranks), _loading(cfg, ranks))
+
+
+def mined_batches(cfg: CfgNode, data: DataFolder, mined: MinedLabels, ranks: Ranks) -> MinedBatches:
+    """This rank's batches of mined clips for the assigner.
+
+    Raises:
+        ValueError: the labels are of other clips than the config's, or too few.
+    """
+    own, videos, num_clips = cfg.ASSIGNER, data.videos(mine_split(cfg)), cfg.MINE.NUM_CLIPS
+    check_mined_from(mined, videos, num_clips)
+    frames = SmallFrames(own.NUM_FRAMES, own.INPUT_SIZE, own.BATCH_SIZE, own.CACHE_GB * 2**30)
+
+    def decode(rows: list[int]) -> EvalBatches:
+        return eval_batches(cfg, videos, ranks, num_clips, 1, own.BATCH_SIZE, rows)
+
+    return MinedBatches(mined, decode, frames, ranks, cfg.RNG_SEED)
+
+
+def clip_sampling(cfg: CfgNode) -> ClipSampling:
+    """Which frames make a clip."""
+    data = cfg.DATA
+    duration = clip_duration(data.NUM_FRAMES, data.SAMPLING_RATE, data.TARGET_FPS)
+    return ClipSampling(data.NUM_FRAMES, duration, data.FRAME_ORDER, data.DECODING_BACKEND)
+
+
+def train_transform(cfg: CfgNode) -> TrainTransform:
+    """How training clips are cropped and augmented."""
+    data, aug = cfg.DATA, cfg.AUG
+    augmentations: list[Augmentation] = []
+    if aug.AA_TYPE:
+        augmentations.append(RandAugment(aug.AA_TYPE, data.TRAIN_CROP_SIZE, data.MEAN))
+    if aug.RE_PROB:
+        augmentations.append(RandomErasing(aug.RE_PROB, data.MEAN, data.STD))
+    return TrainTransform(
+        data.TRAIN_JITTER_SCALES,
+        data.TRAIN_CROP_SIZE,
+        data.RANDOM_FLIP,
+        data.BRIGHTNESS,
+        data.CONTRAST,
+        data.SATURATION,
+        data.TRAIN_JITTER_SCALES_RELATIVE,
+        augmentations,
+    )
+
+
+def _mixing(cfg: CfgNode) -> Mixing | None:
+    mixup = cfg.MIXUP
+    if mixup.ALPHA == 0 and mixup.CUTMIX_ALPHA == 0:
+        return None
+    return Mixing(
+        mixup.ALPHA,
+        mixup.CUTMIX_ALPHA,
+        mixup.PROB,
+        mixup.SWITCH_PROB,
+        cfg.MODEL.NUM_CLASSES,
+        cfg.RNG_SEED,
+    )
+
+
+def _mix_token(cfg: CfgNode) -> MixToken | None:
+    mixup = cfg.MIXUP
+    if mixup.TOKEN_ALPHA == 0:
+        return None
+    coarsest = token_lengths(cfg.REVIT.TOKEN_LENGTHS)[-1]
+    return MixToken(mixup.TOKEN_ALPHA, mixup.PROB, coarsest, cfg.RNG_SEED)
+
+
+def _label_maps(cfg: CfgNode, images: LabeledVideoPaths) -> TokenLabelMaps | None:
+    if not cfg.DATA.TOKEN_LABELS:
+        return None
+    paths = [images[row][0] for row in range(len(images))]
+    return TokenLabelMaps(cfg.DATA.TOKEN_LABELS, paths, cfg.MODEL.NUM_CLASSES)
+
+
+def _normalize(cfg: CfgNode, ranks: Ranks) -> Normalize:
+    return Normalize(cfg.DATA.MEAN, cfg.DATA.STD).to(ranks.device)
+
+
+def _loading(cfg: CfgNode, ranks: Ranks) -> Loading:
+    own = cfg.DATA_LOADER
+    return Loading(
+        ranks.device, own.NUM_WORKERS, own.PREFETCH_FACTOR, own.PIN_MEMORY, cfg.DATA.MAX_SKIPPED_FRACTION
+    )
+
+
+def _timeout(cfg: CfgNode) -> float | None:
+    """Seconds for decoding a video in a worker; None where the rank itself decodes."""
+    return cfg.DATA_LOADER.TIMEOUT if cfg.DATA_LOADER.NUM_WORKERS else None
+
+
+def _partner(cfg: CfgNode) -> Tensor | None:
+    """The class that each class turns into when time runs backwards; classes in no pair stay as they are."""
+    if not cfg.DATA.REVERSED_CLASSES:
+        return None
+    partner = torch.arange(cfg.MODEL.NUM_CLASSES)
+    for one, other in cfg.DATA.REVERSED_CLASSES:
+        partner[one], partner[other] = other, one
+    return partner

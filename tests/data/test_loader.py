@@ -1,0 +1,33 @@
+"""Loaders of plain arguments."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+import torch
+from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
+
+from revit_video.data.clips import ClipSampling, ViewGrid
+from revit_video.data.datasets import EvalClips
+from revit_video.data.loader import EvalBatches, Loading, TooManyUnreadable, check_skipped
+from revit_video.data.transforms import Normalize
+
+
+@pytest.mark.parametrize(("device", "asked"), [("cuda", True), ("cuda", False), ("cpu", True)])
+def test_memory_is_pinned_for_a_gpu_if_asked(device: str, asked: bool) -> None:
+    clips = EvalClips(LabeledVideoPaths([("a.mp4", 0)]), ClipSampling(4, Fraction(1)), ViewGrid(32))
+    loading = Loading(torch.device(device), pin_memory=asked)
+    batches = EvalBatches(clips, [0], 1, Normalize([0.5] * 3, [0.2] * 3), loading)
+    assert batches.loader.pin_memory == (asked and device == "cuda")
+
+
+def test_the_allowed_number_of_unreadable_videos() -> None:
+    latest = [("a.mp4", "damaged")]
+    skipped = [*latest, ("b.mp4", "empty"), ("c.mp4", "empty")]
+    check_skipped(skipped[:2], 2.4, latest)
+    with pytest.raises(
+        TooManyUnreadable, match=r"3 unreadable .* allows \(2\); the latest: a.mp4: damaged"
+    ) as e:
+        check_skipped(skipped, 2.4, latest)
+    assert e.value.skipped == skipped

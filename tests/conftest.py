@@ -1,4 +1,4 @@
-"""One thread for all tests, and one toy run, shared by those that need a trained model."""
+"""Fixtures of all tests: one thread, a folder of generated videos, one toy run."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tests.videos import WriteVideo, write_video_to
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
-    """Bit-identical results need sums in one order."""
+    """Sums in a fixed order, for bit-identical results."""
     torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder of generated videos, 32 px, 1 s. To be read only."""
+    """Data folder of generated videos, 32 px, 1 s. Shared: do not write to it."""
     folder = tmp_path_factory.mktemp("data") / "actions"
     write_dataset(folder, COUNTS, size=32, num_frames=8, processes=1)
     return folder
@@ -29,23 +29,23 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def toy_run(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """OUTPUT_DIR of a run of all stages. To be read only."""
+    """OUTPUT_DIR of a run of all stages. Shared: do not write to it."""
     return run_toy(videos, tmp_path_factory.mktemp("toy") / "run")
 
 
 @pytest.fixture
 def write_video(tmp_path: Path) -> WriteVideo:
-    """Writes a small video of a given name; its path."""
+    """A function that writes a small video of a given name and returns its path."""
     return lambda name="video.mp4", **options: write_video_to(tmp_path / name, **options)
 
 
 @pytest.fixture
 def own_videos(videos: Path, tmp_path: Path) -> Path:
-    """A copy of the data folder, to be damaged."""
+    """A copy of the data folder, which the test may change."""
     return Path(shutil.copytree(videos, tmp_path / "actions"))
 
 
 @pytest.fixture
 def own_run(toy_run: Path, tmp_path: Path) -> Path:
-    """A copy of the toy run, to be written to."""
+    """A copy of the toy run, which the test may change."""
     return Path(shutil.copytree(toy_run, tmp_path / "run"))

@@ -1,4 +1,4 @@
-"""Small pictures: a disc or a square, red or blue, large or small, on noise."""
+"""Small images of three classes: discs and squares, red or blue, of any size, on noise."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SUFFIXES = [".png", ".jpg", ".JPEG", ".webp", ".bmp"]
 
 
 def picture(kind: str, seed: int) -> Image.Image:
-    """A picture of a class, of any size from 36 to 60 pixels."""
+    """An image of class `kind`, each side 36 to 60 pixels."""
     generator = np.random.default_rng(seed)
     height, width = generator.integers(36, 61, 2)
     pixels = generator.integers(0, 60, (height, width, 3), dtype=np.uint8)
@@ -26,7 +26,7 @@ def picture(kind: str, seed: int) -> Image.Image:
 
 
 def write_pictures(folder: Path, count: int, first: int = 0) -> Path:
-    """`count` pictures of each class, in a folder a class, in all kinds of files."""
+    """Writes `count` images per class, one folder per class, in all file formats; returns `folder`."""
     for kind in CLASSES:
         (folder / kind).mkdir(parents=True)
         for n in range(first, first + count):

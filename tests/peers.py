@@ -1,4 +1,4 @@
-"""Models of other projects with random weights, those too that they start at zero."""
+"""Small models of other projects; all weights random, including those initialised to zero."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PATCH = 4
 
 
 def random_timesformer(**changes: Any) -> transformers.TimesformerForVideoClassification:
-    """transformers' TimeSformer, as small as `tiny_revit`, its longest length."""
+    """TimeSformer of transformers, of the size of `tiny_revit` at its longest length."""
     arguments: dict[str, Any] = dict(
         image_size=SIZE,
         patch_size=PATCH,
@@ -34,7 +34,7 @@ def random_timesformer(**changes: Any) -> transformers.TimesformerForVideoClassi
 
 
 def random_vit(**changes: Any) -> VisionTransformer:
-    """timm's ViT, likewise."""
+    """ViT of timm, of the same size."""
     arguments: dict[str, Any] = dict(
         img_size=SIZE,
         patch_size=PATCH,
@@ -48,12 +48,12 @@ def random_vit(**changes: Any) -> VisionTransformer:
 
 
 def randomised(model: Any) -> Any:
-    """`model`, ready to compare: no parameter is zero, and the logits are of the order of 1."""
+    """`model` in eval mode, with non-zero parameters and logits of the order of 1."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
-            spread = parameter[0].numel() if parameter.dim() > 1 else 25
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) / spread**0.5)
+            fan_in = parameter[0].numel() if parameter.dim() > 1 else 25
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) / fan_in**0.5)
         for module in model.modules():
             if isinstance(module, nn.LayerNorm):
                 module.weight += 1

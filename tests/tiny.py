@@ -1,4 +1,4 @@
-"""A model small enough to test with, and clips for it."""
+"""Models small enough for tests, and clips for them."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def tiny_revit(seed: int = 0, **changes: Any) -> ReViT:
-    """Two lengths, 8x8 and 4x4, in float64.
+    """ReViT of two lengths, 8x8 and 4x4, in float64.
 
-    The weights do not depend on how `ReViT` starts: all are random, those too that it starts at zero.
+    All weights are random, including those that training initialises to zero.
     """
     with torch.random.fork_rng():
         model = ReViT(**SIZES | {"lengths": [8, 4]} | changes).double()
@@ -34,7 +34,7 @@ def tiny_revit(seed: int = 0, **changes: Any) -> ReViT:
 
 
 def tiny_dvt(seed: int = 0, **changes: Any) -> DVT:
-    """Three lengths, 8x8, 4x4 and 2x2, each a model of the size of `tiny_revit`, in float64."""
+    """DVT of three models of the size of `tiny_revit`, at 8x8, 4x4 and 2x2, in float64."""
     arguments = SIZES | {"lengths": [8, 4, 2], "reuse_hidden": 10, "reuse_dim": 6}
     with torch.random.fork_rng():
         model = DVT(**arguments | changes).double()
@@ -53,7 +53,7 @@ def _randomised(model: Model, seed: int) -> Model:
 
 
 class LinearAssigner(nn.Module):
-    """An assigner of one matrix, from 6 features to 3 lengths, in float64."""
+    """Assigner with one linear layer from 6 features to 3 lengths, in float64."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Runs small enough to do by the dozen: a toy config, its stages, and the tools without a new process."""
+"""Toy runs: a tiny config, its stages, and the tools, run in this process."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ CONFIG: dict[str, Any] = {
 
 
 def options(videos: Path, output_dir: Path, *changes: object) -> list[str]:
-    """`KEY VALUE` pairs as on a command line; `changes` are further pairs, which win."""
+    """`KEY VALUE` pairs of the toy config as on a command line, overridden by `changes`."""
     pairs = {**CONFIG, "DATA.PATH_TO_DATA_DIR": videos, "OUTPUT_DIR": output_dir}
     pairs |= dict(zip(changes[::2], changes[1::2], strict=True))
     return [str(word) for pair in pairs.items() for word in pair]
@@ -78,7 +78,7 @@ def training_batches(cfg: CfgNode, ranks: Ranks) -> TrainBatches:
 
 
 def run_toy(videos: Path, output_dir: Path, *changes: object, stages: list[str] = STAGES) -> Path:
-    """Runs `stages` in this process; OUTPUT_DIR."""
+    """Runs `stages` in this process; returns OUTPUT_DIR."""
     run(toy_cfg(videos, output_dir, *changes), stages, "python toy")
     return output_dir
 
@@ -90,7 +90,7 @@ class Finished(NamedTuple):
 
 
 def tool(name: str, *arguments: object) -> Finished:
-    """Runs `tools/<name>.py` in this process. What would be a traceback there is raised here."""
+    """Runs `tools/<name>.py` in this process; unexpected errors are raised."""
     path = str(ROOT / "tools" / f"{name}.py")
     out, err, code = io.StringIO(), io.StringIO(), 0
     with patch.object(sys, "argv", [path, *map(str, arguments)]), redirect_stdout(out), redirect_stderr(err):
@@ -102,7 +102,7 @@ def tool(name: str, *arguments: object) -> Finished:
 
 
 def start_tool(name: str, *arguments: object) -> subprocess.Popen[str]:
-    """Starts `tools/<name>.py` as a process of its own, with its own process group."""
+    """Starts `tools/<name>.py` in a new process and process group."""
     return subprocess.Popen(
         [sys.executable, str(ROOT / "tools" / f"{name}.py"), *map(str, arguments)],
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
@@ -118,14 +118,14 @@ def results_of(output_dir: Path) -> dict[str, Any]:
 
 
 def accuracies(output_dir: Path) -> dict[str, float]:
-    """Top-1 by policy; `random` is left out, because its draws depend on the number of ranks."""
+    """Top-1 by policy, without `random`, whose draws depend on the number of ranks."""
     results = results_of(output_dir)
     entries = results["static"] | results["policies"] | {"adaptive": results["adaptive"]}
     return {name: entry["top1"] for name, entry in entries.items() if entry and name != "random"}
 
 
 def table_of(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file, without its comment lines."""
+    """Rows of a CSV file without comment lines."""
     lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
     return list(csv.DictReader(lines))
 

@@ -1,4 +1,4 @@
-"""Small real videos, written with PyAV, and files that are none."""
+"""Small videos written with PyAV, ordinary, unusual and broken."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WriteVideo = Callable[..., str]
 
 
 def picture(index: int, height: int, width: int) -> np.ndarray:
-    """A frame that differs from every other: moving gradients, and the index as brightness in a corner."""
+    """A unique frame: moving gradients, and the index as the brightness of a corner."""
     rows, columns = np.mgrid[:height, :width]
     channels = [(rows * 2 + index * 5) % 256, (columns * 2 - index * 3) % 256, (rows + columns + index) % 256]
     frame = np.stack(channels, axis=-1).astype(np.uint8)
@@ -35,7 +35,7 @@ def write_video_to(
     ticks: Sequence[int] | None = None,
     container_options: dict[str, str] | None = None,
 ) -> str:
-    """Write `frames` pictures (height, width) = `size`; `ticks` gives their times in 1/1000 s."""
+    """Writes `frames` pictures of `size` (height, width); `ticks` are their times in 1/1000 s."""
     if codec not in av.codecs_available:
         pytest.skip(f"this FFmpeg has no {codec}")
     with av.open(str(path), "w", options=container_options or {}) as container:
@@ -56,14 +56,14 @@ def write_video_to(
 
 
 def truncated(path: str, keep: float = 0.6) -> str:
-    """Cuts the end of a file off."""
+    """Truncates a file to the fraction `keep`; returns its path."""
     data = Path(path).read_bytes()
     Path(path).write_bytes(data[: int(len(data) * keep)])
     return path
 
 
 def broken_files(folder: Path) -> dict[str, str]:
-    """Paths of files that no decoder should read, by what is wrong with them."""
+    """Paths of files that cannot be decoded, by their fault."""
     for name, data in {
         "empty.mp4": b"",
         "garbage.mp4": random.Random(0).randbytes(5000),
@@ -94,7 +94,7 @@ def broken_files(folder: Path) -> dict[str, str]:
 
 
 def unusual_files(folder: Path) -> dict[str, str]:
-    """Paths of files that are no ordinary videos but can be read, by what is unusual."""
+    """Paths of unusual files that can be decoded, by what is unusual."""
     wrong_extension = folder / "video.txt"
     Path(write_video_to(folder / "named.mp4")).rename(wrong_extension)
     return {

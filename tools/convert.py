@@ -1,4 +1,4 @@
-"""Converts weights of timm's ViTs, TimeSformer, transformers and this project from one kind to another."""
+"""Converts weights between timm's ViTs, TimeSformer, transformers and this project."""
 
 import argparse
 
@@ -18,8 +18,8 @@ def main() -> None:
         "or a checkpoint of this project",
     )
     parser.add_argument("destination", metavar="DESTINATION", help="a file; for transformers, a folder")
-    parser.add_argument("--to", required=True, choices=EXPORTS, help="the kind to write")
-    parser.add_argument("--cfg", metavar="FILE", help="the new model's config; without it, like the source")
+    parser.add_argument("--to", required=True, choices=EXPORTS, help="the format to write")
+    parser.add_argument("--cfg", metavar="FILE", help="config of the new model; default: that of the source")
     parser.add_argument("opts", metavar="KEY VALUE", nargs="*", help="keys that override it")
     arguments = parser.parse_intermixed_args()
     setup()

@@ -19,7 +19,7 @@ def main() -> None:
         cfg = resolved(load_cfg(arguments.cfg, arguments.opts))
         output_dir.prepare(cfg.OUTPUT_DIR)
         views = cfg.TEST.NUM_ENSEMBLE_VIEWS * cfg.TEST.NUM_SPATIAL_CROPS
-        # With one length there is nothing to assign.
+        # A single length needs no assigner.
         assigner = TokenLengthAssigner(**assigner_spec(cfg)) if len(cfg.REVIT.TOKEN_LENGTHS) > 1 else None
         costs = flops.cost_table(build_model(cfg), views, assigner)
         path = os.path.join(cfg.OUTPUT_DIR, output_dir.FLOPS)

@@ -12,12 +12,12 @@ from revit_video.data.synthetic import DEFAULT_COUNTS, write_dataset
 
 
 def main() -> int:
-    from revit_video.runtime import logging  # not above: workers import this file, not torch
+    from revit_video.runtime import logging  # here, since data workers import this file but do not need torch
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("directory", help="a new one, or one whose writing was cut off: it is continued")
+    parser.add_argument("directory", help="a new folder, or one whose writing was interrupted, to continue")
     for split, count in DEFAULT_COUNTS.items():
         parser.add_argument(f"--{split}", type=int, default=count, metavar="N", help=f"clips of {split}.csv")
     parser.add_argument("--seed", type=int, default=0)

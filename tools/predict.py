@@ -1,4 +1,4 @@
-"""Classifies videos or images, each at the token length that the assigner picks for it."""
+"""Classifies videos or images, each at the token length chosen by the assigner."""
 
 import argparse
 import sys
@@ -36,12 +36,12 @@ def main() -> None:
 
 
 def describe(answer: VideoPrediction, top: int) -> str:
-    """One line: the most probable classes, the length that was read and what that cost."""
+    """One line: the most probable classes, the token length and its cost."""
     classes = ", ".join(f"{name} {100 * probability:.1f} %" for name, probability in answer.classes[:top])
     scale, unit = (1, "GMACs") if answer.longest_gmacs >= 1 else (1000, "MMACs")
     change = f"{abs(answer.saved):.0f} % {'less' if answer.saved >= 0 else 'more'} than at the longest"
     cost = f"{scale * answer.gmacs:.1f} {unit}, {change}"
-    return f"{answer.path}: {classes} | read at {answer.length}, {cost}"
+    return f"{answer.path}: {classes} | token length {answer.length}, {cost}"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Draws the report of a run again, from the files in its OUTPUT_DIR."""
+"""Writes the report of a run again from the files in its OUTPUT_DIR."""
 
 import argparse
 

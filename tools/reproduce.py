@@ -1,7 +1,7 @@
 """Makes a table or figure of the paper: runs its rows with each seed, writes Markdown and a PNG.
 
-Runs live in OUTPUT_DIR/<row>/seed<k>; those that are done are kept, others go on where they stopped.
-Speed is measured anew each time (fig5, fig7); fig7 trains nothing and needs no seeds.
+Runs are in OUTPUT_DIR/<row>/seed<k>; finished ones are kept and interrupted ones continue.
+Speed is measured each time (fig5, fig7); fig7 trains nothing and needs no seeds.
 """
 
 import argparse
@@ -20,13 +20,13 @@ def main() -> None:
         metavar="FILE",
         nargs="+",
         required=True,
-        help="a YAML file of configs/; for table1 a second one, of the model at high resolution",
+        help="a YAML file of configs/; for table1 optionally a second one, of the model at high resolution",
     )
     parser.add_argument("--seeds", metavar="SEED", nargs="*", default=["0", "1", "2"], help="default: 0 1 2")
     parser.add_argument("opts", metavar="KEY VALUE", nargs="*", help="keys that override the configs")
     arguments = parser.parse_args()
-    with clear_errors("interrupted; the same command goes on from here"):
-        # argparse gives an option all words up to the next one, the KEY VALUE pairs too.
+    with clear_errors("interrupted; the same command continues from here"):
+        # argparse gives an option all words up to the next option, KEY VALUE pairs included.
         paths, more = leading_files(arguments.cfg)
         seeds, still_more = leading_seeds(arguments.seeds)
         for path in reproduce(arguments.what, paths, seeds, [*arguments.opts, *more, *still_more]):

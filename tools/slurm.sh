@@ -1,12 +1,12 @@
 #!/bin/bash
-# One run on several machines of a SLURM cluster: torchrun on each, with a rank a GPU.
+# One run on several machines of a SLURM cluster: torchrun on each, one rank per GPU.
 #
 #   sbatch --nodes 2 tools/slurm.sh --cfg configs/Kinetics/ReViT_TimeSformer_divST_8x32_224.yaml \
 #       DATA.PATH_TO_DATA_DIR /shared/kinetics OUTPUT_DIR /shared/outputs/revit
 #
 # Submit it from the root of the repository, with its Python environment active. All machines must see the
-# repository, the videos and OUTPUT_DIR under the same paths: rank 0 alone writes, and all ranks read it again.
-# Before the time is up the run saves a checkpoint and ends; submitted again, it goes on from there.
+# repository, the videos and OUTPUT_DIR under the same paths: only rank 0 writes, and all ranks read.
+# Before the time limit the run saves a checkpoint and ends; submitted again, it resumes from it.
 #
 #SBATCH --job-name revit_video
 #SBATCH --ntasks-per-node 1

@@ -86,7 +86,7 @@ def test_predict_exits_as_the_test_did(run: Path) -> None:
     assert counts == results_of(run)["policies"]["cascade"]["length_counts"]
     video = table_of(run / "predictions.csv")[0]["video"]
     finished = tool("predict", run, video, "--device", "cpu")
-    assert finished.code == 0 and " | read at " in finished.out
+    assert finished.code == 0 and " | token length " in finished.out
 
 
 def test_flops_are_counted(run: Path, tmp_path: Path) -> None:

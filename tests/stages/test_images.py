@@ -94,7 +94,7 @@ def test_predict_takes_folders_of_images(pictures: Path, run: Path) -> None:
     assert len(find_videos([str(folder)])) == 20
     broken = min(path for path, _ in listed(pictures, "test"))
     finished = tool("predict", run, folder, broken, "--device", "cpu")
-    assert finished.code == 1 and finished.out.count(" | read at ") >= 20
+    assert finished.code == 1 and finished.out.count(" | token length ") >= 20
     assert f"error: {broken}: damaged, or not an image" in finished.err
 
 

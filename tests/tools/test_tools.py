@@ -107,7 +107,7 @@ def test_predict_a_folder_with_a_broken_file(toy_run: Path, own_videos: Path) ->
     assert finished.err == f"error: {paths[2]}: damaged, truncated, or not a video\n"
     lines = finished.out.splitlines()
     assert [line.partition(": ")[0] for line in lines] == [str(p) for p in paths if p != paths[2]]
-    assert all(line.count(" %") == 3 and "read at " in line and "MMACs" in line for line in lines)
+    assert all(line.count(" %") == 3 and "token length " in line and "MMACs" in line for line in lines)
 
 
 def test_predict_good_files(toy_run: Path, videos: Path) -> None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from fvcore.common.config import CfgNode
 
-from revit_video.config import load_cfg
+from revit_video.from_cfg.resolve import load_checked
 from revit_video.runtime.launch import FailedLater, RankError, first_error_only, launch, torchrun_ranks
 from revit_video.stages.run import enabled_stages, run
 
@@ -33,7 +33,7 @@ def run_stages(description: str | None, choose: Callable[[CfgNode], list[str]] =
     arguments = config_parser(description).parse_args()
     with clear_errors("interrupted; the same command goes on from the last checkpoint"), first_error_only():
         started = torchrun_ranks()
-        cfg = load_cfg(arguments.cfg, [*arguments.opts, *(["NUM_GPUS", started] if started else [])])
+        cfg = load_checked(arguments.cfg, [*arguments.opts, *(["NUM_GPUS", started] if started else [])])
         launch(run, cfg.NUM_GPUS, cfg, choose(cfg), command_line())
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from revit_video.length import TokenLength, stem_geometry
 from revit_video.models.assigner import TokenLengthAssigner
 from revit_video.models.base import ResizableModel, count_params
+from revit_video.models.config import ReViTConfig
 from revit_video.models.embed import separate_embeddings
 
 with warnings.catch_warnings():
@@ -96,51 +97,35 @@ def assigner_macs(assigner: TokenLengthAssigner, num_frames: int, img_size: int)
     return count(assigner, assigner.head.weight.new_zeros(size))
 
 
-def matmul_gmacs(
-    length: TokenLength,
-    *,
-    num_frames: int,
-    img_size: int,
-    embed_dim: int,
-    depth: int,
-    mlp_ratio: float,
-    num_classes: int,
-    special: int = 1,
-    attention: str = "divided_space_time",
-    stem: str = "patch",
-    dense_head: bool = False,
-) -> float:
-    """The matrix products of one view in closed form, to check the count against.
-
-    Args:
-        special: special tokens, 2 where the length has a distillation token.
-    """
-    frames, patches, dim = num_frames, length.count, embed_dim
-    embed = frames * _embed_macs(length, img_size, dim, stem)
+def matmul_gmacs(config: ReViTConfig, i: int) -> float:
+    """Matrix products of one view at `config.lengths[i]` in closed form, to check the count against."""
+    dim, frames, length = config.embed_dim, config.num_frames, config.lengths[i]
+    patches, special = length.count, config.num_special[i]
 
     def attend(sequences: int, tokens: int) -> int:
         return sequences * (4 * tokens * dim**2 + 2 * tokens**2 * dim)
 
-    specials = special * (frames if attention == "space_only" else 1)
-    block = 2 * int(mlp_ratio * dim) * dim * (frames * patches + specials)
-    if attention == "joint_space_time":
+    specials = special * (frames if config.attention == "space_only" else 1)
+    block = 2 * int(config.mlp_ratio * dim) * dim * (frames * patches + specials)
+    if config.attention == "joint_space_time":
         block += attend(1, special + frames * patches)
     else:
         block += attend(frames, special + patches)
-    if attention == "divided_space_time":
+    if config.attention == "divided_space_time":
         block += attend(patches, frames) + frames * patches * dim**2  # temporal attention, temporal_fc
-    heads = (special + dense_head * patches) * dim * num_classes
-    return (embed + depth * block + heads) / GIGA
+    heads = (special + config.dense_head * patches) * dim * config.num_classes
+    return (frames * _embed_macs(config, length) + config.depth * block + heads) / GIGA
 
 
-def _embed_macs(length: TokenLength, img_size: int, dim: int, stem: str) -> int:
-    """Of one frame: the stem's convolutions, then the projection of the patches that are left of it."""
-    side, channels, macs = img_size, 3, 0
-    if stem == "lvvit":
-        side, channels = img_size // 2, 64
+def _embed_macs(config: ReViTConfig, length: TokenLength) -> int:
+    """Per frame: the stem's convolutions, then the projection of patches."""
+    size, dim = config.img_size, config.embed_dim
+    side, channels, macs = size, 3, 0
+    if config.stem == "lvvit":
+        side, channels = size // 2, 64
         macs = side**2 * 64 * (7**2 * 3 + 2 * 3**2 * 64)
-    elif stem == "conv":
-        halvings, doublings = stem_geometry(img_size, length)
+    elif config.stem == "conv":
+        halvings, doublings = stem_geometry(size, length, dim)
         for k in range(1, halvings + 1):
             side, wider = side // 2, dim // 2 ** (doublings - k)
             macs += side**2 * 3**2 * channels * wider

@@ -93,26 +93,40 @@ def patch_geometry(size: int, cells: int) -> tuple[int, int, int]:
     return kernel, padding // 2, padding - padding // 2
 
 
-def stem_geometry(size: int, length: TokenLength) -> tuple[int, int]:
+def halved(size: int) -> int:
+    """Half of a frame's side, as LV-ViT's stem shrinks it; ValueError for an odd one."""
+    if size % 2:
+        raise ValueError(f"LV-ViT's stem halves the frame, which has an odd side, {size} px")
+    return size // 2
+
+
+def stem_geometry(size: int, length: TokenLength, width: int) -> tuple[int, int]:
     """How often a convolutional stem halves `size` pixels for `length`, and its channels' doublings.
 
-    Those are the halvings that a whole patch stands for, rounded down: 4 for 14x14 and for 10x10 of 224 px.
-    As many are taken where they meet the grid; otherwise at least one less, so that the patches of the last
-    convolution, of several pixels each, leave little to padding: 3 for 10x10, to 28 px and 3 a patch.
+    Channels double with every halving that a whole patch stands for, rounded down, and reach `width` at the
+    grid: 4 times for 14x14 and for 10x10 of 224 px. All these halvings are taken where they meet the grid;
+    otherwise at least one less, so that the last convolution's patches, of several pixels each, leave little
+    to padding: 3 for 10x10, to 28 px and 3 per patch.
 
     Returns:
         `(halvings, doublings)`.
 
     Raises:
-        ValueError: the frame cannot be halved and then cut into the patches.
+        ValueError: the frame cannot be halved and then cut into the patches, or the width not be halved.
     """
     cells = max(length.h, length.w)
     doublings = (size // cells).bit_length() - 1
     meets = cells << max(doublings, 0) == size
     for halvings in range(doublings if meets else doublings - 1, 0, -1):
         if size % 2**halvings == 0 and _can_cut(size >> halvings, length):
-            return halvings, doublings
-    raise ValueError(f"{size} px cannot be halved and then cut into {length} patches, as a conv stem does")
+            break
+    else:
+        raise ValueError(
+            f"{size} px cannot be halved and then cut into {length} patches, as a conv stem does"
+        )
+    if width % (first := 2 ** (doublings - 1)):
+        raise ValueError(f"a convolutional stem for {length} needs a width divisible by {first}, not {width}")
+    return halvings, doublings
 
 
 def _can_cut(size: int, length: TokenLength) -> bool:

@@ -12,26 +12,9 @@ from torch import Tensor, nn
 from revit_video.flops import assigner_macs, cost_table, count, matmul_gmacs, revit_macs
 from revit_video.length import TokenLength
 from revit_video.models.assigner import TokenLengthAssigner
-from revit_video.models.presets import preset
-from revit_video.models.revit import ReViT
+from revit_video.models.config import ReViTConfig
+from revit_video.models.presets import deit_small, preset, timesformer_base
 from tests.tiny import tiny_revit
-
-
-def closed_form(model: ReViT, length: TokenLength, mlp_ratio: float, stem: str = "patch") -> float:
-    i = model.lengths.index(length)
-    return matmul_gmacs(
-        length,
-        num_frames=model.num_frames,
-        img_size=model.img_size,
-        embed_dim=model.cls_token.shape[-1],
-        depth=len(model.blocks),
-        mlp_ratio=mlp_ratio,
-        num_classes=model.num_classes,
-        special=2 if i and model.dist_token is not None else 1,
-        attention=model.attention,
-        stem=stem,
-        dense_head=model.head_dense is not None,
-    )
 
 
 @pytest.mark.parametrize("distill_token", [True, False])
@@ -51,34 +34,22 @@ def test_counted_products_are_the_closed_form(
     sizes: dict[str, Any], attention: str, distill_token: bool
 ) -> None:
     model = tiny_revit(attention=attention, distill_token=distill_token, **sizes)
-    for length in model.lengths:
+    for i, length in enumerate(model.lengths):
         macs = revit_macs(model, length)
-        expected = closed_form(model, length, sizes.get("mlp_ratio", 2.0), sizes.get("stem", "patch"))
+        expected = matmul_gmacs(model.config, i)
         assert macs.matmul_gmacs == pytest.approx(expected, rel=1e-9)
         assert macs.gmacs > macs.matmul_gmacs
 
 
 def test_closed_form_by_hand() -> None:
     """One block of width 4 over 2 frames of 2x2 patches of 3 px; one special token, 10 classes, MLP 8."""
-    macs = matmul_gmacs(
-        TokenLength(2, 2),
-        num_frames=2,
-        img_size=6,
-        embed_dim=4,
-        depth=1,
-        mlp_ratio=2.0,
-        num_classes=10,
-    )
+    sizes: dict[str, Any] = dict(num_frames=2, img_size=6, embed_dim=4, depth=1, num_heads=1, mlp_ratio=2.0)
+    macs = matmul_gmacs(ReViTConfig.from_dict(sizes | {"lengths": [2], "num_classes": 10}), 0)
     embed = 8 * 27 * 4
     time = 4 * (2 * 4 * 16 + 2 * 2 * 2 * 4) + 8 * 16  # 4 places: four projections, q·k and a·v; temporal_fc
     space = 2 * (5 * 4 * 16 + 2 * 5 * 5 * 4)  # 2 frames of 5 tokens
     mlp = 9 * 2 * 4 * 8
     assert macs * 1e9 == pytest.approx(embed + time + space + mlp + 4 * 10)
-
-
-def base(lengths: list[int], depth: int, distill_token: bool) -> ReViT:
-    sizes = preset("timesformer_base") | {"depth": depth}
-    return ReViT(**sizes, num_classes=400, lengths=lengths, distill_token=distill_token)
 
 
 @pytest.mark.parametrize(
@@ -88,20 +59,19 @@ def base(lengths: list[int], depth: int, distill_token: bool) -> ReViT:
 def test_timesformer_base(lengths: list[int], distill_token: bool, gmacs: float) -> None:
     """196.05 and 48.86 GMACs, counted with fvcore in another implementation; the second token adds 0.3.
 
-    Of the last length, from models of no and of one block: twelve would take the test long to run.
+    Of the last length, from models of one and of two blocks: twelve would take the test long to run.
     """
-    none, one = (base(lengths, depth, distill_token) for depth in (0, 1))
+    one, two = (timesformer_base(lengths, depth=depth, distill_token=distill_token) for depth in (1, 2))
     length = one.lengths[-1]
-    start, block = revit_macs(none, length).gmacs, revit_macs(one, length)
-    assert start + 12 * (block.gmacs - start) == pytest.approx(gmacs, rel=0.001)
-    assert block.matmul_gmacs == pytest.approx(closed_form(one, length, 4.0), rel=0.001)
+    first, both = revit_macs(one, length), revit_macs(two, length)
+    assert first.gmacs + 11 * (both.gmacs - first.gmacs) == pytest.approx(gmacs, rel=0.001)
+    assert first.matmul_gmacs == pytest.approx(matmul_gmacs(one.config, len(lengths) - 1), rel=0.001)
 
 
 def test_timesformer_hr_in_closed_form() -> None:
     """The paper's 5.11 TMACs for three views at 28x28; 1.19 at 14x14."""
-    sizes = preset("timesformer_base_hr")
-    del sizes["num_heads"]
-    per_view = [matmul_gmacs(TokenLength(n, n), num_classes=400, **sizes) for n in (28, 14)]
+    sizes = preset("timesformer_base_hr") | {"num_classes": 400, "lengths": [28, 14], "distill_token": False}
+    per_view = [matmul_gmacs(ReViTConfig.from_dict(sizes), i) for i in range(2)]
     assert [3 * gmacs / 1000 for gmacs in per_view] == pytest.approx([5.11, 1.19], rel=0.005)
 
 
@@ -200,7 +170,7 @@ def test_cost_table() -> None:
 
 def test_deit_small() -> None:
     """4.61 GMACs at 14x14, as fvcore counts timm's model once it knows the attention."""
-    model = ReViT(num_classes=1000, lengths=[14], attention="space_only", **preset("deit_small"))
+    model = deit_small([14])
     assert revit_macs(model, TokenLength(14, 14)).gmacs == pytest.approx(4.61, abs=0.01)
     assert sum(parameter.numel() for parameter in model.parameters()) == 22_050_664
 
@@ -210,12 +180,13 @@ def test_lvvit_small_in_closed_form() -> None:
 
     The stem costs 1.35 of them at any length of 224 px, so that 7x7 has 40 % of the cost of 14x14.
     """
-    sizes = preset("lvvit_small") | {"num_classes": 1000, "attention": "space_only"}
-    for name in ("num_heads", "qkv_bias", "residual_scale", "norm_eps"):
-        del sizes[name]
-    for side, grid, gmacs in ((224, 14, 6.57), (384, 24, 21.95), (448, 28, 31.87)):
-        per_view = matmul_gmacs(TokenLength(grid, grid), **sizes | {"img_size": side})
-        assert 1.003 * per_view == pytest.approx(gmacs, rel=0.001)
-    long, short = (matmul_gmacs(TokenLength(n, n), **sizes, special=s) for n, s in ((14, 1), (7, 2)))
-    stem = matmul_gmacs(TokenLength(14, 14), **sizes | {"depth": 0, "num_classes": 0})
+    small = preset("lvvit_small") | {"num_classes": 1000, "lengths": [14, 7]}
+
+    def gmacs(i: int = 0, **changes: Any) -> float:
+        return matmul_gmacs(ReViTConfig.from_dict(small | changes), i)
+
+    for side, grid, total in ((224, 14, 6.57), (384, 24, 21.95), (448, 28, 31.87)):
+        assert 1.003 * gmacs(img_size=side, lengths=[grid]) == pytest.approx(total, rel=0.001)
+    long, short = gmacs(0), gmacs(1)
+    stem = 2 * gmacs(depth=1, num_classes=0) - gmacs(depth=2, num_classes=0)
     assert (stem, short / long) == (pytest.approx(1.351, abs=0.001), pytest.approx(0.4, abs=0.005))

@@ -103,10 +103,10 @@ def test_crops_that_cannot_be_cut(size: int, cells: int) -> None:
     ],
 )
 def test_stem_geometry(size: int, length: str, expected: tuple[int, int]) -> None:
-    assert stem_geometry(size, TokenLength.parse(length)) == expected
+    assert stem_geometry(size, TokenLength.parse(length), 1024) == expected
 
 
 @pytest.mark.parametrize(("size", "length"), [(225, "15x15"), (32, "32x32"), (32, "10x10"), (32, "40x40")])
 def test_frames_that_a_stem_cannot_halve(size: int, length: str) -> None:
     with pytest.raises(ValueError, match=f"{size} px cannot be halved and then cut into {length} patches"):
-        stem_geometry(size, TokenLength.parse(length))
+        stem_geometry(size, TokenLength.parse(length), 1024)

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from revit_video.models.config import DVTConfig, ReViTConfig
 from revit_video.models.dvt import DVT
 from revit_video.models.revit import ReViT
 
@@ -29,7 +30,7 @@ def tiny_revit(seed: int = 0, **changes: Any) -> ReViT:
     All weights are random, including those that training initialises to zero.
     """
     with torch.random.fork_rng():
-        model = ReViT(**SIZES | {"lengths": [8, 4]} | changes).double()
+        model = ReViT(ReViTConfig(**SIZES | {"lengths": [8, 4]} | changes)).double()
     return _randomised(model, seed)
 
 
@@ -37,7 +38,7 @@ def tiny_dvt(seed: int = 0, **changes: Any) -> DVT:
     """DVT of three models of the size of `tiny_revit`, at 8x8, 4x4 and 2x2, in float64."""
     arguments = SIZES | {"lengths": [8, 4, 2], "reuse_hidden": 10, "reuse_dim": 6}
     with torch.random.fork_rng():
-        model = DVT(**arguments | changes).double()
+        model = DVT(DVTConfig(**arguments | changes)).double()
     return _randomised(model, seed)
 
 

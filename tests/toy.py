@@ -16,9 +16,9 @@ from unittest.mock import patch
 import simplejson
 from fvcore.common.config import CfgNode
 
-from revit_video.config import load_cfg
 from revit_video.data.loader import TrainBatches
 from revit_video.from_cfg.inputs import data_folder, train_batches
+from revit_video.from_cfg.resolve import load_checked
 from revit_video.models import checkpoint
 from revit_video.runtime.ranks import Ranks
 from revit_video.stages.run import run
@@ -69,7 +69,7 @@ def options(videos: Path, output_dir: Path, *changes: object) -> list[str]:
 
 
 def toy_cfg(videos: Path, output_dir: Path, *changes: object) -> CfgNode:
-    return load_cfg(None, options(videos, output_dir, *changes))
+    return load_checked(None, options(videos, output_dir, *changes))
 
 
 def training_batches(cfg: CfgNode, ranks: Ranks) -> TrainBatches:

@@ -6,9 +6,8 @@ import _environment  # noqa: F401
 
 from revit_video import flops
 from revit_video.cli import clear_errors, config_parser
-from revit_video.config import load_cfg
-from revit_video.from_cfg.backbone import assigner_spec, build_model
-from revit_video.from_cfg.resolve import resolved
+from revit_video.from_cfg.model import assigner_spec, build_model
+from revit_video.from_cfg.resolve import load_checked, resolved
 from revit_video.models.assigner import TokenLengthAssigner
 from revit_video.runtime import output_dir
 
@@ -16,7 +15,7 @@ from revit_video.runtime import output_dir
 def main() -> None:
     arguments = config_parser(__doc__).parse_args()
     with clear_errors():
-        cfg = resolved(load_cfg(arguments.cfg, arguments.opts))
+        cfg = resolved(load_checked(arguments.cfg, arguments.opts))
         output_dir.prepare(cfg.OUTPUT_DIR)
         views = cfg.TEST.NUM_ENSEMBLE_VIEWS * cfg.TEST.NUM_SPATIAL_CROPS
         # A single length needs no assigner.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from difflib import SequenceMatcher
 from typing import Any
@@ -14,7 +14,7 @@ from fvcore.common.config import BASE_KEY, CfgNode
 from iopath.common.file_io import g_pathmgr
 
 from revit_video.config.defaults import get_cfg
-from revit_video.config.rules import find_mistakes, get
+from revit_video.config.rules import Mistake, find_mistakes, get
 
 # Lists whose elements have no single type; `rules.py` checks them.
 MIXED_LISTS = ("REVIT.TOKEN_LENGTHS", "DATA.REVERSED_CLASSES")
@@ -34,13 +34,18 @@ class ConfigError(ValueError):
         super().__init__("\n  ".join([f"{source}: {count}", *mistakes]))
 
 
-def load_cfg(path: str | None, opts: Sequence[Any] = ()) -> CfgNode:
+def load_cfg(
+    path: str | None,
+    opts: Sequence[Any] = (),
+    more_rules: Callable[[CfgNode], Iterable[Mistake]] = lambda cfg: (),
+) -> CfgNode:
     """The frozen config of a run.
 
     Args:
         path: a YAML file; its `_BASE_` names one file or a list of files, relative to it, to start from. None
             for the defaults.
         opts: `["KEY", "VALUE", ...]` as on a command line; strings are parsed as YAML unless the key is text.
+        more_rules: yields the mistakes that a component finds in the merged config.
 
     Raises:
         ConfigError: with all unknown keys, wrong types, illegal values and broken rules.
@@ -54,7 +59,8 @@ def load_cfg(path: str | None, opts: Sequence[Any] = ()) -> CfgNode:
             mistakes.append(f"{key}: {error}{'' if origin == path else f' ({origin})'}")
             wrong_keys.add(key)
     # A key whose value was refused still has its default: no rule with this key can be checked.
-    mistakes += [str(m) for m in find_mistakes(cfg) if wrong_keys.isdisjoint(m.keys)]
+    found = (*find_mistakes(cfg), *more_rules(cfg))
+    mistakes += [str(m) for m in found if wrong_keys.isdisjoint(m.keys)]
     if mistakes:
         raise ConfigError(path or "config", mistakes)
     cfg.freeze()

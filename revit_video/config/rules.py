@@ -10,8 +10,6 @@ from typing import Any
 
 from fvcore.common.config import CfgNode
 
-from revit_video.length import TokenLength, patch_geometry, stem_geometry, token_lengths
-
 
 @dataclass(frozen=True)
 class Mistake:
@@ -81,10 +79,6 @@ FRACTION = Rule(lambda value: 0 <= value <= 1, "between 0 and 1")
 BELOW_ONE = Rule(lambda value: 0 <= value < 1, "at least 0 and below 1")
 PERCENT = Rule(lambda value: 0 <= value <= 100, "between 0 and 100")
 NOT_EMPTY = Rule(bool, "given")
-DENSE = ("lvvit_small",)
-PRESET_STEMS = {"lvvit_small": "lvvit"}
-IMAGE_MODELS = ("deit_small", "lvvit_small")
-PER_LENGTH = one_of("per_length", "shared", "resized")
 RAND_AUGMENT = r"rand(-(m|n|mmax)\d+|-inc[01]|-(mstd|p)\d+(\.\d+)?)*"
 
 RULES = {
@@ -108,7 +102,6 @@ RULES = {
     "TEST.DTYPE": one_of("auto", "float32", "bfloat16"),
     "TEST.POLICIES": some_of("static", "assigned", "random", "cascade", "oracle"),
     "DATA.PATH_LABEL_SEPARATOR": NOT_EMPTY,
-    "DATA.NUM_FRAMES": at_least(1),
     "DATA.SAMPLING_RATE": at_least(1),
     "DATA.TARGET_FPS": POSITIVE,
     "DATA.SPLIT": Rule(
@@ -122,7 +115,6 @@ RULES = {
         lambda areas: not areas or (len(areas) == 2 and 0 < areas[0] <= areas[1] <= 1),
         "empty, or 2 ascending numbers, above 0 and at most 1",
     ),
-    "DATA.TRAIN_CROP_SIZE": at_least(1),
     "DATA.TEST_CROP_SIZE": at_least(1),
     "DATA.BRIGHTNESS": FRACTION,
     "DATA.CONTRAST": FRACTION,
@@ -144,23 +136,7 @@ RULES = {
     "DATA_LOADER.NUM_WORKERS": at_least(0),
     "DATA_LOADER.TIMEOUT": at_least(0),
     "DATA_LOADER.PREFETCH_FACTOR": at_least(1),
-    "MODEL.ARCH": one_of(
-        "timesformer_base", "timesformer_base_hr", "timesformer_tiny", "deit_small", "lvvit_small"
-    ),
     "MODEL.NUM_CLASSES": at_least(0),
-    "MODEL.EMBED_DIM": at_least(0),
-    "MODEL.DEPTH": at_least(0),
-    "MODEL.NUM_HEADS": at_least(0),
-    "MODEL.MLP_RATIO": at_least(0),
-    "MODEL.DROP_RATE": BELOW_ONE,
-    "MODEL.DROP_PATH": BELOW_ONE,
-    "MODEL.STEM": Rule(lambda stem: stem in ("", "patch", "conv", "lvvit"), "empty, patch, conv or lvvit"),
-    "MODEL.POS_INIT": one_of("normal", "sincos"),
-    "MODEL.QK_INIT_GAIN": POSITIVE,
-    "TIMESFORMER.ATTENTION_TYPE": one_of("divided_space_time", "joint_space_time", "space_only"),
-    "REVIT.NORM": one_of("per_length", "shared"),
-    "REVIT.PATCH_EMBED": PER_LENGTH,
-    "REVIT.POS_EMBED": PER_LENGTH,
     "REVIT.DISTILL.TAU": POSITIVE,
     "REVIT.DISTILL.LAMBDA": FRACTION,
     "REVIT.DISTILL.MIN_TEACHER_TOP1": PERCENT,
@@ -203,29 +179,6 @@ RULES = {
 # ---- Rules across components -----------------------------------------------------------------------------
 
 
-def check_lengths(cfg: CfgNode) -> Iterator[Mistake]:
-    """The lengths descend strictly, and each divides the crop into patches."""
-    lengths_key = "REVIT.TOKEN_LENGTHS"
-    try:
-        lengths = token_lengths(get(cfg, lengths_key))
-    except ValueError as error:
-        yield Mistake((lengths_key,), str(error))
-        return
-    for size_key in ("DATA.TRAIN_CROP_SIZE", "DATA.TEST_CROP_SIZE"):
-        for length in lengths:
-            if problem := _cannot_cut(get(cfg, size_key), length):
-                yield Mistake((lengths_key, size_key), f"{length} does not fit {size_key}: {problem}")
-
-
-def _cannot_cut(size: int, length: TokenLength) -> str | None:
-    try:
-        for cells in (length.h, length.w):
-            patch_geometry(size, cells)
-    except ValueError as error:
-        return str(error)
-    return None
-
-
 def check_crops(cfg: CfgNode) -> Iterator[Mistake]:
     scales, crop, test_crop = (
         get(cfg, key) for key in ("DATA.TRAIN_JITTER_SCALES", "DATA.TRAIN_CROP_SIZE", "DATA.TEST_CROP_SIZE")
@@ -247,52 +200,6 @@ def check_crops(cfg: CfgNode) -> Iterator[Mistake]:
             ("DATA.TRAIN_JITTER_SCALES", "DATA.TRAIN_CROP_SIZE"),
             f"must ascend from at least DATA.TRAIN_CROP_SIZE {crop}, got {scales}",
         )
-
-
-def check_image_models(cfg: CfgNode) -> Iterator[Mistake]:
-    """Their presets differ from a TimeSformer's; for videos, a TimeSformer can be given their sizes."""
-    arch = cfg.MODEL.ARCH
-    if arch not in IMAGE_MODELS:
-        return
-    for key, needed in (("DATA.NUM_FRAMES", 1), ("TIMESFORMER.ATTENTION_TYPE", "space_only")):
-        if get(cfg, key) != needed:
-            words = f"must be {needed} with MODEL.ARCH {arch}, which reads images; got {get(cfg, key)}"
-            yield Mistake((key, "MODEL.ARCH"), words)
-
-
-def check_stem(cfg: CfgNode) -> Iterator[Mistake]:
-    """Convolutions before the projection: they halve the frames, and each length has its own."""
-    stem = cfg.MODEL.STEM or PRESET_STEMS.get(cfg.MODEL.ARCH, "patch")
-    if stem == "patch":
-        return
-    embed, size, keys = cfg.REVIT.PATCH_EMBED, cfg.DATA.TRAIN_CROP_SIZE, ("MODEL.STEM", "MODEL.ARCH")
-    if embed != "per_length":
-        words = f"must be per_length with a stem of convolutions, {stem}; got {embed}"
-        yield Mistake(("REVIT.PATCH_EMBED", *keys), words)
-    try:
-        lengths = token_lengths(cfg.REVIT.TOKEN_LENGTHS)
-    except ValueError:
-        return  # check_lengths tells
-    for length in lengths:
-        if problem := _cannot_stem(stem, size, cfg.MODEL.EMBED_DIM, length):
-            yield Mistake((*keys, "DATA.TRAIN_CROP_SIZE", "REVIT.TOKEN_LENGTHS", "MODEL.EMBED_DIM"), problem)
-
-
-def _cannot_stem(stem: str, size: int, width: int, length: TokenLength) -> str | None:
-    if stem == "lvvit":
-        return f"lvvit halves frames, {size} px" if size % 2 else _cannot_cut(size // 2, length)
-    try:
-        _, doublings = stem_geometry(size, length)
-    except ValueError as error:
-        return str(error)
-    first = 2 ** (doublings - 1)
-    return f"conv needs a width divisible by {first} for {length}, not {width}" if width % first else None
-
-
-def check_heads(cfg: CfgNode) -> Iterator[Mistake]:
-    width, heads = cfg.MODEL.EMBED_DIM, cfg.MODEL.NUM_HEADS
-    if width > 0 and heads > 0 and width % heads:
-        yield Mistake(("MODEL.NUM_HEADS", "MODEL.EMBED_DIM"), f"{heads} does not divide EMBED_DIM {width}")
 
 
 def check_batches(cfg: CfgNode) -> Iterator[Mistake]:
@@ -358,14 +265,6 @@ def check_token_labels(cfg: CfgNode) -> Iterator[Mistake]:
     if cfg.MIXUP.TOKEN_ALPHA > 0 and _mixes(cfg):
         words = "mixes clips a second time, beside MIXUP.ALPHA or MIXUP.CUTMIX_ALPHA; one of them must be 0"
         yield Mistake(("MIXUP.TOKEN_ALPHA", "MIXUP.ALPHA", "MIXUP.CUTMIX_ALPHA"), words)
-    for key in ("DATA.TOKEN_LABELS", "MIXUP.TOKEN_ALPHA"):
-        if not get(cfg, key):
-            continue
-        if cfg.MODEL.ARCH not in DENSE:
-            words = f"is for models with a dense head, {', '.join(DENSE)}; MODEL.ARCH is {cfg.MODEL.ARCH}"
-            yield Mistake((key, "MODEL.ARCH"), words)
-        if cfg.DVT.ENABLE:
-            yield Mistake((key, "DVT.ENABLE"), "DVT's models have no dense head; one of them must be off")
     if not cfg.DATA.TOKEN_LABELS:
         return
     if cfg.DATA.NUM_FRAMES != 1:
@@ -394,23 +293,9 @@ def check_budget(cfg: CfgNode) -> Iterator[Mistake]:
 def check_dvt(cfg: CfgNode) -> Iterator[Mistake]:
     if not cfg.DVT.ENABLE:
         return
-    if len(cfg.REVIT.TOKEN_LENGTHS) < 2:
-        yield Mistake(("DVT.ENABLE", "REVIT.TOKEN_LENGTHS"), "a cascade needs at least 2 token lengths")
-    for key, needed in (
-        ("REVIT.NORM", "per_length"),
-        ("REVIT.PATCH_EMBED", "per_length"),
-        ("REVIT.POS_EMBED", "per_length"),
-        ("TRAIN.METHOD", "revit_b"),
-        ("MODEL.COMPILE", False),
-    ):
+    for key, needed in (("TRAIN.METHOD", "revit_b"), ("MODEL.COMPILE", False)):
         if get(cfg, key) != needed:
             yield Mistake((key, "DVT.ENABLE"), f"must be {needed} with DVT.ENABLE, got {get(cfg, key)}")
-    if cfg.TIMESFORMER.ATTENTION_TYPE == "joint_space_time":
-        words = "is divided_space_time or space_only with DVT.ENABLE: relations are those within a frame"
-        yield Mistake(("TIMESFORMER.ATTENTION_TYPE", "DVT.ENABLE"), words)
-    if cfg.MODEL.ARCH in DENSE:
-        words = f"{cfg.MODEL.ARCH} has a dense head, which DVT does not train"
-        yield Mistake(("MODEL.ARCH", "DVT.ENABLE"), words)
     if cfg.ADAPTIVE.CASCADE_THRESHOLD > 0:
         words = "must be 0 with DVT.ENABLE: each length has its own, solved for ADAPTIVE.BUDGET or MAX_DROP"
         yield Mistake(("ADAPTIVE.CASCADE_THRESHOLD", "DVT.ENABLE"), words)
@@ -423,11 +308,7 @@ def check_folds(cfg: CfgNode) -> Iterator[Mistake]:
 
 
 ACROSS_KEYS = (
-    check_lengths,
     check_crops,
-    check_image_models,
-    check_stem,
-    check_heads,
     check_batches,
     check_reversed_classes,
     check_solver,

@@ -9,14 +9,13 @@ from fvcore.common.config import CfgNode
 from iopath.common.file_io import g_pathmgr
 from torch import nn
 
-from revit_video.length import TokenLength
+from revit_video.from_cfg.model import assigner_spec
 from revit_video.models import checkpoint
 from revit_video.models.assigner import TokenLengthAssigner
 from revit_video.models.base import ResizableModel
 from revit_video.models.checkpoint import CheckpointError
+from revit_video.models.config import DVTConfig, ReViTConfig
 from revit_video.models.dvt import DVT
-from revit_video.models.inference import for_inference, inference_dtype
-from revit_video.models.presets import PLAIN, preset
 from revit_video.models.revit import ReViT
 from revit_video.runtime.ranks import Ranks
 from revit_video.train.losses import Distillation
@@ -26,85 +25,15 @@ FORMAT = "revit_video 1"
 CONVERT = "tools/convert.py SOURCE DESTINATION --to revit makes one of a ViT, a TimeSformer or timm:<name>"
 
 
-KINDS: dict[str, type[ResizableModel]] = {model.kind: model for model in (ReViT, DVT)}
+KINDS: dict[str, Any] = {"revit": ReViT, "dvt": DVT}
+CONFIGS: dict[str, type[ReViTConfig]] = {"revit": ReViTConfig, "dvt": DVTConfig}
 """What a checkpoint calls each model; those that say nothing hold a `ReViT`."""
-
-# Arguments of `ReViT` that say what the token lengths share, or learn from each other: in a DVT, nothing.
-AMONG_LENGTHS = ("norm", "patch_embed", "pos_embed", "distill_token", "token_at_longest")
-
-
-def model_spec(cfg: CfgNode) -> dict[str, Any]:
-    """Arguments of the model, a `ReViT` or `DVT`: the preset, overridden by what the config sets."""
-    sizes = {
-        "img_size": cfg.DATA.TRAIN_CROP_SIZE,
-        "num_frames": cfg.DATA.NUM_FRAMES,
-        "embed_dim": cfg.MODEL.EMBED_DIM,
-        "depth": cfg.MODEL.DEPTH,
-        "num_heads": cfg.MODEL.NUM_HEADS,
-        "mlp_ratio": cfg.MODEL.MLP_RATIO,
-    }
-    spec = {
-        **preset(cfg.MODEL.ARCH),
-        **{name: value for name, value in sizes.items() if value},
-        "num_classes": cfg.MODEL.NUM_CLASSES,
-        "lengths": [str(TokenLength.parse(value)) for value in cfg.REVIT.TOKEN_LENGTHS],
-        "attention": cfg.TIMESFORMER.ATTENTION_TYPE,
-        "norm": cfg.REVIT.NORM,
-        "patch_embed": cfg.REVIT.PATCH_EMBED,
-        "pos_embed": cfg.REVIT.POS_EMBED,
-        "distill_token": cfg.REVIT.DISTILL.ENABLE and cfg.REVIT.DISTILL.TOKEN,
-        "drop_rate": cfg.MODEL.DROP_RATE,
-        "drop_path": cfg.MODEL.DROP_PATH,
-    }
-    if spec["distill_token"] and cfg.REVIT.DISTILL.TOKEN_AT_LONGEST:
-        spec["token_at_longest"] = True
-    if cfg.MODEL.STEM:
-        spec["stem"] = cfg.MODEL.STEM
-    if spec.get("stem") == "patch":
-        del spec["stem"]  # as in checkpoints that know of no other
-    if cfg.DVT.ENABLE:
-        reuse = {"feature_reuse": cfg.DVT.FEATURE_REUSE, "relation_reuse": cfg.DVT.RELATION_REUSE}
-        return {name: value for name, value in spec.items() if name not in AMONG_LENGTHS} | reuse
-    return spec
-
-
-def build_model(cfg: CfgNode) -> ResizableModel:
-    """A new model; its initial weights follow from `RNG_SEED`."""
-    torch.manual_seed(cfg.RNG_SEED)
-    return (DVT if cfg.DVT.ENABLE else ReViT)(
-        **model_spec(cfg),
-        pos_init=cfg.MODEL.POS_INIT,
-        qk_init_gain=cfg.MODEL.QK_INIT_GAIN,
-        act_checkpoint=cfg.MODEL.ACT_CHECKPOINT,
-    )
-
-
-def assigner_spec(cfg: CfgNode) -> dict[str, Any]:
-    """Arguments of `TokenLengthAssigner`."""
-    return {
-        "num_lengths": len(cfg.REVIT.TOKEN_LENGTHS),
-        "model": cfg.ASSIGNER.MODEL,
-        "stages": cfg.ASSIGNER.STAGES,
-        "num_frames": cfg.ASSIGNER.NUM_FRAMES,
-        "input_size": cfg.ASSIGNER.INPUT_SIZE,
-    }
-
-
-def build_assigner(cfg: CfgNode) -> TokenLengthAssigner:
-    """A new assigner; where it does not start from ImageNet, its weights follow from `RNG_SEED`."""
-    torch.manual_seed(cfg.RNG_SEED)
-    return TokenLengthAssigner(**assigner_spec(cfg), pretrained=cfg.ASSIGNER.PRETRAINED)
 
 
 def distillation(cfg: CfgNode) -> Distillation | None:
     """How the shorter lengths learn from the longest; None with `REVIT.DISTILL.ENABLE` off."""
     how = cfg.REVIT.DISTILL
     return Distillation(how.TAU, how.LAMBDA, how.HARD, how.MIN_TEACHER_TOP1) if how.ENABLE else None
-
-
-def reader(cfg: CfgNode, model: ResizableModel) -> ResizableModel:
-    """The copy of `model` that mining, calibration and the test all read with, so that they agree."""
-    return for_inference(model, inference_dtype(cfg.TEST.DTYPE, model))
 
 
 def autocast(cfg: CfgNode, ranks: Ranks) -> torch.dtype | None:
@@ -186,17 +115,17 @@ def backbone_payload(
     kind = {} if model.kind == "revit" else {"kind": model.kind}
     return {
         "format": FORMAT,
-        "model": kind | {"spec": model_spec(cfg), "weights": model.state_dict()},
+        "model": kind | {"spec": model.config.to_dict(), "weights": model.state_dict()},
         "data": data_spec(cfg, class_names),
         "costs": costs,
     }
 
 
-def load_backbone(path: str, model: ResizableModel, spec: dict[str, Any]) -> dict[str, Any]:
+def load_backbone(path: str, model: ResizableModel) -> dict[str, Any]:
     """Loads a backbone checkpoint into `model` and returns the whole checkpoint.
 
     Raises:
-        CheckpointError: it cannot be read, or is of a model that differs from `spec`.
+        CheckpointError: it cannot be read, or is of a model with other settings.
     """
     payload = read_payload(path)
     if model.kind != kind_of(payload):
@@ -204,15 +133,7 @@ def load_backbone(path: str, model: ResizableModel, spec: dict[str, Any]) -> dic
             f"{path} is of a {KINDS[kind_of(payload)].__name__}, the config asks for a "
             f"{type(model).__name__} (DVT.ENABLE)"
         )
-    theirs, ours = PLAIN | payload["model"]["spec"], PLAIN | spec
-    # What only matters in training may change; everything else must agree.
-    names = [name for name in ours if name not in ("drop_rate", "drop_path")]
-    differing = [
-        f"{name} {theirs.get(name)} (config: {ours[name]})"
-        for name in names
-        if theirs.get(name) != ours[name]
-    ]
-    if differing:
+    if differing := model.config.differences(config_of(payload)):
         raise CheckpointError(
             f"{path} is of another model: {', '.join(differing)}; "
             "TRAIN.CHECKPOINT_FILE_PATH takes its weights to other lengths, frames, pixels and classes"
@@ -226,9 +147,14 @@ def kind_of(payload: dict[str, Any]) -> str:
     return payload["model"].get("kind", "revit")
 
 
+def config_of(payload: dict[str, Any]) -> ReViTConfig:
+    """The settings of a checkpoint's model."""
+    return CONFIGS[kind_of(payload)].from_dict(payload["model"]["spec"])
+
+
 def model_from(payload: dict[str, Any]) -> ResizableModel:
     """The model of a checkpoint, ready to use."""
-    model = KINDS[kind_of(payload)](**payload["model"]["spec"])
+    model = KINDS[kind_of(payload)](config_of(payload))
     model.load_state_dict(payload["model"]["weights"])
     return model.eval()
 

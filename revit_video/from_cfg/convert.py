@@ -11,17 +11,19 @@ from fvcore.common.config import CfgNode
 from torch import Tensor
 
 from revit_video import flops
-from revit_video.config import load_cfg
-from revit_video.from_cfg.backbone import backbone_payload, build_model, model_spec
-from revit_video.from_cfg.resolve import fill_normalisation
+from revit_video.from_cfg.backbone import backbone_payload
+from revit_video.from_cfg.model import KEYS, PRESET_KEYS, build_model
+from revit_video.from_cfg.resolve import fill_normalisation, load_checked
 from revit_video.from_cfg.sources import CONFIG, FIXED, PREPROCESSOR, SAFETENSORS, read_source
 from revit_video.length import patch_geometry
 from revit_video.models import checkpoint
-from revit_video.models.presets import PLAIN, PRESETS, preset
-from revit_video.models.pretrained import Report, Source, at_length, initialise, sizes_of, to_transformers
+from revit_video.models.config import ReViTConfig
+from revit_video.models.presets import PRESETS, preset
+from revit_video.models.pretrained import Report, Source, at_length, initialise, to_transformers
 from revit_video.models.revit import ReViT
 from revit_video.runtime import output_dir
 
+PARTS = ("qkv_bias", "residual_scale", "dense_head", "norm_eps")  # in which LV-ViT differs
 HEAD_WIDTH = 64  # channels of an attention head, in all published ViTs
 
 
@@ -41,7 +43,7 @@ def convert(source: str, destination: str, to: str, cfg_path: str | None, opts: 
     """
     found = read_source(source)
     described = [] if cfg_path else description(found, opts)
-    cfg = load_cfg(cfg_path, [*described, *opts]).clone()
+    cfg = load_checked(cfg_path, [*described, *opts]).clone()
     cfg.defrost()
     cfg.MODEL.NUM_CLASSES = cfg.MODEL.NUM_CLASSES or found.num_classes
     if cfg.MODEL.NUM_CLASSES == 0:
@@ -60,34 +62,17 @@ def convert(source: str, destination: str, to: str, cfg_path: str | None, opts: 
 
 def description(source: Source, opts: Sequence[Any]) -> list[Any]:
     """The config of a model like the source, as `KEY VALUE` pairs."""
-    spec = PLAIN | (source.spec or _spec(source, opts))
-    crop = spec["img_size"]
+    values = source.config.to_dict() if source.config else _values_like(source, opts)
+    crop, keys = values["img_size"], KEYS | PRESET_KEYS
     pairs = {
-        "DATA.TRAIN_CROP_SIZE": crop,
         "DATA.TEST_CROP_SIZE": crop,
         "DATA.TRAIN_JITTER_SCALES": [crop, crop],
-        "DATA.NUM_FRAMES": spec["num_frames"],
-        "MODEL.ARCH": _arch(spec),
-        "MODEL.STEM": spec["stem"],
-        "MODEL.NUM_CLASSES": spec["num_classes"],
-        "MODEL.EMBED_DIM": spec["embed_dim"],
-        "MODEL.DEPTH": spec["depth"],
-        "MODEL.NUM_HEADS": spec["num_heads"],
-        "MODEL.MLP_RATIO": spec["mlp_ratio"],
-        "TIMESFORMER.ATTENTION_TYPE": spec["attention"],
-        "REVIT.TOKEN_LENGTHS": spec["lengths"],
-        "REVIT.DISTILL.TOKEN_AT_LONGEST": source.is_distilled,
+        "MODEL.ARCH": _arch(values),
+        **{keys[name]: value for name, value in values.items() if name in keys},
     }
-    if source.spec is not None:
+    if source.config is not None:
         data = source.data
         pairs |= {
-            "REVIT.NORM": spec["norm"],
-            "REVIT.PATCH_EMBED": spec["patch_embed"],
-            "REVIT.POS_EMBED": spec["pos_embed"],
-            "REVIT.DISTILL.TOKEN": spec["distill_token"],
-            "REVIT.DISTILL.TOKEN_AT_LONGEST": spec["token_at_longest"],
-            "MODEL.DROP_RATE": spec["drop_rate"],
-            "MODEL.DROP_PATH": spec["drop_path"],
             "DATA.SAMPLING_RATE": data["sampling_rate"],
             "DATA.TARGET_FPS": data["target_fps"],
             "DATA.FRAME_ORDER": data["frame_order"],
@@ -97,8 +82,8 @@ def description(source: Source, opts: Sequence[Any]) -> list[Any]:
     return [word for pair in pairs.items() for word in pair]
 
 
-def _spec(source: Source, opts: Sequence[Any]) -> dict[str, Any]:
-    """Arguments of `ReViT` for a TimeSformer, an LV-ViT, or another image model, then to read 8 frames."""
+def _values_like(source: Source, opts: Sequence[Any]) -> dict[str, Any]:
+    """Fields of `ReViTConfig` for a TimeSformer, an LV-ViT, or an image model, the last with 8 frames."""
     state, sizes, (length,) = source.states[0], source.sizes, source.lengths
     heads = sizes["num_heads"] or sizes["embed_dim"] // HEAD_WIDTH
     if source.num_heads is None and sizes["embed_dim"] % HEAD_WIDTH and "MODEL.NUM_HEADS" not in opts:
@@ -115,15 +100,19 @@ def _spec(source: Source, opts: Sequence[Any]) -> dict[str, Any]:
         "num_frames": state["time_embed"].shape[1] if "time_embed" in state else 8,
         "num_classes": source.num_classes,
         "lengths": [str(length), f"{half}x{half}"][: 2 if half < length.h else 1],
-        **({n: (PLAIN | preset("lvvit_small"))[n] for n in ("num_frames", *PLAIN)} if lvvit else {}),
+        "token_at_longest": source.is_distilled,
+        "stem": "patch",
+        **({name: preset("lvvit_small")[name] for name in ("num_frames", "stem", *PARTS)} if lvvit else {}),
     }
 
 
-def _arch(spec: dict[str, Any]) -> str:
-    """The preset that has what `spec` says and no key of its own does."""
-    names = [name for name in PLAIN if name not in ("stem", "token_at_longest")]
-    alike = (arch for arch in PRESETS if all((PLAIN | preset(arch))[n] == (PLAIN | spec)[n] for n in names))
-    return next(alike, "timesformer_base")
+def _arch(values: dict[str, Any]) -> str:
+    """The preset with these values of `PARTS`, which have no config keys."""
+
+    def parts(settings: dict[str, Any]) -> list[Any]:
+        return [settings.get(name, getattr(ReViTConfig, name)) for name in PARTS]
+
+    return next((arch for arch in PRESETS if parts(preset(arch)) == parts(values)), "timesformer_base")
 
 
 # ---- Writing ---------------------------------------------------------------------------------------------
@@ -135,30 +124,30 @@ def _to_revit(path: str, cfg: CfgNode, model: ReViT, names: list[str] | None) ->
 
 
 def _to_timesformer(path: str, cfg: CfgNode, model: ReViT, names: list[str] | None) -> None:
-    state = {f"model.{name}": value for name, value in _longest(cfg, model).items()}
+    state = {f"model.{name}": value for name, value in _longest(model).items()}
     checkpoint.save(path, {"model_state": state})
 
 
 def _to_transformers(path: str, cfg: CfgNode, model: ReViT, names: list[str] | None) -> None:
-    state = to_transformers(_longest(cfg, model))
-    if model.attention == "space_only":
+    state = to_transformers(_longest(model))
+    if model.config.attention == "space_only":
         raise ValueError(
             "transformers cannot express a space-only model: its own gives logits for every frame, not for "
             "the clip; --to timesformer can"
         )
-    sizes = sizes_of(model)
+    ours = model.config
     labels = names or [f"LABEL_{n}" for n in range(model.num_classes)]
     config = FIXED | {
         "architectures": ["TimesformerForVideoClassification"],
         "model_type": "timesformer",
-        "attention_type": model.attention,
+        "attention_type": model.config.attention,
         "image_size": model.img_size,
         "patch_size": model.img_size // model.lengths[0].h,
         "num_frames": model.num_frames,
-        "hidden_size": sizes["embed_dim"],
-        "num_hidden_layers": sizes["depth"],
-        "num_attention_heads": sizes["num_heads"],
-        "intermediate_size": round(sizes["mlp_ratio"] * sizes["embed_dim"]),
+        "hidden_size": ours.embed_dim,
+        "num_hidden_layers": ours.depth,
+        "num_attention_heads": ours.num_heads,
+        "intermediate_size": int(ours.mlp_ratio * ours.embed_dim),
         "id2label": {str(n): label for n, label in enumerate(labels)},
         "label2id": {label: n for n, label in enumerate(labels)},
     }
@@ -185,10 +174,11 @@ def _to_transformers(path: str, cfg: CfgNode, model: ReViT, names: list[str] | N
 EXPORTS = {"revit": _to_revit, "timesformer": _to_timesformer, "transformers": _to_transformers}
 
 
-def _longest(cfg: CfgNode, model: ReViT) -> dict[str, Tensor]:
+def _longest(model: ReViT) -> dict[str, Tensor]:
     """The longest length's weights; ValueError where a TimeSformer has no such grid, or no such parts."""
-    spec, length = PLAIN | model_spec(cfg), model.lengths[0]
-    if unlike := [f"{name} {spec[name]}" for name in PLAIN if spec[name] != PLAIN[name]]:
+    length, values = model.lengths[0], model.config.to_dict()
+    names = ("stem", *PARTS, "token_at_longest")
+    if unlike := [f"{name} {values[name]}" for name in names if values[name] != getattr(ReViTConfig, name)]:
         raise ValueError(f"{', '.join(unlike)}: cannot be exported, a TimeSformer has no such parts")
     if length.h != length.w:
         raise ValueError(f"token length {length} cannot be exported: a TimeSformer's grid is square")

@@ -9,9 +9,11 @@ from typing import Any
 
 from fvcore.common.config import CfgNode
 
+from revit_video.config import load_cfg
 from revit_video.data.folders import DataFolder
 from revit_video.from_cfg.backbone import read_payload
 from revit_video.from_cfg.inputs import data_folder
+from revit_video.from_cfg.model import model_mistakes
 from revit_video.from_cfg.sources import clip_data
 from revit_video.models import checkpoint
 from revit_video.runtime import output_dir
@@ -19,6 +21,15 @@ from revit_video.runtime import output_dir
 MEAN, STD = [0.45] * 3, [0.225] * 3  # TimeSformer's
 
 logger = logging.getLogger(__name__)
+
+
+def load_checked(path: str | None, opts: Sequence[Any] = ()) -> CfgNode:
+    """`load_cfg`, with the rules about the model.
+
+    Raises:
+        ConfigError: everything that is wrong with the config, at once.
+    """
+    return load_cfg(path, opts, model_mistakes)
 
 
 def resolved(cfg: CfgNode, stages: Sequence[str] = (), data: DataFolder | None = None) -> CfgNode:

@@ -115,7 +115,7 @@ def _own(path: str, payload: dict[str, Any]) -> Source:
     with torch.random.fork_rng():  # its initial weights are not used, and must not move the seed on
         (model,) = model_from(payload).parts
     notes = ("the assigner that it holds is left out",) if "assigner" in payload else ()
-    return revit_source(path, model, data=payload["data"], spec=payload["model"]["spec"], notes=notes)
+    return revit_source(path, model, data=payload["data"], notes=notes)
 
 
 def _bare(path: str, payload: dict[str, Any]) -> Source:

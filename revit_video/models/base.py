@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from revit_video.length import TokenLength
+from revit_video.models.config import ReViTConfig
 
 if TYPE_CHECKING:
     from revit_video.models.revit import ReViT
@@ -81,10 +82,11 @@ class ResizableModel(nn.Module, ABC):
     kind: ClassVar[str]
     carries_state: ClassVar[bool]
 
-    lengths: tuple[TokenLength, ...]
-    num_classes: int
-    num_frames: int
-    img_size: int
+    def __init__(self, config: ReViTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.lengths, self.num_classes = config.lengths, config.num_classes
+        self.img_size, self.num_frames = config.img_size, config.num_frames
 
     @abstractmethod
     def forward(self, clips: Tensor, length: int | str | TokenLength) -> Output:

@@ -1,120 +1,26 @@
-"""From pixels to tokens: patch and position embeddings, one per token length."""
+"""Patch and position embeddings of all token lengths: one per length, or one that the lengths share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from timm.layers import resample_abs_pos_embed, resample_patch_embed
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from revit_video.length import TokenLength, patch_geometry, stem_geometry
+from revit_video.length import TokenLength
+from revit_video.models.config import ReViTConfig
+from revit_video.models.stem import STEMS, PatchEmbed, copy_convs, project
 
-
-class PatchEmbed(nn.Module):
-    """Cuts each frame into `length` patches and projects them, with a kernel as large as its stride.
-
-    Where the side is no multiple of the cells, the frame is zero-padded evenly (`patch_geometry`).
-    """
-
-    def __init__(self, length: TokenLength, img_size: int, dim: int, in_chans: int = 3) -> None:
-        super().__init__()
-        rows, top, bottom = patch_geometry(img_size, length.h)
-        columns, left, right = patch_geometry(img_size, length.w)
-        self.padding = (left, right, top, bottom)
-        self.proj = nn.Conv2d(in_chans, dim, kernel_size=(rows, columns), stride=(rows, columns))
-
-    def forward(self, frames: Tensor) -> Tensor:
-        """`(F, C, H, W)` -> `(F, N, dim)`."""
-        return _embed(frames, self.padding, self.proj.weight, self.proj.bias, self.proj.stride)
-
-
-class Stem(PatchEmbed):
-    """Convolutions that shrink the frame, each followed by a batch norm and a ReLU, before the projection.
-
-    Parameters are `conv<k>`, `bn<k>` from 1 on, and `proj`, as in LV-ViT.
-
-    Args:
-        convs: none has a bias.
-        size: side in pixels of what they make of a frame.
-    """
-
-    def __init__(self, convs: Sequence[nn.Conv2d], length: TokenLength, size: int, dim: int) -> None:
-        super().__init__(length, size, dim, in_chans=convs[-1].out_channels)
-        self.depth = len(convs)
-        for k, conv in enumerate(convs, 1):
-            self.add_module(f"conv{k}", conv)
-            self.add_module(f"bn{k}", nn.BatchNorm2d(conv.out_channels))
-
-    def forward(self, frames: Tensor) -> Tensor:
-        """`(F, C, H, W)` -> `(F, N, dim)`."""
-        for conv, norm in self.layers():
-            frames = F.relu(norm(conv(frames)), inplace=True)
-        return super().forward(frames)
-
-    def layers(self) -> Iterator[tuple[Any, Any]]:
-        """Each convolution with its batch norm."""
-        for k in range(1, self.depth + 1):
-            yield getattr(self, f"conv{k}"), getattr(self, f"bn{k}")
-
-    def fold(self) -> None:
-        """Makes each batch norm part of the convolution before it: not for training."""
-        for k, (conv, norm) in enumerate(self.layers(), 1):
-            dtype = conv.weight.dtype
-            self.add_module(f"conv{k}", fuse_conv_bn_eval(conv.double(), norm.double().eval()).to(dtype))
-            self.add_module(f"bn{k}", nn.Identity())
-
-
-class ConvStem(Stem):
-    """Consecutive 3x3 convolutions of stride 2, then a projection (paper section 4, after Xiao et al.).
-
-    They halve the frame as often as `stem_geometry` says, down to the grid itself where that can be: then
-    the projection is 1x1. Channels double with every halving and would reach the width at the grid.
-
-    Raises:
-        ValueError: the frame cannot be halved, or the width not as often as the channels double.
-    """
-
-    def __init__(self, length: TokenLength, img_size: int, dim: int, in_chans: int = 3) -> None:
-        halvings, doublings = stem_geometry(img_size, length)
-        if dim % (first := 2 ** (doublings - 1)):
-            raise ValueError(
-                f"a convolutional stem for {length} needs a width divisible by {first}, not {dim}"
-            )
-        channels = [in_chans, *(dim // 2 ** (doublings - k) for k in range(1, halvings + 1))]
-        convs = [
-            nn.Conv2d(fan_in, fan_out, kernel_size=3, stride=2, padding=1, bias=False)
-            for fan_in, fan_out in zip(channels, channels[1:], strict=False)
-        ]
-        super().__init__(convs, length, img_size // 2**halvings, dim)
-
-
-class LVViTStem(Stem):
-    """LV-ViT's: 7x7 of stride 2 and twice 3x3, 64 channels each, then patches of the halved frame.
-
-    Raises:
-        ValueError: the frame's side is odd, or its half cannot be cut into the patches.
-    """
-
-    def __init__(self, length: TokenLength, img_size: int, dim: int, in_chans: int = 3) -> None:
-        if img_size % 2:
-            raise ValueError(f"LV-ViT's stem halves the frame, which has an odd side, {img_size} px")
-        convs = [nn.Conv2d(in_chans, 64, kernel_size=7, stride=2, padding=3, bias=False)]
-        convs += [nn.Conv2d(64, 64, kernel_size=3, padding=1, bias=False) for _ in range(2)]
-        super().__init__(convs, length, img_size // 2, dim)
-
-
-STEMS: Mapping[str, type[PatchEmbed]] = {"patch": PatchEmbed, "conv": ConvStem, "lvvit": LVViTStem}
+# ---- Patch embeddings ------------------------------------------------------------------------------------
 
 
 class PatchEmbeds(nn.ModuleList):
-    """A patch embedding of its own for every length: `patch_embed.<i>.proj.weight`.
+    """A patch embedding per length: `patch_embed.<i>.proj.weight`.
 
     Args:
-        stem: a name in `STEMS`. Batch norms are a length's own too, since their statistics differ.
+        stem: a name in `STEMS`. Batch norms are per length too, since their statistics differ.
     """
 
     def __init__(self, lengths: Sequence[TokenLength], img_size: int, dim: int, stem: str = "patch") -> None:
@@ -124,28 +30,29 @@ class PatchEmbeds(nn.ModuleList):
         return super().__iter__()  # type: ignore[return-value]
 
     def forward(self, frames: Tensor, i: int) -> Tensor:
+        """`(F, C, H, W)` -> `(F, N, dim)` at length `i`."""
         return self[i](frames)
 
     def weights(self, i: int) -> dict[str, Tensor]:
-        """What length `i` reads, as the state of a patch embedding of that length alone."""
+        """State dict of a `PatchEmbed` (or stem) for length `i` alone."""
         return self[i].state_dict()
 
     @torch.no_grad()
-    def spread(self) -> None:
-        """Starts every length from the longest one's kernel, resampled as in FlexiViT.
+    def init_from_longest(self) -> None:
+        """Start every length from the longest one's kernel, resampled as in FlexiViT.
 
-        Of a stem, from its convolutions as far as they are of the same shapes; if all are, from its kernel.
+        Of a stem, copy the convolutions up to the first whose shape differs; the kernel only if none does.
         """
         first, *others = self
         for embed in others:
-            if _copy_convs(first, embed):
+            if copy_convs(first, embed):
                 kernel = list(embed.proj.kernel_size)
                 embed.proj.weight.copy_(resample_patch_embed(first.proj.weight, kernel))
                 embed.proj.bias.copy_(first.proj.bias)  # type: ignore[union-attr, arg-type]
 
 
 class OnePatchEmbed(nn.Module):
-    """One kernel, `patch_embed.proj.weight`, of the shortest length's patch, which is the largest."""
+    """One kernel, `patch_embed.proj.weight`, of the largest patch, the shortest length's."""
 
     def __init__(self, lengths: Sequence[TokenLength], img_size: int, dim: int) -> None:
         super().__init__()
@@ -155,18 +62,19 @@ class OnePatchEmbed(nn.Module):
         self.paddings = [embed.padding for embed in each]
         self.kernels = [embed.proj.kernel_size for embed in each]
 
-    def spread(self) -> None:
+    def init_from_longest(self) -> None:
         """Nothing to do: all lengths share it."""
 
     def forward(self, frames: Tensor, i: int) -> Tensor:
-        return _embed(frames, self.paddings[i], self.kernel(i), self.proj.bias, self.kernels[i])
+        """`(F, C, H, W)` -> `(F, N, dim)` at length `i`."""
+        return project(frames, self.paddings[i], self.kernel(i), self.proj.bias)
 
     def kernel(self, i: int) -> Tensor:
-        """The kernel `(dim, C, rows, columns)` that length `i` makes of the one."""
+        """The kernel for length `i`, `(dim, C, rows, columns)`, derived from the learned one."""
         raise NotImplementedError
 
     def weights(self, i: int) -> dict[str, Tensor]:
-        """What length `i` reads, as the state of a patch embedding of that length alone."""
+        """State dict of a `PatchEmbed` for length `i` alone."""
         assert self.proj.bias is not None
         return {"proj.weight": self.kernel(i).detach(), "proj.bias": self.proj.bias.detach()}
 
@@ -180,11 +88,7 @@ class OnePatchEmbed(nn.Module):
 
 
 class SharedPatchEmbed(OnePatchEmbed):
-    """One large kernel; a longer length uses its centre (Table 3's ablation, after Once-for-All)."""
-
-    def __init__(self, lengths: Sequence[TokenLength], img_size: int, dim: int) -> None:
-        _check_nested(lengths)
-        super().__init__(lengths, img_size, dim)
+    """One large kernel, cropped at its centre for longer lengths (Table 3's ablation, after Once-for-All)."""
 
     def kernel(self, i: int) -> Tensor:
         rows, columns = self.kernels[i]
@@ -196,8 +100,8 @@ class SharedPatchEmbed(OnePatchEmbed):
 class ResizedPatchEmbed(OnePatchEmbed):
     """One kernel, resampled to each length's patch by the pseudo-inverse of resizing (FlexiViT).
 
-    So far as the kernel reads nothing finer than a smaller patch can show, a patch and the same patch made
-    smaller have the same token.
+    A patch and its downsized copy have the same token, if the kernel responds to nothing finer than the
+    smaller patch resolves.
     """
 
     def __init__(self, lengths: Sequence[TokenLength], img_size: int, dim: int) -> None:
@@ -209,17 +113,21 @@ class ResizedPatchEmbed(OnePatchEmbed):
     def kernel(self, i: int) -> Tensor:
         if self.kernels[i] == self.kernels[-1]:
             return self.proj.weight
-        # In the kernel's own precision: in bfloat16 the sums would lose what tells pixels apart.
+        # In the kernel's own precision: bfloat16 sums would lose the differences between pixels.
         with torch.autocast(self.proj.weight.device.type, enabled=False):
             return self.get_buffer(f"down{i}") @ self.proj.weight @ self.get_buffer(f"across{i}").mT
 
 
-class PositionEmbeds(nn.ParameterList):
-    """A spatial position embedding for every length: `pos_embed.<i>`, `(1, special + N, dim)`.
+def _resampling(size: int, target: int) -> Tensor:
+    """Matrix `(target, size)` that resamples the rows, or the columns, of a kernel."""
+    return resample_patch_embed(torch.eye(size)[:, None, None], [1, target])[:, 0, 0].T.contiguous()
 
-    The special tokens come first: the class token and, for the lengths after the first, the
-    distillation token when there is one.
-    """
+
+# ---- Position embeddings ---------------------------------------------------------------------------------
+
+
+class PositionEmbeds(nn.ParameterList):
+    """A spatial position embedding per length: `pos_embed.<i>`, `(1, S + N, dim)`, special tokens first."""
 
     def __init__(self, lengths: Sequence[TokenLength], num_special: Sequence[int], dim: int) -> None:
         self.lengths, self.num_special = tuple(lengths), tuple(num_special)
@@ -230,12 +138,12 @@ class PositionEmbeds(nn.ParameterList):
 
     @torch.no_grad()
     def set_grid(self, grid: Tensor) -> None:
-        """Sets the longest length's places from `grid` `(h, w, dim)`."""
+        """Set the longest length's grid to `grid` `(h, w, dim)`."""
         self[0][:, self.num_special[0] :] = grid.flatten(0, 1)
 
     @torch.no_grad()
-    def spread(self) -> None:
-        """Starts every length from the longest one's embedding, resampled to its grid."""
+    def init_from_longest(self) -> None:
+        """Start every length from the longest one's grid, resampled."""
         longest = self[0][:, self.num_special[0] :]
         size = [self.lengths[0].h, self.lengths[0].w]
         for embed, length, special in zip(self, self.lengths, self.num_special, strict=True):
@@ -243,9 +151,10 @@ class PositionEmbeds(nn.ParameterList):
 
 
 class OnePositionEmbed(nn.Module):
-    """One position embedding of all lengths: `pos_embed.grid` `(1, dim, h, w)` of the length `learned`.
+    """One position embedding for all lengths.
 
-    Its special tokens, `pos_embed.special`, are shared as well.
+    Parameters are `pos_embed.special` `(1, S, dim)` and `pos_embed.grid` `(1, dim, h, w)`, of the length
+    `learned`.
     """
 
     def __init__(
@@ -261,20 +170,20 @@ class OnePositionEmbed(nn.Module):
         return torch.cat([self.special[:, : self.num_special[i]], places], dim=1)
 
     def places(self, i: int) -> Tensor:
-        """The grid `(1, dim, h, w)` that length `i` makes of the one."""
+        """The grid for length `i`, `(1, dim, h, w)`, derived from the learned one."""
         raise NotImplementedError
 
     @torch.no_grad()
     def set_grid(self, grid: Tensor) -> None:
-        """Sets the places from `grid` `(h, w, dim)` of the longest length, resampled to those learned."""
+        """Set the learned grid to `grid` `(h, w, dim)` of the longest length, resampled."""
         self.grid.copy_(_resize(grid.permute(2, 0, 1)[None], self.grid.shape[2:]))
 
-    def spread(self) -> None:
+    def init_from_longest(self) -> None:
         """Nothing to do: all lengths share it."""
 
     @torch.no_grad()
     def separate(self) -> PositionEmbeds:
-        """The same embeddings, each with places of its own."""
+        """The same embeddings, each with a grid of its own."""
         embeds = PositionEmbeds(self.lengths, self.num_special, self.grid.shape[1])
         for i in range(len(self.lengths)):
             embeds[i] = nn.Parameter(self[i], self.grid.requires_grad)
@@ -282,13 +191,9 @@ class OnePositionEmbed(nn.Module):
 
 
 class SharedPositionEmbed(OnePositionEmbed):
-    """One position embedding, zero-padded to the longer grids (Table 3's ablation).
-
-    The grid of the shortest length is what is learned; a longer grid holds it in its centre.
-    """
+    """The shortest length's grid, centred in longer grids and zero-padded (Table 3's ablation)."""
 
     def __init__(self, lengths: Sequence[TokenLength], num_special: Sequence[int], dim: int) -> None:
-        _check_nested(lengths)
         super().__init__(lengths, num_special, dim, lengths[-1])
 
     def places(self, i: int) -> Tensor:
@@ -298,7 +203,7 @@ class SharedPositionEmbed(OnePositionEmbed):
 
 
 class ResizedPositionEmbed(OnePositionEmbed):
-    """One position embedding, that of the longest length, interpolated to the shorter grids (FlexiViT)."""
+    """The longest length's grid, interpolated to shorter ones (FlexiViT)."""
 
     def __init__(self, lengths: Sequence[TokenLength], num_special: Sequence[int], dim: int) -> None:
         super().__init__(lengths, num_special, dim, lengths[0])
@@ -307,20 +212,11 @@ class ResizedPositionEmbed(OnePositionEmbed):
         return _resize(self.grid, (self.lengths[i].h, self.lengths[i].w))
 
 
-PATCH_EMBEDS: Mapping[str, type[OnePatchEmbed]] = {"shared": SharedPatchEmbed, "resized": ResizedPatchEmbed}
-POSITION_EMBEDS: Mapping[str, Callable[..., PositionEmbeds | OnePositionEmbed]] = {
-    "per_length": PositionEmbeds,
-    "shared": SharedPositionEmbed,
-    "resized": ResizedPositionEmbed,
-}
-
-
-def separate_embeddings(model: nn.Module) -> None:
-    """Gives every length of `model` embeddings of its own where lengths share them; its answers stay."""
-    for module in list(model.modules()):
-        for name, child in list(module.named_children()):
-            if isinstance(child, OnePatchEmbed | OnePositionEmbed):
-                setattr(module, name, child.separate())
+def _resize(grid: Tensor, size: Sequence[int]) -> Tensor:
+    """`grid` `(1, dim, h, w)`, interpolated to `size`."""
+    if grid.shape[2:] == torch.Size(size):
+        return grid
+    return F.interpolate(grid, list(size), mode="bicubic", antialias=True)
 
 
 def waves(positions: Tensor, dim: int, temperature: float = 100.0) -> Tensor:
@@ -337,45 +233,31 @@ def place_waves(length: TokenLength, dim: int) -> Tensor:
     return torch.cat([down, across], dim=2)
 
 
-def _copy_convs(source: PatchEmbed, target: PatchEmbed) -> bool:
-    """Copies a stem's convolutions up to the first of another shape; whether there was none."""
-    theirs, ours = (
-        [conv.weight for conv, _ in embed.layers()] if isinstance(embed, Stem) else []
-        for embed in (source, target)
-    )
-    for weight, own in zip(theirs, ours, strict=False):
-        if weight.shape != own.shape:
-            return False
-        own.copy_(weight)
-    return len(theirs) == len(ours)
+# ---- By name ---------------------------------------------------------------------------------------------
+
+PATCH_EMBEDS: Mapping[str, type[OnePatchEmbed]] = {"shared": SharedPatchEmbed, "resized": ResizedPatchEmbed}
+POSITION_EMBEDS: Mapping[str, Callable[..., PositionEmbeds | OnePositionEmbed]] = {
+    "per_length": PositionEmbeds,
+    "shared": SharedPositionEmbed,
+    "resized": ResizedPositionEmbed,
+}
 
 
-def _resampling(size: int, target: int) -> Tensor:
-    """What resamples the sides of kernels from `size` to `target` pixels, `(target, size)`.
-
-    Rows and columns are resampled one after the other, since resizing is.
-    """
-    return resample_patch_embed(torch.eye(size)[:, None, None], [1, target])[:, 0, 0].T.contiguous()
-
-
-def _resize(grid: Tensor, size: Sequence[int]) -> Tensor:
-    """Places `(1, dim, h, w)` on a grid of `size`."""
-    if grid.shape[2:] == torch.Size(size):
-        return grid
-    return F.interpolate(grid, list(size), mode="bicubic", antialias=True)
+def patch_embed_of(config: ReViTConfig) -> PatchEmbeds | OnePatchEmbed:
+    """The patch embedding that `config.patch_embed` and `config.stem` name."""
+    if config.patch_embed == "per_length":
+        return PatchEmbeds(config.lengths, config.img_size, config.embed_dim, config.stem)
+    return PATCH_EMBEDS[config.patch_embed](config.lengths, config.img_size, config.embed_dim)
 
 
-def _check_nested(lengths: Sequence[TokenLength]) -> None:
-    shortest = lengths[-1]
-    if any(length.h < shortest.h or length.w < shortest.w for length in lengths):
-        raise ValueError(
-            f"embeddings are shared by grids that hold the shortest one, {shortest}, on both sides"
-        )
+def pos_embed_of(config: ReViTConfig) -> PositionEmbeds | OnePositionEmbed:
+    """The position embedding that `config.pos_embed` names."""
+    return POSITION_EMBEDS[config.pos_embed](config.lengths, config.num_special, config.embed_dim)
 
 
-def _embed(
-    frames: Tensor, padding: tuple[int, ...], weight: Tensor, bias: Tensor | None, stride: tuple[int, ...]
-) -> Tensor:
-    if any(padding):
-        frames = F.pad(frames, padding)
-    return F.conv2d(frames, weight, bias, stride=stride).flatten(2).transpose(1, 2)
+def separate_embeddings(model: nn.Module) -> None:
+    """Replace shared embeddings by one per length, in place; outputs stay the same."""
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, OnePatchEmbed | OnePositionEmbed):
+                setattr(module, name, child.separate())

@@ -12,7 +12,8 @@ from torch import Tensor
 from revit_video.length import TokenLength, find
 from revit_video.models.base import NO_STATE, CascadeState, ResizableModel
 from revit_video.models.blocks import JointBlock
-from revit_video.models.embed import Stem, separate_embeddings
+from revit_video.models.embed import separate_embeddings
+from revit_video.models.stem import Stem
 
 # Tokens x channels in one CPU pass; a TimeSformer clip at 14x14 has 1.2 million.
 # Larger passes fall out of the caches and are slowed down by page faults.

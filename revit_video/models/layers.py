@@ -21,8 +21,6 @@ class Attention(nn.Module):
 
     def __init__(self, dim: int, num_heads: int, drop: float = 0.0, qkv_bias: bool = True) -> None:
         super().__init__()
-        if dim % num_heads:
-            raise ValueError(f"{num_heads} attention heads do not divide the width {dim}")
         self.num_heads = num_heads
         self.qkv = Linear(dim, 3 * dim, bias=qkv_bias)
         self.proj = Linear(dim, dim)

@@ -18,5 +18,5 @@ class LengthNorm(nn.ModuleList):
         super().__init__(nn.LayerNorm(dim, eps=eps) for _ in range(1 if shared else num_lengths))
 
     def forward(self, x: Tensor, i: int) -> Tensor:
-        """Normalises `x` `(..., C)` with the LayerNorm of length `i`."""
+        """Normalise `x` `(..., C)` with the LayerNorm of length `i`."""
         return self[min(i, len(self) - 1)](x)

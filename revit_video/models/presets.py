@@ -1,54 +1,67 @@
-"""Named sizes of the backbone."""
+"""Named sizes of ReViT, as settings and as factories: `timesformer_base(lengths=("14x14", "7x7"))`."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from revit_video.models.norm import NORM_EPS
+from revit_video.length import TokenLength
+from revit_video.models.config import ReViTConfig
+from revit_video.models.revit import ReViT
 
+Lengths = Sequence[int | str | TokenLength]
+
+_BASE: dict[str, Any] = dict(embed_dim=768, depth=12, num_heads=12)
+_IMAGE: dict[str, Any] = dict(img_size=224, num_frames=1, embed_dim=384, num_heads=6, attention="space_only")
+_LVVIT = dict(stem="lvvit", qkv_bias=False, residual_scale=0.5, dense_head=True, norm_eps=1e-5)
 PRESETS: dict[str, dict[str, Any]] = {
-    # ViT-B/16 at 8 x 224, TimeSformer's default.
-    "timesformer_base": dict(
-        img_size=224, num_frames=8, embed_dim=768, depth=12, num_heads=12, mlp_ratio=4.0
-    ),
-    # The same at 16 x 448, TimeSformer-HR.
-    "timesformer_base_hr": dict(
-        img_size=448, num_frames=16, embed_dim=768, depth=12, num_heads=12, mlp_ratio=4.0
-    ),
-    # ViT-S/16 for images, which are clips of one frame; its attention is space_only.
-    "deit_small": dict(img_size=224, num_frames=1, embed_dim=384, depth=12, num_heads=6, mlp_ratio=4.0),
-    # LV-ViT-S: deeper, with a convolutional stem, and a second head that classifies every patch token.
-    "lvvit_small": dict(
-        img_size=224,
-        num_frames=1,
-        embed_dim=384,
-        depth=16,
-        num_heads=6,
-        mlp_ratio=3.0,
-        stem="lvvit",
-        qkv_bias=False,
-        residual_scale=0.5,
-        dense_head=True,
-        norm_eps=1e-5,
-    ),
-    # The demo's: trains on two CPU cores in minutes.
-    "timesformer_tiny": dict(img_size=48, num_frames=4, embed_dim=96, depth=2, num_heads=4, mlp_ratio=4.0),
+    "timesformer_base": dict(img_size=224, num_frames=8, **_BASE),
+    "timesformer_base_hr": dict(img_size=448, num_frames=16, **_BASE),
+    "timesformer_tiny": dict(img_size=48, num_frames=4, embed_dim=96, depth=2, num_heads=4),
+    "deit_small": dict(depth=12, **_IMAGE),
+    "lvvit_small": dict(depth=16, mlp_ratio=3.0, **_IMAGE, **_LVVIT),
 }
-
-# What the arguments say of a model that has no part of LV-ViT or of a distilled DeiT. Presets and checkpoints
-# leave these out.
-PLAIN: dict[str, Any] = dict(
-    stem="patch",
-    qkv_bias=True,
-    residual_scale=1.0,
-    dense_head=False,
-    norm_eps=NORM_EPS,
-    token_at_longest=False,
-)
 
 
 def preset(arch: str) -> dict[str, Any]:
-    """The arguments of `ReViT` that make it `arch`; ValueError lists the presets when it is none of them."""
+    """Settings of `ReViTConfig` that make it `arch`; ValueError lists the presets if it is none of them."""
     if arch not in PRESETS:
         raise ValueError(f"unknown architecture {arch!r}; there are {', '.join(PRESETS)}")
     return dict(PRESETS[arch])
+
+
+def is_image_model(arch: str) -> bool:
+    """Whether a preset classifies images, as clips of one frame."""
+    return preset(arch)["num_frames"] == 1
+
+
+def timesformer_base(lengths: Lengths = ("14x14", "7x7"), num_classes: int = 400, **changes: Any) -> ReViT:
+    """TimeSformer, ViT-B on clips of 8 frames of 224 px; `changes` are further fields of `ReViTConfig`."""
+    return _new("timesformer_base", lengths, num_classes, changes)
+
+
+def timesformer_base_hr(
+    lengths: Lengths = ("28x28", "14x14"), num_classes: int = 400, **changes: Any
+) -> ReViT:
+    """TimeSformer-HR, ViT-B on clips of 16 frames of 448 px."""
+    return _new("timesformer_base_hr", lengths, num_classes, changes)
+
+
+def timesformer_tiny(lengths: Lengths = ("6x6", "3x3"), num_classes: int = 6, **changes: Any) -> ReViT:
+    """The demo's model, on clips of 4 frames of 48 px: trains on two CPU cores in minutes."""
+    return _new("timesformer_tiny", lengths, num_classes, changes)
+
+
+def deit_small(lengths: Lengths = ("14x14", "7x7"), num_classes: int = 1000, **changes: Any) -> ReViT:
+    """DeiT-S, for images of 224 px: clips `(B, 3, 1, 224, 224)`."""
+    return _new("deit_small", lengths, num_classes, changes)
+
+
+def lvvit_small(lengths: Lengths = ("14x14", "7x7"), num_classes: int = 1000, **changes: Any) -> ReViT:
+    """LV-ViT-S, for images: deeper, with a stem of convolutions and a head for every patch token."""
+    return _new("lvvit_small", lengths, num_classes, changes)
+
+
+def _new(arch: str, lengths: Lengths, num_classes: int, changes: dict[str, Any]) -> ReViT:
+    settings = preset(arch) | {"lengths": lengths, "num_classes": num_classes}
+    return ReViT(ReViTConfig(**settings | changes))

@@ -20,6 +20,7 @@ from timm.layers import resample_abs_pos_embed, resample_patch_embed
 from torch import Tensor
 
 from revit_video.length import TokenLength
+from revit_video.models.config import ReViTConfig
 from revit_video.models.embed import OnePatchEmbed, OnePositionEmbed, PatchEmbeds, ResizedPatchEmbed
 from revit_video.models.norm import NORM_EPS
 from revit_video.models.revit import ReViT
@@ -49,7 +50,7 @@ class Source:
         num_heads: None where it does not tell.
         residual_scale, norm_eps: see `ReViT`.
         data: what it tells of its clips, under the names of a checkpoint: `mean`, `std`, `class_names` ...
-        spec: a ReViT's arguments; None for other models.
+        config: a ReViT's; None for other models.
         notes: what else is to be said of it.
     """
 
@@ -61,7 +62,7 @@ class Source:
     residual_scale: float = 1.0
     norm_eps: float = NORM_EPS
     data: dict[str, Any] = field(default_factory=dict)
-    spec: dict[str, Any] | None = None
+    config: ReViTConfig | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -121,8 +122,18 @@ def single_length(name: str, state: State, **known: Any) -> Source:
 def revit_source(name: str, model: ReViT, **known: Any) -> Source:
     """The source of a ReViT, with all its lengths."""
     states = tuple(at_length(model, i) for i in range(len(model.lengths)))
-    sizes = {key: sizes_of(model)[key] for key in ("attention", "num_heads", "residual_scale", "norm_eps")}
-    return Source(name, model.lengths, states, **sizes, **known)
+    config = model.config
+    return Source(
+        name,
+        model.lengths,
+        states,
+        config.attention,
+        config.num_heads,
+        config.residual_scale,
+        config.norm_eps,
+        config=config,
+        **known,
+    )
 
 
 @torch.no_grad()
@@ -134,7 +145,7 @@ def at_length(model: ReViT, i: int) -> dict[str, Tensor]:
         common, own = _common_name(name)
         if not common.startswith(("patch_embed", "pos_embed")) and own in (None, norm):
             state[common] = value
-    if i == 0 and not model.token_at_longest:
+    if model.config.num_special[i] == 1:
         state = {name: value for name, value in state.items() if "dist" not in name}
     embed = {f"patch_embed.{name}": value for name, value in model.patch_embed.weights(i).items()}
     return state | embed | {"pos_embed": model.pos_embed[i].detach()}
@@ -238,7 +249,7 @@ def initialise(model: ReViT, source: Source) -> Report:
 
 
 def _check_sizes(model: ReViT, source: Source) -> None:
-    ours = sizes_of(model)
+    ours = sizes_of(model.config)
     differing = [
         f"{name} {theirs} (here: {ours[name]})"
         for name, theirs in source.sizes.items()
@@ -246,26 +257,18 @@ def _check_sizes(model: ReViT, source: Source) -> None:
     ]
     if differing:
         raise ValueError(f"{source.name} is of another model: {', '.join(differing)}")
-    if source.is_distilled and source.spec is None and not model.token_at_longest:
+    if source.is_distilled and source.config is None and not model.config.token_at_longest:
         raise ValueError(
             f"{source.name} is a distilled DeiT, whose distillation token takes part in its attention: give "
             "the longest length one too (REVIT.DISTILL.TOKEN_AT_LONGEST True), or start from the plain DeiT"
         )
 
 
-def sizes_of(model: ReViT) -> dict[str, Any]:
-    """The arguments that a source must share, whether they show in the weights' shapes or not."""
-    block: Any = model.blocks[0]
-    width = model.cls_token.shape[-1]
-    return {
-        "embed_dim": width,
-        "depth": len(model.blocks),
-        "num_heads": block.attn.num_heads,
-        "mlp_ratio": block.mlp.fc1.out_features / width,
-        "attention": model.attention,
-        "residual_scale": block.drop_path.scale,
-        "norm_eps": block.norm1[0].eps,
-    }
+def sizes_of(config: ReViTConfig) -> dict[str, Any]:
+    """The settings that a source must share, whether they show in the weights' shapes or not."""
+    names = ("embed_dim", "depth", "num_heads", "mlp_ratio", "attention", "residual_scale", "norm_eps")
+    hidden = int(config.embed_dim * config.mlp_ratio)
+    return {name: getattr(config, name) for name in names} | {"mlp_ratio": hidden / config.embed_dim}
 
 
 def _check_accounted(
@@ -283,7 +286,7 @@ def _check_accounted(
             if name.startswith("patch_embed"):
                 report.add("ignored", name)
         left = [name for name in left if not name.startswith("patch_embed")]
-    if source.spec is not None:  # ours: all its parts are known, this model may do without some
+    if source.config is not None:  # ours: all its parts are known, this model may do without some
         for name in left:
             report.add("ignored", name)
         for length in set(source.lengths) - {nearest(source.lengths, length) for length in model.lengths}:

@@ -11,6 +11,7 @@ from revit_video.adaptive.labels import MinedLabels, read_labels
 from revit_video.adaptive.policies import Assigned
 from revit_video.from_cfg import backbone as build
 from revit_video.from_cfg.inputs import mined_batches
+from revit_video.from_cfg.model import build_assigner
 from revit_video.models import checkpoint
 from revit_video.models.assigner import TokenLengthAssigner
 from revit_video.runtime import output_dir
@@ -32,7 +33,7 @@ def assigner(job: Job) -> None:
     mined = read_labels(job.path(output_dir.LABELS), model.lengths)
     if ranks.is_main:
         _check_weights(job, mined, path)
-    network = build.build_assigner(cfg).to(ranks.device)
+    network = build_assigner(cfg).to(ranks.device)
     costs = flops.cost_table(model, job.views, network)
     broadcast_parameters(network, ranks)
     training = assigner_training(cfg, ranks, network, mined, mined_batches(cfg, job.data, mined, ranks))

@@ -14,6 +14,7 @@ from revit_video.adaptive.calibrate import assigned_points
 from revit_video.adaptive.policies import Assigned, Cascade, Oracle, Policy, Random, Static
 from revit_video.evaluate import Evaluation, Table, evaluate, static_top1
 from revit_video.from_cfg import backbone as build
+from revit_video.from_cfg.model import reader
 from revit_video.length import TokenLength
 from revit_video.models import checkpoint
 from revit_video.models.assigner import TokenLengthAssigner
@@ -145,7 +146,7 @@ def _policies(
     cfg = job.cfg
     gmacs = gmacs_of(costs)
     run: dict[str, Any] = {"batch_size": max(1, cfg.TEST.BATCH_SIZE // job.ranks.world_size) * job.views}
-    model = build.reader(cfg, model)
+    model = reader(cfg, model)
     policies: dict[str, Policy] = {}
     wanted = set(cfg.TEST.POLICIES)
     if wanted & {"static", "oracle"}:

@@ -15,6 +15,7 @@ from revit_video.data.loader import TrainBatches
 from revit_video.evaluate import static_top1
 from revit_video.from_cfg import backbone as build
 from revit_video.from_cfg.inputs import train_batches
+from revit_video.from_cfg.model import build_model
 from revit_video.from_cfg.sources import read_source
 from revit_video.models import checkpoint
 from revit_video.models.base import ResizableModel
@@ -39,7 +40,7 @@ def train(job: Job, videos: LabeledVideoPaths | None = None) -> None:
         videos: what to train on; None for the training list.
     """
     cfg, ranks = job.cfg, _ranks(job)
-    model = build.build_model(cfg)
+    model = build_model(cfg)
     batches = train_batches(cfg, videos or job.data.videos("train"), ranks)
     state = _starting_point(job, model)
     model.to(ranks.device)
@@ -164,7 +165,7 @@ def _starting_point(job: Job, model: ResizableModel) -> dict[str, Any] | None:
     last = checkpoint.latest(job.path(output_dir.CHECKPOINTS)) if cfg.TRAIN.AUTO_RESUME else None
     if last is not None:
         logger.info("resuming from %s", last)
-        return build.load_backbone(last, model, build.model_spec(cfg)).get("training")
+        return build.load_backbone(last, model).get("training")
     if cfg.TRAIN.CHECKPOINT_FILE_PATH:
         source = read_source(cfg.TRAIN.CHECKPOINT_FILE_PATH)
         for part in model.parts:

@@ -9,8 +9,11 @@ import torch
 
 from revit_video.config import load_cfg
 from revit_video.from_cfg import backbone as build
+from revit_video.from_cfg.model import build_model, model_config
+from revit_video.length import token_lengths
 from revit_video.models import checkpoint
 from revit_video.models.checkpoint import CheckpointError
+from revit_video.models.config import ReViTConfig
 from revit_video.models.revit import ReViT
 from revit_video.runtime.ranks import Ranks
 from revit_video.train.losses import Distillation
@@ -20,25 +23,26 @@ ALONE = Ranks(rank=0, world_size=1, device=torch.device("cpu"))
 
 
 def test_the_defaults_are_the_papers_model() -> None:
-    spec = build.model_spec(load_cfg(None))
-    assert (spec["embed_dim"], spec["depth"], spec["num_heads"]) == (768, 12, 12)
-    assert (spec["img_size"], spec["num_frames"], spec["lengths"]) == (224, 8, ["14x14", "7x7"])
-    assert spec["distill_token"] and spec["attention"] == "divided_space_time"
+    config = model_config(load_cfg(None))
+    assert (config.embed_dim, config.depth, config.num_heads) == (768, 12, 12)
+    assert (config.img_size, config.num_frames) == (224, 8)
+    assert config.lengths == token_lengths(["14x14", "7x7"])
+    assert config.distill_token and config.attention == "divided_space_time"
 
 
 def test_the_config_overrides_the_preset(tmp_path: Path) -> None:
     cfg = toy_cfg(tmp_path, tmp_path, "MODEL.MLP_RATIO", 2, "REVIT.DISTILL.TOKEN", False)
-    spec = build.model_spec(cfg)
-    assert (spec["embed_dim"], spec["depth"], spec["mlp_ratio"]) == (16, 1, 2.0)
-    assert not spec["distill_token"]
-    model = build.build_model(cfg)
+    config = model_config(cfg)
+    assert (config.embed_dim, config.depth, config.mlp_ratio) == (16, 1, 2.0)
+    assert not config.distill_token
+    model = build_model(cfg)
     assert model.num_classes == 6 and [str(length) for length in model.lengths] == ["4x4", "2x2"]
 
 
 def test_initial_weights_follow_from_the_seed(tmp_path: Path) -> None:
     def first_weight(seed: int) -> torch.Tensor:
         torch.rand(seed + 1)  # whatever was drawn before must not matter
-        return build.build_model(toy_cfg(tmp_path, tmp_path, "RNG_SEED", seed)).head.weight
+        return build_model(toy_cfg(tmp_path, tmp_path, "RNG_SEED", seed)).head.weight
 
     assert torch.equal(first_weight(0), first_weight(0))
     assert not torch.equal(first_weight(0), first_weight(1))
@@ -46,12 +50,12 @@ def test_initial_weights_follow_from_the_seed(tmp_path: Path) -> None:
 
 def test_a_checkpoint_describes_itself(tmp_path: Path) -> None:
     cfg = toy_cfg(tmp_path, tmp_path)
-    model = build.build_model(cfg)
+    model = build_model(cfg)
     path = str(tmp_path / "a.pyth")
     costs = {"lengths": {"4x4": {"gmacs": 2.0}, "2x2": {"gmacs": 1.0}}}
     checkpoint.save(path, build.backbone_payload(cfg, model, ["a"] * 6, costs))
     payload = build.read_payload(path)
-    again = ReViT(**payload["model"]["spec"])
+    again = ReViT(ReViTConfig.from_dict(payload["model"]["spec"]))
     again.load_state_dict(payload["model"]["weights"])
     clips = torch.rand(2, 3, 2, 32, 32)
     for length in model.lengths:
@@ -66,18 +70,18 @@ def test_a_checkpoint_describes_itself(tmp_path: Path) -> None:
 def test_regularisation_may_differ_from_the_checkpoints(tmp_path: Path) -> None:
     path = str(tmp_path / "a.pyth")
     cfg = toy_cfg(tmp_path, tmp_path)
-    checkpoint.save(path, build.backbone_payload(cfg, build.build_model(cfg), None, {}))
+    checkpoint.save(path, build.backbone_payload(cfg, build_model(cfg), None, {}))
     other = toy_cfg(tmp_path, tmp_path, "MODEL.DROP_RATE", 0.1, "MODEL.DROP_PATH", 0.3)
-    build.load_backbone(path, build.build_model(other), build.model_spec(other))
+    build.load_backbone(path, build_model(other))
 
 
 def test_all_differences_are_named(tmp_path: Path) -> None:
     path = str(tmp_path / "a.pyth")
     cfg = toy_cfg(tmp_path, tmp_path)
-    checkpoint.save(path, build.backbone_payload(cfg, build.build_model(cfg), None, {}))
+    checkpoint.save(path, build.backbone_payload(cfg, build_model(cfg), None, {}))
     other = toy_cfg(tmp_path, tmp_path, "MODEL.DEPTH", 2, "MODEL.NUM_CLASSES", 7)
     with pytest.raises(CheckpointError, match=r"depth 1 \(config: 2\), num_classes 6 \(config: 7\)"):
-        build.load_backbone(path, build.build_model(other), build.model_spec(other))
+        build.load_backbone(path, build_model(other))
 
 
 def test_what_a_checkpoint_leaves_out_is_a_timesformers(tmp_path: Path) -> None:
@@ -94,7 +98,6 @@ def test_what_a_checkpoint_leaves_out_is_a_timesformers(tmp_path: Path) -> None:
     lvvit, deit = (
         toy_cfg(tmp_path, tmp_path, *image, "MODEL.ARCH", f"{name}_small") for name in ("lvvit", "deit")
     )
-    assert not {"stem", "qkv_bias", "residual_scale", "dense_head", "norm_eps"} & set(build.model_spec(deit))
     path = str(tmp_path / "a.pyth")
     for theirs, ours, said in (
         (
@@ -104,9 +107,14 @@ def test_what_a_checkpoint_leaves_out_is_a_timesformers(tmp_path: Path) -> None:
         ),
         (deit, lvvit, r"dense_head False \(config: True\), norm_eps 1e-06 \(config: 1e-05\); "),
     ):
-        checkpoint.save(path, build.backbone_payload(theirs, build.build_model(theirs), None, {}))
+        payload = build.backbone_payload(theirs, build_model(theirs), None, {})
+        spec = payload["model"]["spec"]
+        for name in ("stem", "qkv_bias", "residual_scale", "dense_head", "norm_eps"):
+            if spec[name] == getattr(ReViTConfig, name):
+                del spec[name]
+        checkpoint.save(path, payload)
         with pytest.raises(CheckpointError, match=said):
-            build.load_backbone(path, build.build_model(ours), build.model_spec(ours))
+            build.load_backbone(path, build_model(ours))
 
 
 def test_a_foreign_checkpoint(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def test_branches_are_scaled_in_every_way_to_read_and_for_nothing_once_folded(at
 
     def answers(block: Any) -> list[Tensor]:
         torch.manual_seed(0)
-        return [*block(special, patches, 1), block.read_out(special, patches, 1)]
+        return [*block(special, patches, 1), block.forward_special(special, patches, 1)]
 
     for training in (True, False):
         torch.testing.assert_close(answers(scaled.train(training)), answers(plain.train(training)))

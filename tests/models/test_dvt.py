@@ -12,10 +12,12 @@ from torch import Tensor
 from revit_video.flops import cost_table, matmul_gmacs, revit_macs
 from revit_video.length import TokenLength
 from revit_video.models.base import CascadeState
-from revit_video.models.dvt import DVT, RelationReuse, Spread
+from revit_video.models.config import DVTConfig
+from revit_video.models.dvt import DVT
 from revit_video.models.inference import for_inference, logits_at, logits_at_all
+from revit_video.models.reuse import GridInterpolation, RelationReuse, attend_with_scores
 from revit_video.models.revit import ReViT
-from tests.tiny import CLASSES, SIZE, random_clips, tiny_dvt
+from tests.tiny import random_clips, tiny_dvt
 
 VIDEO = {"attention": "divided_space_time"}
 IMAGE = {"attention": "space_only", "num_frames": 1}
@@ -30,17 +32,7 @@ def clips_for(model: DVT, count: int = 3) -> Tensor:
 
 def alone(model: DVT, i: int) -> ReViT:
     """A `ReViT` of one length with the weights of the cascade's model `i`."""
-    revit = ReViT(
-        num_classes=CLASSES,
-        lengths=[model.lengths[i]],
-        img_size=SIZE,
-        num_frames=model.num_frames,
-        embed_dim=24,
-        depth=2,
-        num_heads=3,
-        mlp_ratio=2.0,
-        attention=model.attention,
-    ).double()
+    revit = ReViT(model.config.of_length(i)).double()
     revit.load_state_dict(model.parts[i].state_dict())
     return revit
 
@@ -139,10 +131,10 @@ def test_places_are_interpolated() -> None:
     """Cell centres: of 2 cells in a row to 4, the outer two are at the old centres' outer sides."""
     line = torch.tensor([[[0.0, 1.0]]])
     expected = torch.tensor([[[0.0, 0.25, 0.75, 1.0]]])
-    torch.testing.assert_close(Spread(TokenLength(1, 2), TokenLength(1, 4))(line), expected)
+    torch.testing.assert_close(GridInterpolation(TokenLength(1, 2), TokenLength(1, 4))(line), expected)
     grid = torch.randn(2, 3, 4, 3)
     torch.testing.assert_close(
-        Spread(TokenLength(4, 3), TokenLength(7, 5))(grid.flatten(2)),
+        GridInterpolation(TokenLength(4, 3), TokenLength(7, 5))(grid.flatten(2)),
         F.interpolate(grid, size=(7, 5), mode="bilinear").flatten(2),
     )
 
@@ -152,7 +144,7 @@ def test_relations_go_through_an_mlp_and_are_spread_over_keys_and_queries() -> N
     before, after = TokenLength(2, 2), TokenLength(4, 3)
     reuse = RelationReuse(5, before, after).double()
     relations = torch.randn(2, 5, 5, 5, dtype=torch.float64)
-    places = Spread(before, after).double()(torch.eye(4, dtype=torch.float64)).T  # (12, 4)
+    places = GridInterpolation(before, after).double()(torch.eye(4, dtype=torch.float64)).T  # (12, 4)
     spread = torch.block_diag(torch.ones(1, 1, dtype=torch.float64), places)
     weights = [fc.weight.flatten(1) for fc in (reuse.fc1, reuse.fc2)]
     assert [tuple(weight.shape) for weight in weights] == [(15, 5), (5, 15)]
@@ -167,7 +159,7 @@ def test_attention_adds_relations_and_leaves_the_sum(kind: dict[str, Any]) -> No
     block: Any = model.parts[1].blocks[0]
     frames = model.num_frames
     tokens, added = torch.randn(2, frames, 17, 24).double(), torch.randn(2 * frames, 3, 17, 17).double()
-    x, scores = block.relate(tokens, None, added, True)
+    x, scores = attend_with_scores(block.attn, block.norm1(tokens, 0), None, added, True)
     q, k, v = block.attn.qkv(block.norm1(tokens, 0)).view(-1, 17, 3, 3, 8).unbind(2)
     expected = torch.einsum("bihd,bjhd->bhij", q, k) / 8**0.5 + added
     torch.testing.assert_close(scores, expected)
@@ -217,16 +209,8 @@ def test_features_widen_the_mlp_of_patch_tokens(kind: dict[str, Any]) -> None:
 
 
 def test_widths_are_the_papers() -> None:
-    model = DVT(
-        num_classes=10,
-        lengths=[4, 2],
-        img_size=32,
-        num_frames=1,
-        embed_dim=64,
-        depth=1,
-        num_heads=2,
-        attention="space_only",
-    )
+    sizes: dict[str, Any] = dict(embed_dim=64, depth=1, num_heads=2, img_size=32, attention="space_only")
+    model = DVT(DVTConfig.from_dict(sizes | dict(num_classes=10, lengths=[4, 2], num_frames=1)))
     block: Any = model.parts[0].blocks[0]
     assert block.feature_reuse.mlp.fc1.weight.shape == (128, 64)
     assert block.feature_reuse.mlp.fc2.weight.shape == (48, 128)
@@ -250,8 +234,7 @@ def test_products_are_those_of_the_models_and_of_what_is_reused(
     frames, expected = model.num_frames, 0.0
     for i in (2, 1, 0):
         length = model.lengths[i]
-        sizes: dict[str, Any] = dict(num_frames=frames, img_size=SIZE, embed_dim=24, depth=2, mlp_ratio=2.0)
-        expected += matmul_gmacs(length, **sizes, num_classes=CLASSES, attention=model.attention)
+        expected += matmul_gmacs(model.config.of_length(i), 0)
         if i < 2:
             short, long = model.lengths[i + 1].count, length.count
             specials = frames if kind is IMAGE else 1

@@ -225,7 +225,7 @@ def test_stems_that_cannot_be_built(
 def test_stems_start_alike_as_far_as_they_are_alike() -> None:
     convolutions, lvvit = (PatchEmbeds(LENGTHS, 32, 24, stem) for stem in ("conv", "lvvit"))
     for embed in (convolutions, lvvit):
-        embed.spread()
+        embed.init_from_longest()
     first, second, third = convolutions
     assert torch.equal(first.conv1.weight, second.conv1.weight)  # of 12 channels; the third's has 6
     assert first.proj.weight.shape != second.proj.weight.shape
@@ -240,7 +240,7 @@ def test_stems_start_alike_as_far_as_they_are_alike() -> None:
 def test_kernels_start_as_the_longest_ones() -> None:
     """A patch and the same patch enlarged get the same token, as in FlexiViT."""
     embed = PatchEmbeds(LENGTHS, 32, 6)
-    embed.spread()
+    embed.init_from_longest()
     patch = torch.randn(1, 3, 4, 4)
     expected = (embed[0].proj.weight * patch).sum((1, 2, 3)) + embed[0].proj.bias
     for i, kernel in ((1, 7), (2, 8)):
@@ -254,7 +254,7 @@ def test_positions_start_as_the_longest_ones() -> None:
     positions = PositionEmbeds(LENGTHS, [1, 2, 2], 2)
     rows, columns = torch.meshgrid(torch.arange(8.0), torch.arange(8.0), indexing="ij")
     positions.set_grid(torch.stack([rows, columns], dim=2))
-    positions.spread()
+    positions.init_from_longest()
     for i, side in ((1, 5), (2, 4)):
         grid = positions[i][0, 2:].view(side, side, 2)
         assert not positions[i][0, :2].any()  # the special tokens have no place

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from revit_video.length import TokenLength
-from revit_video.models.presets import preset
+from revit_video.models.presets import deit_small, timesformer_base
 from revit_video.models.pretrained import (
     Report,
     Source,
@@ -72,9 +72,9 @@ def close(ours: Tensor, theirs: Tensor) -> None:
 def test_a_timesformer_of_transformers_gives_its_logits(changes: dict[str, Any]) -> None:
     peer = random_timesformer(**changes)
     config, grid = peer.config, peer.config.image_size // peer.config.patch_size
-    model = ReViT(
-        num_classes=CLASSES,
-        lengths=[grid],
+    model = timesformer_base(
+        [grid],
+        CLASSES,
         img_size=config.image_size,
         num_frames=config.num_frames,
         embed_dim=config.hidden_size,
@@ -121,7 +121,7 @@ def test_deit_small_gives_timms_logits() -> None:
     peer = randomised(timm.create_model("deit_small_patch16_224", num_classes=10))
     image = torch.randn(1, 3, 224, 224)
     for lengths in ([14], [14, 10, 7]):
-        model = ReViT(num_classes=10, lengths=lengths, attention="space_only", **preset("deit_small")).eval()
+        model = deit_small(lengths, 10).eval()
         initialise(model, single_length("deit", peer.state_dict()))
         close(model(image.unsqueeze(2), 14).logits, peer(image))
 
@@ -131,15 +131,14 @@ def test_a_distilled_deit_gives_its_logits_where_the_longest_length_has_its_toke
     peer = randomised(timm.create_model("deit_small_distilled_patch16_224", num_classes=10))
     source = single_length("deit", peer.state_dict())
     image = torch.randn(1, 3, 224, 224)
-    sizes = preset("deit_small") | {"num_classes": 10, "attention": "space_only"}
     for lengths in ([14], [14, 7]):
-        model = ReViT(lengths=lengths, token_at_longest=True, **sizes).eval()
+        model = deit_small(lengths, 10, token_at_longest=True).eval()
         report = initialise(model, source)
         close(model(image.unsqueeze(2), 14).logits, peer(image))
         assert "initialised" not in str(report), "the shorter lengths have its token as well"
         assert model.params_at(model.lengths[0]) == sum(each.numel() for each in peer.parameters())
     with pytest.raises(ValueError, match="deit is a distilled DeiT, .*REVIT.DISTILL.TOKEN_AT_LONGEST True"):
-        initialise(ReViT(lengths=[14, 7], **sizes), source)
+        initialise(deit_small([14, 7], 10), source)
 
 
 @pytest.mark.parametrize(
@@ -284,7 +283,7 @@ def test_patterns_are_short() -> None:
 
 def test_the_same_model_is_copied_whole() -> None:
     theirs = tiny_revit(seed=2)
-    model, report = loaded(revit_source("own", theirs, spec={}))
+    model, report = loaded(revit_source("own", theirs))
     for name, value in model.state_dict().items():
         assert torch.equal(value, theirs.state_dict()[name].float()), name
     assert [verb for verb, groups in report.counts.items() if groups] == ["copied"]
@@ -293,7 +292,7 @@ def test_the_same_model_is_copied_whole() -> None:
 @torch.no_grad()
 def test_lengths_in_common_keep_their_own_weights() -> None:
     theirs = tiny_revit(seed=2, lengths=[8, 4, 2]).float().eval()
-    source = revit_source("own", theirs, spec={})
+    source = revit_source("own", theirs)
     model, report = loaded(source, lengths=[8, 6, 2])
     clips = random_clips(2).float()
     for length in (8, 2):
@@ -311,7 +310,7 @@ def logits_alone(model: ReViT, i: int, clips: Tensor) -> Tensor:
     position = state["pos_embed"]
     state["pos_embed"] = torch.cat([position[:, :1], position[:, -length.count :]], dim=1)
     alone = tiny_revit(lengths=[length]).float().eval()
-    initialise(alone, single_length("alone", state, attention=model.attention))
+    initialise(alone, single_length("alone", state, attention=model.config.attention))
     return alone(clips, length).cls
 
 
@@ -322,7 +321,7 @@ def test_stems_are_copied_with_what_their_norms_have_seen() -> None:
     theirs, clips = tiny_revit(seed=2, lengths=[8, 4], **parts).float(), random_clips(4).float()
     for length in theirs.lengths:
         theirs.train()(clips, length)  # moves the running means
-    source = revit_source("own", theirs.eval(), spec={})
+    source = revit_source("own", theirs.eval())
     model, report = loaded(source, lengths=[8, 4], **parts)
     for length in theirs.lengths:
         torch.testing.assert_close(model(clips, length).logits, theirs(clips, length).logits)
@@ -344,14 +343,14 @@ def test_a_stem_that_the_source_has_not_is_left_as_it_was(stem: str) -> None:
     new = [name for name in report.counts["initialised"] if name.startswith("patch_embed")]
     assert new == [f"patch_embed.{i} (new: the source has another stem)" for i in (0, 1)]
     assert report.counts["ignored"]["patch_embed.proj"] == 2
-    plain, report = loaded(revit_source("own", model, spec={}))
+    plain, report = loaded(revit_source("own", model))
     assert report.counts["ignored"]["patch_embed.conv1"] == 1 and not report.counts["copied"]["patch_embed.0"]
 
 
 def test_resized_embeddings_start_as_resized_ones() -> None:
     parts = dict(patch_embed="resized", pos_embed="resized")
     theirs, clips = tiny_revit(seed=2, **parts).float(), random_clips(2).float()
-    model, _ = loaded(revit_source("own", theirs, spec={}), **parts)
+    model, _ = loaded(revit_source("own", theirs), **parts)
     for length in model.lengths:
         torch.testing.assert_close(model(clips, length).logits, theirs(clips, length).logits)
 

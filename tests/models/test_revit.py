@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from revit_video.models.base import Output
 from revit_video.models.blocks import JointBlock
+from revit_video.models.config import ReViTConfig
 from revit_video.models.layers import Attention
 from revit_video.models.norm import LengthNorm
-from revit_video.models.presets import PRESETS, preset
+from revit_video.models.presets import PRESETS, preset, timesformer_tiny
 from revit_video.models.revit import ReViT
 from tests.tiny import CLASSES, FRAMES, SIZE, random_clips, tiny_revit
 
@@ -80,13 +81,13 @@ def reference(model: ReViT, clip: Tensor, i: int) -> Output:
         special = torch.cat([special, model.dist_token[0]])
     position = model.pos_embed[i][0]
     special, patches = special + position[: len(special)], patches + position[len(special) :]
-    if model.attention == "space_only":
+    if model.config.attention == "space_only":
         special = special.expand(len(patches), -1, -1)
     else:
         patches = patches + model.time_embed[0][:, None]
     for block in model.blocks:
-        special, patches = BLOCKS[model.attention](block, special, patches, i)
-    if model.attention == "space_only":
+        special, patches = BLOCKS[model.config.attention](block, special, patches, i)
+    if model.config.attention == "space_only":
         special = special.mean(dim=0)
     special = normed(model.norm, special, i)
     return Output(model.head(special[0]), model.head_dist(special[1]) if len(special) == 2 else None)
@@ -100,7 +101,7 @@ def test_the_longest_length_may_have_the_token_too() -> None:
     assert model.params_at(model.lengths[0]) - tiny_revit().params_at(model.lengths[0]) == (
         24 + 24 * CLASSES + CLASSES + 24  # token, head, the token's own position
     )
-    assert not tiny_revit(token_at_longest=True, distill_token=False).token_at_longest
+    assert not tiny_revit(token_at_longest=True, distill_token=False).config.distils
 
 
 @pytest.mark.parametrize("distill_token", [True, False])
@@ -126,8 +127,10 @@ def test_read_out_is_the_mean_of_the_heads() -> None:
 
 def test_an_image_models_weights_give_its_answer_at_the_start() -> None:
     """`temporal_fc` starts at zero, so that each frame of a clip is read as by the image model."""
-    arguments = dict(num_classes=CLASSES, lengths=[8, 4], img_size=SIZE, embed_dim=24, depth=2, num_heads=3)
-    video, image = ReViT(**arguments, num_frames=FRAMES).eval(), ReViT(**arguments, num_frames=1).eval()
+    arguments: dict[str, Any] = dict(
+        num_classes=CLASSES, lengths=[8, 4], img_size=SIZE, embed_dim=24, depth=2, num_heads=3
+    )
+    video, image = (ReViT(ReViTConfig(**arguments, num_frames=frames)).eval() for frames in (FRAMES, 1))
     for block in video.blocks:
         assert not block.temporal_fc.weight.any() and not block.temporal_fc.bias.any()
     nn.init.zeros_(video.time_embed)
@@ -241,16 +244,8 @@ def test_gain_scales_queries_and_keys_only() -> None:
     weights = []
     for gain in (1.0, 2.5):
         torch.manual_seed(0)
-        model = ReViT(
-            num_classes=2,
-            lengths=[2],
-            img_size=8,
-            num_frames=2,
-            embed_dim=8,
-            depth=1,
-            num_heads=2,
-            qk_init_gain=gain,
-        )
+        sizes = dict(img_size=8, num_frames=2, embed_dim=8, depth=1, num_heads=2)
+        model = timesformer_tiny([2], 2, **sizes, qk_init_gain=gain)
         weights.append(model.state_dict())
     plain, gained = weights
     changed = {name for name in plain if not torch.equal(plain[name], gained[name])}
@@ -263,7 +258,7 @@ def test_gain_scales_queries_and_keys_only() -> None:
 def test_waves_over_place_and_time() -> None:
     """Not drawn at random, and different at every place and in every frame."""
     sizes = dict(img_size=SIZE, num_frames=FRAMES, embed_dim=24, depth=1, num_heads=3)
-    models = [ReViT(num_classes=2, lengths=[8, 4], **sizes, pos_init="sincos") for _ in range(2)]
+    models = [timesformer_tiny([8, 4], 2, **sizes, pos_init="sincos") for _ in range(2)]
     for name, special in (("pos_embed.0", 1), ("pos_embed.1", 2), ("time_embed", 0)):
         waves, again = (model.state_dict()[name][0, special:] for model in models)
         torch.testing.assert_close(waves, again, rtol=0, atol=0)
@@ -294,11 +289,14 @@ def test_clips_of_another_shape(shape: tuple[int, ...]) -> None:
     ("changes", "message"),
     [
         (dict(num_heads=5), "5 attention heads do not divide the width 24"),
-        (dict(attention="axial"), "unknown attention 'axial'; there are divided_space_time, joint"),
-        (dict(norm="own"), "norm is 'per_length' or 'shared', not 'own'"),
-        (dict(patch_embed=""), "patch_embed is one of per_length, shared, resized, not ''"),
-        (dict(pos_init="zeros"), "pos_init is 'normal' or 'sincos', not 'zeros'"),
-        (dict(pos_embed="x"), "pos_embed is one of per_length, shared, resized, not 'x'"),
+        (
+            dict(attention="axial"),
+            "attention: must be one of divided_space_time, joint_space_time, ",
+        ),
+        (dict(norm="own"), "norm: must be one of per_length, shared, got 'own'"),
+        (dict(patch_embed=""), "patch_embed: must be one of per_length, shared, resized, got ''"),
+        (dict(pos_init="zeros"), "pos_init: must be one of normal, sincos, got 'zeros'"),
+        (dict(pos_embed="x"), "pos_embed: must be one of per_length, shared, resized, got 'x'"),
         (dict(lengths=[4, 8]), "strictly descending, longest first, got 4x4, 8x8"),
         (dict(lengths=[31, 4]), "32 px cannot be cut into 31 patches"),
     ],

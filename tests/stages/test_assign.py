@@ -11,8 +11,8 @@ from fvcore.common.config import CfgNode
 from torch import Tensor
 
 from revit_video.adaptive.labels import NONE_CORRECT, MinedLabels
-from revit_video.from_cfg.backbone import build_assigner
 from revit_video.from_cfg.inputs import data_folder, eval_batches, mined_batches
+from revit_video.from_cfg.model import build_assigner
 from revit_video.length import token_lengths
 from revit_video.runtime.ranks import Ranks
 from revit_video.stages.assign import assigner_training

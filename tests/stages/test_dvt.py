@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import revit_video
-from revit_video.from_cfg.backbone import build_model, load_backbone, model_from, model_spec
+from revit_video.from_cfg.backbone import load_backbone, model_from
+from revit_video.from_cfg.model import build_model
 from revit_video.from_cfg.sources import read_source
 from revit_video.models import checkpoint
 from revit_video.models.checkpoint import CheckpointError
@@ -127,10 +128,10 @@ def test_a_checkpoint_says_what_it_holds(run: Path, toy_run: Path, videos: Path,
     assert isinstance(model, DVT)
     plain = toy_cfg(videos, run)
     with pytest.raises(CheckpointError, match="is of a DVT, the config asks for a ReViT"):
-        load_backbone(path, build_model(plain), model_spec(plain))
+        load_backbone(path, build_model(plain))
     other = toy_cfg(videos, run, *VIDEOS, "DVT.RELATION_REUSE", False)
     with pytest.raises(CheckpointError, match=r"relation_reuse True \(config: False\)"):
-        load_backbone(path, build_model(other), model_spec(other))
+        load_backbone(path, build_model(other))
     finished = tool("convert", path, tmp_path / "out.pyth", "--to", "revit")
     assert finished.code == 2 and "is a DVT" in finished.err
 

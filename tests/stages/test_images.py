@@ -11,8 +11,8 @@ import torch
 
 import revit_video
 from revit_video.data.targets import Targets
-from revit_video.from_cfg.backbone import build_model
 from revit_video.from_cfg.inputs import data_folder, eval_batches
+from revit_video.from_cfg.model import build_model
 from revit_video.length import TokenLength
 from revit_video.predict import find_videos
 from revit_video.runtime.ranks import Ranks

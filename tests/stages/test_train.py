@@ -14,6 +14,7 @@ from torch._dynamo.testing import CompileCounter
 
 from revit_video.config import load_cfg
 from revit_video.from_cfg import backbone as build
+from revit_video.from_cfg.model import build_model
 from revit_video.models.revit import ReViT
 from revit_video.runtime.ranks import Ranks
 from revit_video.stages.job import Job
@@ -68,7 +69,7 @@ def distilled_loss(tmp_path: Path, labels: Tensor, *changes: object) -> float:
     """The shorter length's loss of one batch, with the same weights for the same seed."""
     pairs = {f"REVIT.DISTILL.{key}": value for key, value in zip(changes[::2], changes[1::2], strict=True)}
     cfg = toy_cfg(tmp_path, tmp_path, *chain.from_iterable(pairs.items()))
-    model = build.build_model(cfg).eval()
+    model = build_model(cfg).eval()
     step = training_step(cfg, ALONE, model)
     with torch.no_grad():
         model.head.weight.normal_(generator=torch.Generator().manual_seed(0))  # a teacher with opinions

@@ -93,7 +93,7 @@ def test_round_trip_of_timesformers_format(attention: str, tmp_path: Path) -> No
     converted(tmp_path / "official.pyth", tmp_path / "b.pyth", "revit", *HEADS, *frames)
     clips = random_clips(2).float()
     one, other = model_in(tmp_path / "a.pyth"), model_in(tmp_path / "b.pyth")
-    assert other.attention == attention
+    assert other.config.attention == attention
     for length in one.lengths:
         torch.testing.assert_close(one(clips, length).cls, other(clips, length).cls)
 

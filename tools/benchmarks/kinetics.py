@@ -15,8 +15,8 @@ import simplejson
 import torch
 
 from benchmarks.timing import Measurement
-from revit_video.config import load_cfg
 from revit_video.data.synthetic import write_dataset
+from revit_video.from_cfg.resolve import load_checked
 from revit_video.runtime import output_dir
 from revit_video.stages.run import run
 
@@ -94,7 +94,7 @@ def _run(case: Case, rounds: int, videos: str, output: Path, device: torch.devic
         "MODEL.COMPILE": compiled,
         "SOLVER.MAX_EPOCH": ceil(rounds * STEPS_A_ROUND * batch / TRAINED),
     }
-    cfg = load_cfg(None, [word for pair in keys.items() for word in pair])
+    cfg = load_checked(None, [word for pair in keys.items() for word in pair])
     title = f"{size} at {', '.join(map(str, lengths))}{', compiled' if compiled else ''}"
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)

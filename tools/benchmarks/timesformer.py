@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from revit_video.flops import matmul_gmacs
 from revit_video.models.base import ResizableModel
+from revit_video.models.config import DVTConfig
 from revit_video.models.dvt import DVT
 from revit_video.models.linear import linear
-from revit_video.models.presets import preset
+from revit_video.models.presets import preset, timesformer_base
 from revit_video.models.pretrained import at_length, to_transformers
 from revit_video.models.revit import ReViT
 
@@ -24,7 +25,7 @@ LENGTHS = ("14x14", "10x10", "7x7")
 def base(device: torch.device, lengths: Sequence[str] = LENGTHS, depth: int = 12) -> ReViT:
     """TimeSformer-base with random weights, including those that training initialises to zero."""
     torch.manual_seed(0)
-    model = ReViT(**preset("timesformer_base") | {"depth": depth}, num_classes=CLASSES, lengths=lengths)
+    model = timesformer_base(lengths, CLASSES, depth=depth)
     for block in model.blocks:
         nn.init.trunc_normal_(block.temporal_fc.weight, std=0.02)  # type: ignore[union-attr, arg-type]
     return model.to(device)
@@ -33,8 +34,8 @@ def base(device: torch.device, lengths: Sequence[str] = LENGTHS, depth: int = 12
 def dvt_base(device: torch.device, lengths: Sequence[str], depth: int = 12) -> DVT:
     """DVT with one TimeSformer-base per length, as initialised for training."""
     torch.manual_seed(0)
-    model = DVT(**preset("timesformer_base") | {"depth": depth}, num_classes=CLASSES, lengths=lengths)
-    return model.to(device)
+    sizes = {"depth": depth, "num_classes": CLASSES, "lengths": lengths}
+    return DVT(DVTConfig.from_dict(preset("timesformer_base") | sizes)).to(device)
 
 
 def peer(model: ReViT) -> Any:
@@ -56,16 +57,7 @@ def peer(model: ReViT) -> Any:
 
 def gmacs(model: ReViT, i: int) -> float:
     """GMACs per clip of the matrix products at length `i`, as in papers; inference here takes fewer."""
-    return matmul_gmacs(
-        model.lengths[i],
-        num_frames=model.num_frames,
-        img_size=model.img_size,
-        embed_dim=model.width,
-        depth=len(model.blocks),
-        mlp_ratio=4.0,
-        num_classes=CLASSES,
-        special=1 + (i > 0 and model.dist_token is not None),
-    )
+    return matmul_gmacs(model.config, i)
 
 
 def random_clips(model: ResizableModel, count: int) -> Tensor:

@@ -14,9 +14,9 @@ from reproduce.claims import Claim, PerSeed
 from reproduce.markdown import Page, markdown_table
 from reproduce.rows import DVT, can_be_dvt, row_options
 from reproduce.runs import Runs
-from revit_video.config import load_cfg
-from revit_video.from_cfg.backbone import build_model, build_optimizer
-from revit_video.from_cfg.resolve import resolved
+from revit_video.from_cfg.backbone import build_optimizer
+from revit_video.from_cfg.model import build_model
+from revit_video.from_cfg.resolve import load_checked, resolved
 from revit_video.runtime.ranks import Ranks, init
 from revit_video.stages.train import training_step
 
@@ -33,7 +33,7 @@ def fig7(sources: Sequence[Runs]) -> Page:
         keys = ["REVIT.TOKEN_LENGTHS", list(some), "TRAIN.METHOD", "revit_b", "MODEL.COMPILE", False]
         keys += ["REVIT.DISTILL.MIN_TEACHER_TOP1", 0.0]  # no accuracy to wait for on random clips
         keys += row_options(DVT) if cascade else []
-        return _training(load_cfg(runs.path, [*runs.options, *keys]), ranks)
+        return _training(load_checked(runs.path, [*runs.options, *keys]), ranks)
 
     cascade = (lambda some: training(True, some)) if can_be_dvt(runs.cfg) else None
     grown = time_growth(lengths, lambda some: training(False, some), cascade, ROUNDS, ranks.device)

@@ -14,7 +14,7 @@ import simplejson
 from fvcore.common.config import CfgNode
 
 from reproduce.rows import lengths_of, row_options
-from revit_video.config import load_cfg
+from revit_video.from_cfg.resolve import load_checked
 from revit_video.length import TokenLength
 from revit_video.report.files import Missing, Run
 from revit_video.runtime import output_dir
@@ -55,7 +55,7 @@ class Runs:
         subfolder: str = "",
     ) -> None:
         self.path, self.options, self.seeds, self.command = path, list(options), list(seeds), command
-        self.cfg = load_cfg(path, options)
+        self.cfg = load_checked(path, options)
         if self.cfg.DVT.ENABLE:
             raise ValueError("DVT.ENABLE: a table has ReViT and DVT in rows of their own; leave it False")
         self.output_dir = os.path.join(self.cfg.OUTPUT_DIR, subfolder)
@@ -89,7 +89,7 @@ class Runs:
     def row_cfg(self, name: str, seed: int, *changes: Any) -> CfgNode:
         """Config of one run."""
         own = ["RNG_SEED", seed, "OUTPUT_DIR", self.folder(name, seed), "TEST.CHECKPOINT_FILE_PATH", ""]
-        return load_cfg(self.path, [*self.options, *row_options(name), *own, *changes])
+        return load_checked(self.path, [*self.options, *row_options(name), *own, *changes])
 
     def results(self, name: str) -> list[dict[str, Any]]:
         """results.json of each seed of a row that has been run."""
@@ -120,7 +120,7 @@ def _why_again(cfg: CfgNode) -> str:
     path = os.path.join(cfg.OUTPUT_DIR, output_dir.CONFIG)
     if not os.path.isfile(path):
         return ""
-    changes = [f"{key} {old} -> {new}" for key, (new, old) in differences(cfg, load_cfg(path)).items()]
+    changes = [f"{key} {old} -> {new}" for key, (new, old) in differences(cfg, load_checked(path)).items()]
     return f": again, with {', '.join(changes)}" if changes else ""
 
 
@@ -134,7 +134,7 @@ def is_done(cfg: CfgNode) -> bool:
     path = os.path.join(folder, output_dir.CONFIG)
     if not os.path.isfile(path):
         return False
-    differing = differences(cfg, load_cfg(path))
+    differing = differences(cfg, load_checked(path))
     for key, (ours, theirs) in differing.items():
         if not key.startswith(AFTER_TRAINING):
             raise ValueError(f"{folder} was run with {key} {theirs}, not {ours}; take another OUTPUT_DIR")
@@ -201,7 +201,7 @@ def _logged(folder: str) -> float | None:
     """Seconds of training according to the log, without mining, testing and checkpoints."""
     total = 0.0
     with suppress(Missing):
-        batch = load_cfg(os.path.join(folder, output_dir.CONFIG)).TRAIN.BATCH_SIZE
+        batch = load_checked(os.path.join(folder, output_dir.CONFIG)).TRAIN.BATCH_SIZE
         step = 0
         for line in Run(folder).stats.get("train", []):
             total += (line["step"] - step) * batch / line["clips_per_sec"]

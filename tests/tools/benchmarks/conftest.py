@@ -9,6 +9,7 @@ import pytest
 import torch
 from benchmarks import forward, timesformer, training
 
+from revit_video.models.config import DVTConfig, ReViTConfig
 from revit_video.models.dvt import DVT
 from revit_video.models.revit import ReViT
 
@@ -18,10 +19,10 @@ SMALL: dict[str, Any] = dict(img_size=28, num_frames=2, embed_dim=16, depth=2, n
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     def model(device: torch.device, lengths: Sequence[str] = timesformer.LENGTHS, depth: int = 2) -> ReViT:
-        return ReViT(num_classes=timesformer.CLASSES, lengths=lengths, **SMALL)
+        return ReViT(ReViTConfig(num_classes=timesformer.CLASSES, lengths=lengths, **SMALL))
 
     def cascade(device: torch.device, lengths: Sequence[str], depth: int = 2) -> DVT:
-        return DVT(num_classes=timesformer.CLASSES, lengths=lengths, **SMALL)
+        return DVT(DVTConfig(num_classes=timesformer.CLASSES, lengths=lengths, **SMALL))
 
     for module in (forward, training):
         monkeypatch.setattr(module, "base", model)

@@ -1,0 +1,119 @@
+"""The model of a config, and the rules that it must satisfy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from fvcore.common.config import CfgNode
+
+from revit_video.config.rules import Mistake, get
+from revit_video.models.assigner import TokenLengthAssigner
+from revit_video.models.base import ResizableModel
+from revit_video.models.config import DVTConfig, ModelConfigError, ReViTConfig
+from revit_video.models.dvt import DVT
+from revit_video.models.inference import for_inference, inference_dtype
+from revit_video.models.presets import PRESETS, is_image_model, preset
+from revit_video.models.revit import ReViT
+
+KEYS = {
+    "img_size": "DATA.TRAIN_CROP_SIZE",
+    "num_frames": "DATA.NUM_FRAMES",
+    "num_classes": "MODEL.NUM_CLASSES",
+    "lengths": "REVIT.TOKEN_LENGTHS",
+    "attention": "TIMESFORMER.ATTENTION_TYPE",
+    "norm": "REVIT.NORM",
+    "patch_embed": "REVIT.PATCH_EMBED",
+    "pos_embed": "REVIT.POS_EMBED",
+    "distill_token": "REVIT.DISTILL.TOKEN",
+    "token_at_longest": "REVIT.DISTILL.TOKEN_AT_LONGEST",
+    "drop_rate": "MODEL.DROP_RATE",
+    "drop_path": "MODEL.DROP_PATH",
+    "pos_init": "MODEL.POS_INIT",
+    "qk_init_gain": "MODEL.QK_INIT_GAIN",
+    "act_checkpoint": "MODEL.ACT_CHECKPOINT",
+}
+"""The config key of each field of `ReViTConfig`."""
+PRESET_KEYS = {
+    "embed_dim": "MODEL.EMBED_DIM",
+    "depth": "MODEL.DEPTH",
+    "num_heads": "MODEL.NUM_HEADS",
+    "mlp_ratio": "MODEL.MLP_RATIO",
+    "stem": "MODEL.STEM",
+}
+"""Of fields for which 0 or an empty text means the preset's value."""
+
+
+def model_config(cfg: CfgNode) -> ReViTConfig:
+    """Settings of the model: the preset's, overridden by the config; a `DVTConfig` with `DVT.ENABLE`.
+
+    Raises:
+        ModelConfigError: settings that no model can have.
+    """
+    values: dict[str, Any] = preset(cfg.MODEL.ARCH)
+    values |= {field: get(cfg, key) for field, key in KEYS.items()}
+    values |= {field: get(cfg, key) for field, key in PRESET_KEYS.items() if get(cfg, key)}
+    values["distill_token"] &= cfg.REVIT.DISTILL.ENABLE and not cfg.DVT.ENABLE
+    values["token_at_longest"] &= values["distill_token"]
+    if not cfg.DVT.ENABLE:
+        return ReViTConfig(**values)
+    return DVTConfig(**values, feature_reuse=cfg.DVT.FEATURE_REUSE, relation_reuse=cfg.DVT.RELATION_REUSE)
+
+
+def model_mistakes(cfg: CfgNode) -> Iterator[Mistake]:
+    """Every rule about the model that `cfg` breaks."""
+    arch, dvt = cfg.MODEL.ARCH, cfg.DVT.ENABLE
+    if arch not in PRESETS:
+        yield Mistake(("MODEL.ARCH",), f"must be one of {', '.join(PRESETS)}, got {arch!r}")
+        return
+    try:
+        model_config(cfg)
+    except ModelConfigError as error:
+        keys = KEYS | PRESET_KEYS
+        for fields, message in error.problems:
+            taking_part = [keys.get(field, "MODEL.ARCH") for field in fields]
+            yield Mistake((*taking_part, *(["DVT.ENABLE"] if dvt else [])), message)
+    if is_image_model(arch):
+        for key, needed in (("DATA.NUM_FRAMES", 1), ("TIMESFORMER.ATTENTION_TYPE", "space_only")):
+            if get(cfg, key) != needed:
+                words = f"must be {needed} with MODEL.ARCH {arch}, an image model; got {get(cfg, key)}"
+                yield Mistake((key, "MODEL.ARCH"), words)
+    if dvt and len(cfg.REVIT.TOKEN_LENGTHS) < 2:
+        yield Mistake(("DVT.ENABLE", "REVIT.TOKEN_LENGTHS"), "a cascade needs at least 2 token lengths")
+    dense = [name for name in PRESETS if PRESETS[name].get("dense_head")]
+    for key in ("DATA.TOKEN_LABELS", "MIXUP.TOKEN_ALPHA"):
+        if get(cfg, key) and arch not in dense:
+            words = f"is for models with a dense head, {', '.join(dense)}; MODEL.ARCH is {arch}"
+            yield Mistake((key, "MODEL.ARCH"), words)
+        if get(cfg, key) and dvt:
+            yield Mistake((key, "DVT.ENABLE"), "a DVT has no dense head; one of them must be off")
+
+
+def build_model(cfg: CfgNode) -> ResizableModel:
+    """A new model; its initial weights follow from `RNG_SEED`."""
+    torch.manual_seed(cfg.RNG_SEED)
+    config = model_config(cfg)
+    return DVT(config) if isinstance(config, DVTConfig) else ReViT(config)
+
+
+def reader(cfg: CfgNode, model: ResizableModel) -> ResizableModel:
+    """The inference copy of `model`, the same for mining, calibration and the test."""
+    return for_inference(model, inference_dtype(cfg.TEST.DTYPE, model))
+
+
+def assigner_spec(cfg: CfgNode) -> dict[str, Any]:
+    """Arguments of `TokenLengthAssigner`."""
+    return {
+        "num_lengths": len(cfg.REVIT.TOKEN_LENGTHS),
+        "model": cfg.ASSIGNER.MODEL,
+        "stages": cfg.ASSIGNER.STAGES,
+        "num_frames": cfg.ASSIGNER.NUM_FRAMES,
+        "input_size": cfg.ASSIGNER.INPUT_SIZE,
+    }
+
+
+def build_assigner(cfg: CfgNode) -> TokenLengthAssigner:
+    """A new assigner; where it does not start from ImageNet, its weights follow from `RNG_SEED`."""
+    torch.manual_seed(cfg.RNG_SEED)
+    return TokenLengthAssigner(**assigner_spec(cfg), pretrained=cfg.ASSIGNER.PRETRAINED)

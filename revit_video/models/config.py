@@ -1,0 +1,218 @@
+"""The settings of a model: a frozen, self-validating dataclass per class, stored in checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self
+
+from revit_video.length import TokenLength, halved, patch_geometry, stem_geometry, token_lengths
+from revit_video.models.norm import NORM_EPS
+
+Problem = tuple[tuple[str, ...], str]
+"""The fields that contradict each other, the culprit first, and a message about it."""
+
+CHOICES = {
+    "attention": ("divided_space_time", "joint_space_time", "space_only"),
+    "norm": ("per_length", "shared"),
+    "patch_embed": ("per_length", "shared", "resized"),
+    "pos_embed": ("per_length", "shared", "resized"),
+    "stem": ("patch", "conv", "lvvit"),
+    "pos_init": ("normal", "sincos"),
+}
+COUNTS = ("img_size", "num_frames", "embed_dim", "depth", "num_heads")
+TRAINING_ONLY = ("drop_rate", "drop_path", "pos_init", "qk_init_gain", "act_checkpoint")
+"""Fields that do not change what trained weights compute."""
+
+
+class ModelConfigError(ValueError):
+    """Settings that no model can have; `problems` lists them all."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__("; ".join(f"{names[0]}: {message}" for names, message in problems))
+        self.problems = problems
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReViTConfig:
+    """Settings of a `ReViT`.
+
+    Attributes:
+        img_size: side of the square frames, in pixels.
+        num_frames: frames per clip, T.
+        lengths: token lengths, longest first; given as `14`, `"14x14"` or `TokenLength`.
+        attention: over time, then space (`divided_space_time`), over all tokens (`joint_space_time`), or
+            within each frame (`space_only`).
+        norm: LayerNorms `per_length`, or `shared` (the paper's ablation).
+        patch_embed, pos_embed: embeddings `per_length`, `shared` (the paper's ablation), or one for all
+            lengths, `resized` as in FlexiViT.
+        distill_token: the lengths after the first have a distillation token and head.
+        token_at_longest: the longest length has them too, as in a distilled DeiT; they learn from the labels
+            there.
+        stem: from pixels to tokens. `patch`: one convolution, kernel = stride = patch. `conv`: 3x3
+            convolutions with batch norms (paper section 4). `lvvit`: LV-ViT's.
+        qkv_bias, residual_scale, dense_head, norm_eps: differ in LV-ViT: no bias for queries, keys and
+            values; residual branches scaled by 1 / `skip_lam`; a second head classifies every patch token.
+        pos_init: initial position embeddings: small noise (`normal`), or waves over space and time
+            (`sincos`), with which small data sets teach directions of motion from scratch.
+        qk_init_gain: factor on the initial query and key weights; above 1 attention starts less uniform,
+            which shortens the plateau of training from scratch.
+        act_checkpoint: recompute each block's activations in the backward pass: less memory, about a third
+            more time.
+
+    Raises:
+        ModelConfigError: the settings contradict each other.
+    """
+
+    img_size: int
+    num_frames: int
+    embed_dim: int
+    depth: int
+    num_heads: int
+    mlp_ratio: float = 4.0
+    num_classes: int
+    lengths: tuple[TokenLength, ...]
+    attention: str = "divided_space_time"
+    norm: str = "per_length"
+    patch_embed: str = "per_length"
+    pos_embed: str = "per_length"
+    distill_token: bool = True
+    drop_rate: float = 0.0
+    drop_path: float = 0.0
+    stem: str = "patch"
+    qkv_bias: bool = True
+    residual_scale: float = 1.0
+    dense_head: bool = False
+    norm_eps: float = NORM_EPS
+    token_at_longest: bool = False
+    pos_init: str = "normal"
+    qk_init_gain: float = 1.0
+    act_checkpoint: bool = False
+
+    def __post_init__(self) -> None:
+        problems: list[Problem] = []
+        lengths: tuple[TokenLength, ...] = ()  # without lengths, the other rules still hold
+        try:
+            lengths = token_lengths(self.lengths)
+        except ValueError as error:
+            problems.append((("lengths",), str(error)))
+        object.__setattr__(self, "lengths", lengths)
+        problems += list(self._wrong_values()) or self._contradictions()
+        if problems:
+            raise ModelConfigError(problems)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The config that `to_dict` describes; fields that an old checkpoint lacks have their defaults."""
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values only."""
+        return asdict(self) | {"lengths": [str(length) for length in self.lengths]}
+
+    def differences(self, other: ReViTConfig) -> list[str]:
+        """Fields in which a model with `other`'s weights differs: `depth 1 (config: 2)`."""
+        names = (field.name for field in fields(self) if field.name not in TRAINING_ONLY)
+        ours, theirs = self.to_dict(), other.to_dict()
+        return [
+            f"{name} {theirs[name]} (config: {ours[name]})" for name in names if theirs[name] != ours[name]
+        ]
+
+    @property
+    def distils(self) -> bool:
+        """Whether there is a distillation token at any length."""
+        return self.distill_token and (len(self.lengths) > 1 or self.token_at_longest)
+
+    @property
+    def num_special(self) -> list[int]:
+        """Special tokens of each length: the class token, and the distillation token where there is one."""
+        first = 1 + (self.distils and self.token_at_longest)
+        return [first] + [1 + self.distils] * (len(self.lengths) - 1)
+
+    def _wrong_values(self) -> Iterator[Problem]:
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                yield (name,), f"must be one of {', '.join(choices)}, got {getattr(self, name)!r}"
+        for name in COUNTS:
+            if getattr(self, name) < 1:
+                yield (name,), f"must be at least 1, got {getattr(self, name)}"
+        for name in ("mlp_ratio", "qk_init_gain"):
+            if getattr(self, name) <= 0:
+                yield (name,), f"must be above 0, got {getattr(self, name)}"
+        for name in ("drop_rate", "drop_path"):
+            if not 0 <= getattr(self, name) < 1:
+                yield (name,), f"must be at least 0 and below 1, got {getattr(self, name)}"
+
+    def _contradictions(self) -> Iterator[Problem]:
+        if self.embed_dim % self.num_heads:
+            words = f"{self.num_heads} attention heads do not divide the width {self.embed_dim}"
+            yield ("num_heads", "embed_dim"), words
+        if self.pos_init == "sincos" and self.embed_dim % 4:
+            yield ("pos_init", "embed_dim"), f"sincos needs a width divisible by 4, not {self.embed_dim}"
+        if self.stem != "patch" and self.patch_embed != "per_length":
+            words = f"must be per_length with a stem of convolutions, {self.stem}; got {self.patch_embed}"
+            yield ("patch_embed", "stem"), words
+        for name in ("patch_embed", "pos_embed"):
+            if getattr(self, name) == "shared" and self.lengths and not self._nested():
+                words = f"shared needs grids that hold the shortest one, {self.lengths[-1]}, on both sides"
+                yield (name, "lengths"), words
+        for length in self.lengths:
+            try:
+                self._cut(length)
+            except ValueError as error:
+                culprit, message = ("lengths", f"{length} does not fit: {error}")
+                if self.stem != "patch":
+                    culprit, message = "stem", str(error)
+                yield (culprit, "img_size", "embed_dim", "lengths"), message
+
+    def _nested(self) -> bool:
+        shortest = self.lengths[-1]
+        return all(length.h >= shortest.h and length.w >= shortest.w for length in self.lengths)
+
+    def _cut(self, length: TokenLength) -> None:
+        """ValueError where the stem cannot cut a frame into the patches of `length`."""
+        if self.stem == "conv":
+            stem_geometry(self.img_size, length, self.embed_dim)
+            return
+        size = halved(self.img_size) if self.stem == "lvvit" else self.img_size
+        for cells in (length.h, length.w):
+            patch_geometry(size, cells)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DVTConfig(ReViTConfig):
+    """Settings of a `DVT`: those of its transformers, which share nothing, and what they reuse.
+
+    Attributes:
+        feature_reuse, relation_reuse: whether each transformer reuses the patch tokens, the attention scores
+            of the shorter length. With neither, each is a `ReViT` of one length that stands alone.
+        reuse_hidden, reuse_dim: hidden and output width of the MLPs through which features are reused.
+    """
+
+    distill_token: bool = False
+    feature_reuse: bool = True
+    relation_reuse: bool = True
+    reuse_hidden: int = 128
+    reuse_dim: int = 48
+
+    def of_length(self, i: int) -> ReViTConfig:
+        """Settings of the transformer for `lengths[i]`."""
+        names = {field.name for field in fields(ReViTConfig)}
+        values = {name: value for name, value in vars(self).items() if name in names}
+        return ReViTConfig(**values | {"lengths": (self.lengths[i],)})
+
+    def _contradictions(self) -> Iterator[Problem]:
+        yield from super()._contradictions()
+        for name in ("norm", "patch_embed", "pos_embed"):
+            if getattr(self, name) != "per_length":
+                yield (
+                    (name,),
+                    f"must be per_length in a DVT, whose lengths share nothing; got {getattr(self, name)}",
+                )
+        if self.attention == "joint_space_time":
+            words = "must be one of divided_space_time, space_only, not 'joint_space_time': a DVT reuses "
+            yield ("attention",), words + "attention within a frame"
+        if self.distill_token:
+            yield ("distill_token",), "a DVT's lengths do not learn from each other; must be False"
+        if self.dense_head:
+            yield ("dense_head",), "a DVT has no dense head: its transformers are DeiTs or TimeSformers"

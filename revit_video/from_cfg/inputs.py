@@ -59,12 +59,13 @@ def check_lists(cfg: CfgNode, data: DataFolder, stages: Iterable[str]) -> None:
     for split in dict.fromkeys(split for stage in stages for split in needed[stage]):
         try:
             data.videos(split)
-        except FileNotFoundError as error:
+        except FileNotFoundError:
             if split != cfg.MINE.HOLDOUT or split in ("train", "val", "test"):
                 raise
             raise ValueError(
-                f"{error}; put clips there that the backbone is not trained on, "
-                "name another list with MINE.HOLDOUT, or mine the training list itself (MINE.HOLDOUT '')"
+                f"{data.path}/{split}.csv: no such list; "
+                "put clips there that the backbone is not trained on, name another list with MINE.HOLDOUT, "
+                "or mine the training list itself (MINE.HOLDOUT '')"
             ) from None
 
 

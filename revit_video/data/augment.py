@@ -1,4 +1,4 @@
-"""The stronger augmentation of image training, as DeiT's recipe has it, for clips of any number of frames."""
+"""The augmentations of DeiT's recipe, for clips of any number of frames."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class RandAugment:
     """timm's RandAugment, the same for all frames of a clip.
 
     Args:
-        policy: timm's words for it, such as `rand-m9-mstd0.5-inc1`.
-        crop_size: side of the frames in pixels, of which shifts are fractions.
-        mean: colour in 0..1 that fills what comes into view.
+        policy: in timm's notation, such as `rand-m9-mstd0.5-inc1`.
+        crop_size: side of the frames in pixels; shifts are relative to it.
+        mean: colour in 0..1 of the areas that a shift or rotation uncovers.
     """
 
     def __init__(self, policy: str, crop_size: int, mean: Sequence[float]) -> None:
@@ -40,7 +40,7 @@ class RandAugment:
                 operation.aug_fn = _posterize
 
     def __call__(self, clip: Tensor, generator: torch.Generator) -> Tensor:
-        """uint8 (C, T, H, W) -> the same shape; all draws follow from `generator`."""
+        """uint8 (C, T, H, W) -> the same shape; `generator` determines all draws."""
         seed = int(torch.randint(2**32, (), generator=generator))
         frames = []
         for frame in clip.permute(1, 2, 3, 0):
@@ -50,18 +50,18 @@ class RandAugment:
 
 
 def _posterize(image: Image.Image, bits: int, **_: object) -> Image.Image:
-    """Leaves each colour its highest bits: none at the largest magnitudes, which newer Pillow refuses."""
+    """Keep the highest `bits` of each colour; newer Pillow rejects 0 bits, which is black."""
     return posterize(image, bits) if bits else image.point(lambda _: 0)
 
 
 class RandomErasing:
-    """Puts noise in place of a box of 2 to 33 % of the frame, the same box in all frames of a clip.
+    """Replace a box of 2 to 33 % of the frame by noise, the same box in all frames of a clip.
 
-    Modifications (of timm's, which works on normalised images): the noise has the data's mean and deviation
-    as far as bytes can hold it.
+    Modifications (of timm's, which works on normalised images): the noise has the data's mean and standard
+    deviation, clamped to bytes.
 
     Args:
-        probability: of erasing at all.
+        probability: that a clip is changed.
         mean, std: of the data's colours, in 0..1.
     """
 
@@ -88,9 +88,9 @@ class Mixing:
     """timm's mixup and CutMix: clip b of a batch of B is mixed with clip B − 1 − b.
 
     Args:
-        mixup, cutmix: α of the Beta distribution that the shares are drawn from; 0 leaves that one out.
-        probability: of mixing a batch at all.
-        switch: probability of CutMix where both are in.
+        mixup, cutmix: α of the Beta distribution of the shares; 0 for off.
+        probability: that a batch is mixed.
+        switch: probability of CutMix if both are on.
     """
 
     def __init__(
@@ -102,9 +102,9 @@ class Mixing:
         self._seed = seed
 
     def __call__(self, clips: Tensor, labels: Tensor, epoch: int, batch: int) -> tuple[Tensor, Tensor]:
-        """Clips `(B, C, T, H, W)`, which are overwritten, and labels `(B,)` -> clips, labels `(B, classes)`.
+        """Clips `(B, C, T, H, W)`, overwritten, and labels `(B,)` -> clips, labels `(B, classes)`.
 
-        An odd batch, which lacks a clip that could not be read, is returned as it is.
+        An odd batch (a clip was unreadable) is returned unchanged.
         """
         if len(labels) % 2:
             return clips, labels
@@ -115,18 +115,18 @@ class Mixing:
 
 
 class MixToken:
-    """LV-ViT's MixToken: a box within which a batch's clips have each other's patch tokens.
+    """LV-ViT's MixToken: within a box, the clips of a batch exchange their patch tokens.
 
-    The box is CutMix's: a part 1 - λ of the frame, λ ~ Beta(α, α), in the frame's shape, about a place
-    drawn anywhere, less what sticks out.
+    The box is CutMix's: it covers 1 - λ of the frame, λ ~ Beta(α, α), has the frame's aspect ratio and a
+    uniformly drawn centre, and is clipped to the frame.
 
     Modifications (of LV-ViT's public code, which draws on the grid of its one token length): the box is
-    rounded to the grid of the shortest of several, so that teacher and students see the same mix: exactly
-    where the grids nest, as 7 x 7 and 14 x 14 do, nearly where not.
+    rounded to the grid of the shortest length, so that teacher and students see the same mix: exactly if
+    the grids nest, as 7 x 7 and 14 x 14 do, else approximately.
 
     Args:
         alpha: α.
-        probability: of mixing a batch at all.
+        probability: that a batch is mixed.
         coarsest: the shortest token length.
     """
 

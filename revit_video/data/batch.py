@@ -1,4 +1,4 @@
-"""Clips on their way from the data workers to the model, and where each of them came from."""
+"""Containers for clips on their way from the data workers to the model, with their origin."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class VideoViews:
 
 @dataclass
 class Sample:
-    """What a dataset returns for one video, and the unreadable videos met on the way to it."""
+    """An item of a dataset: one video's views, and the unreadable videos that it replaces."""
 
     views: VideoViews
     label: int
@@ -52,7 +52,7 @@ class Sample:
 
 @dataclass
 class Batch:
-    """Views of several videos, a video's views side by side. May be empty, if no video could be read."""
+    """Views of several videos, those of a video adjacent. Empty if no video could be read."""
 
     clips: torch.Tensor  # uint8 (B, C, T, H, W)
     labels: torch.Tensor  # (B,)
@@ -117,10 +117,10 @@ def _token_labels(samples: Sequence[Sample]) -> TokenLabels | None:
 
 
 def with_reversed(batch: Batch, partner: torch.Tensor) -> Batch:
-    """Append every clip once more with time running backwards.
+    """Append a time-reversed copy of every clip.
 
     Args:
-        partner: (num_classes,) the class that each class turns into when time is reversed.
+        partner: (num_classes,) the class that each class becomes when time is reversed.
 
     Returns:
         2 B clips, the forward ones first.

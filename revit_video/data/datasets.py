@@ -24,14 +24,13 @@ _MAX_TRIES = 10
 class TrainClips(Dataset[Sample]):
     """`clips[epoch, row]` is one augmented clip of video `row`, a function of `(seed, epoch, row)` alone.
 
-    Neither the number of workers nor the order of the calls changes its pixels. An unreadable video is
-    replaced by another one and named in the sample's `skipped`; after ten in a row the sample is empty.
+    The number of workers and the order of the calls do not affect its pixels. An unreadable video is replaced
+    by another one and listed in the sample's `skipped`; after ten in a row the sample is empty.
 
     Args:
-        timeout: seconds that decoding a video may take, in a process apart (0: any); None decodes right here,
-            where a decoder that crashes or hangs takes the caller with it.
-        label_maps: those of images, which come with their clips; one that cannot be read makes its image
-            unreadable.
+        timeout: seconds that decoding a video may take, in a child process (0: no limit); None decodes in
+            this process, which then shares a decoder's crash.
+        label_maps: of images; an image whose map cannot be read is unreadable.
     """
 
     def __init__(
@@ -69,25 +68,25 @@ class TrainClips(Dataset[Sample]):
         return Sample(nothing, annotation["label"], row, path, skipped)
 
     def _candidates(self, epoch: int, row: int) -> Iterator[int]:
-        """The video itself, then those that take its place if they must."""
+        """The video itself, then its replacements."""
         yield row
         generator = seeded_generator(self._seed, epoch, row, _MAX_TRIES)
         for _ in range(_MAX_TRIES - 1):
             yield int(torch.randint(len(self.videos), (), generator=generator))
 
     def _view(self, path: str, epoch: int, row: int, attempt: int) -> VideoViews:
-        # A generator for each attempt: how far the one before it came must not change this one's pixels.
+        # One generator per attempt: the draws of a failed attempt must not affect the next one.
         generator = seeded_generator(self._seed, epoch, row, attempt)
         return train_view(path, self._sampling, self._transform, self._frame_jitter, generator)
 
 
 class EvalClips(Dataset[Sample]):
-    """`clips[row]` is all views of video `row`, the same pixels always.
+    """`clips[row]` is all views of video `row`, deterministically.
 
-    An unreadable video gives a sample without views and is named in its `skipped`.
+    An unreadable video gives a sample without views and is listed in its `skipped`.
 
     Args:
-        timeout: as of `TrainClips`.
+        timeout: as in `TrainClips`.
     """
 
     def __init__(
@@ -125,7 +124,7 @@ def _decoder(
     largest: int,
     timeout: float | None,
 ) -> Callable[..., VideoViews]:
-    """`decode(path, ...)` as a function of `(row, path, ...)`, in a process apart if there is a time-out."""
+    """`decode(path, ...)` as a function of `(row, path, ...)`, in a child process if `timeout` is given."""
     if timeout is None or not Isolated.is_possible():
         return partial(_here, decode)
     return Isolated(decode, num_videos, largest, timeout)

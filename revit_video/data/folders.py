@@ -1,4 +1,4 @@
-"""A data folder: lists, or folders of classes that are split by hand or by the hashes of the files' names."""
+"""A data folder: list files, or class folders that are split by folder or by a hash of the file names."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def list_folders(folder: str) -> list[str]:
 
 
 class DataFolder:
-    """The videos of a data folder, from lists or from folders of classes. Every list and folder is read once.
+    """The videos of a data folder, from list files or class folders. Each file and folder is read once.
 
     Args:
         path: folder of the lists train.csv, …, with classes.txt beside them, or of a `ClassFolders`.
-        shares: names of the splits, and the share of each in a folder without lists.
+        shares: of each split, by name, in a folder without lists.
         prefix, separator: of the lists, see `read_list`.
-        num_classes: of the model; 0 for as many as the folder names.
+        num_classes: of the model; 0 to count the classes of the folder.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class DataFolder:
         self._videos: dict[str, LabeledVideoPaths] = {}
 
     def videos(self, split: str) -> LabeledVideoPaths:
-        """The videos or images of a split and their classes.
+        """The videos or images of a split with their class labels.
 
         Raises:
             ValueError: there is no data folder, or the split is empty, damaged or has no folder.
@@ -85,10 +85,10 @@ class DataFolder:
 
     @property
     def num_classes(self) -> int:
-        """Of the model.
+        """Number of classes of the model.
 
         Raises:
-            ValueError: it is to be counted where there is no such folder, or where no classes are named.
+            ValueError: the classes are to be counted, but there is no such folder or it names no classes.
         """
         if self._num_classes:
             return self._num_classes
@@ -107,7 +107,7 @@ class DataFolder:
 
     @cached_property
     def _classes(self) -> ClassFolders | None:
-        """The folders of classes, where there are no lists."""
+        """The class folders; None if there are lists."""
         lists = (os.path.join(self.path, f"{split}.csv") for split in self._shares)
         if not self.path or any(map(g_pathmgr.isfile, lists)):
             return None
@@ -126,26 +126,25 @@ class DataFolder:
 
 
 class ClassFolders:
-    """A folder that holds either a folder for each class, or a folder for each split with those in it.
+    """A folder that holds class folders, or split folders that hold class folders.
 
     Args:
         path: the folder.
-        shares: names of the splits, and the share of each class's videos that each gets where they are not
-            folders of their own.
+        shares: of each split, by name, in the videos of each class; unused with split folders.
 
     Attributes:
-        names: of the classes, sorted; empty where there are none.
+        names: of the classes, sorted; empty if there are none.
     """
 
     def __init__(self, path: str, shares: Mapping[str, float]) -> None:
         self.path = path
         self._shares = shares
-        # A class may be called "train": only a folder of folders is a split.
+        # A class may be called "train": only a folder that holds folders is a split.
         in_splits = {split: list_folders(os.path.join(path, split)) for split in shares}
         self._splits = [split for split, folders in in_splits.items() if folders]
         names = {name for folders in in_splits.values() for name in folders}
         self.names = sorted(names) if names else list_folders(path)
-        if not names and set(self.names) <= set(shares):  # videos without a class, not classes
+        if not names and set(self.names) <= set(shares):  # split folders without class folders
             self.names = []
 
     def videos(self, split: str) -> LabeledVideoPaths:

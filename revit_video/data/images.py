@@ -15,14 +15,14 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
 def is_image(path: str) -> bool:
-    """Whether the file's name ends like an image's."""
+    """Whether the file has the suffix of an image."""
     return path.lower().endswith(IMAGE_SUFFIXES)
 
 
 class ImageFile(VideoFile):
-    """An image decoded by Pillow; its one frame is on screen at any time.
+    """An image decoded by Pillow; its one frame is shown at any time.
 
-    Rotated as its EXIF data say. Transparency is dropped as in torchvision's loader, 16 bits become 8, and
+    Rotated by its EXIF orientation. Transparency is dropped as in torchvision's loader, 16 bits become 8, and
     an animation gives its first frame.
 
     Raises:
@@ -37,11 +37,11 @@ class ImageFile(VideoFile):
         try:
             with Image.open(file) as image:
                 self._picture = _rgb(ImageOps.exif_transpose(image))
-        except Exception as error:  # of damaged files Pillow raises whatever its parsers stumble over
+        except Exception as error:  # Pillow raises many types for damaged files
             raise DecodeError(path, _reason(error)) from error
 
     def read(self, frames: Sequence[int], short_side: int | None = None) -> torch.Tensor:
-        """As `VideoFile.read`: the picture, as often as asked for; scaled bicubically."""
+        """As `VideoFile.read`: one copy of the image per entry of `frames`; scaled bicubically."""
         picture = self._picture
         if short_side is not None:
             height, width = scaled(picture.height, picture.width, short_side)
@@ -50,21 +50,21 @@ class ImageFile(VideoFile):
         return frame.unsqueeze(1).expand(-1, len(frames), -1, -1)
 
     def close(self) -> None:
-        """Free the picture."""
+        """Free the image."""
         self._picture.close()
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255
+    if image.mode.startswith("I"):  # 16 bits, which Pillow would clip at 255
         high_bytes = (np.array(image).clip(0, 2**16 - 1) >> 8).astype(np.uint8)
         image = Image.fromarray(high_bytes)
     elif image.mode == "P":
-        image = image.convert("RGBA")  # in one step, Pillow warns of transparent colours
+        image = image.convert("RGBA")  # direct conversion warns about transparency
     return image.convert("RGB")
 
 
 def _reason(error: Exception) -> str:
-    """An error of Pillow in one line, without the file name that `DecodeError` adds."""
+    """A Pillow error in one line, without the file name, which `DecodeError` adds."""
     if isinstance(error, Image.DecompressionBombError):
         return "it has more pixels than Pillow deems safe"
     if isinstance(error, MemoryError):

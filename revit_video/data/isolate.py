@@ -1,4 +1,4 @@
-"""Decoding in a child process, so that a decoder that crashes or hangs takes nothing else with it."""
+"""Decoding in a child process, so that a decoder that crashes or hangs ends nothing else."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from torch import Tensor
 from revit_video.data.batch import VideoViews
 from revit_video.data.video import DecodeError
 
-_LEFT = 255  # stands among the signals for a process that ended without one
+_LEFT = 255  # in place of a signal number, for a process that exited without a signal
 
 Decode = Callable[..., VideoViews]
 
@@ -27,14 +27,14 @@ Decode = Callable[..., VideoViews]
 class Isolated:
     """`decode(path, *arguments)`, called in a child process that is forked from this one.
 
-    The child serves call after call. Where it dies, or a call takes too long, the video is tried once more
-    in a new child, because the first may have been killed for the memory that others took. What ends a
-    second child is kept in memory shared with all workers: none of them tries that video again.
+    One child serves all calls. If it dies or a call takes too long, the video is tried once more in a new
+    child, because the first may have been killed for lack of memory. The signal that ends a second child is
+    stored in memory shared by all workers, and no worker tries that video again.
 
     Args:
-        num_videos: how many videos there are; calls say which of them they are about.
-        largest: bytes of the most clips that a call gives.
-        timeout: seconds that a call may take; 0 for any.
+        num_videos: length of the list; a call names the row of its video.
+        largest: maximal number of bytes of a call's clips.
+        timeout: seconds that a call may take; 0 for no limit.
     """
 
     def __init__(self, decode: Decode, num_videos: int, largest: int, timeout: float = 0.0) -> None:
@@ -50,10 +50,10 @@ class Isolated:
         return hasattr(os, "fork")
 
     def __call__(self, row: int, path: str, *arguments: Any) -> VideoViews:
-        """The views that `decode(path, *arguments)` gives of video `row`.
+        """`decode(path, *arguments)` for video `row`.
 
         Raises:
-            DecodeError: as `decode` raised it, or because this video ends its decoder.
+            DecodeError: `decode` raised it, or this video crashed its decoder or took too long.
         """
         for _ in range(2):
             if self._ended_by[row]:
@@ -68,7 +68,7 @@ class Isolated:
         raise DecodeError(path, self._reason(int(self._ended_by[row])))
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_child": None}  # for workers that are not forked
+        return vars(self) | {"_child": None}  # for spawned workers
 
     def _own_child(self) -> _Child:
         if self._child is None or self._child.owner != os.getpid():
@@ -83,9 +83,9 @@ class Isolated:
 
 
 class _Child:
-    """A process that decodes. It ends with this object, and with the process that started it.
+    """A decoding process. It ends with this object, and with the process that started it.
 
-    Pixels come back through memory that both share, everything else through a pipe.
+    Pixels return through shared memory, everything else through a pipe.
     """
 
     def __init__(self, decode: Decode, largest: int, timeout: float) -> None:
@@ -106,7 +106,7 @@ class _Child:
             self._line.send(arguments)
             answer = self._line.recv()
         except KeyboardInterrupt:
-            self._end()  # the answer that is still to come would be taken for the next call's
+            self._end()  # else the next call would receive this one's answer
             raise
         if isinstance(answer, DecodeError):
             raise answer
@@ -118,24 +118,24 @@ class _Child:
         return VideoViews(pixels, starts, clip_index, crops, None if boxes is None else torch.tensor(boxes))
 
     def ended_by(self) -> int:
-        """The signal that ended the process, which is over."""
+        """The signal that ended the process."""
         status = self._end()
         return os.WTERMSIG(status) if os.WIFSIGNALED(status) else _LEFT
 
 
 def _end(line: Connection, pid: int) -> int:
-    """The exit status of a child that is dead, or is killed here."""
+    """Kill the child, unless it is dead, and return its exit status."""
     line.close()
     os.kill(pid, signal.SIGKILL)
     while True:
-        with suppress(KeyboardInterrupt):  # the rank obeys it; a worker would leave a zombie and a traceback
+        with suppress(KeyboardInterrupt):  # the rank handles it; here it would leave a zombie
             return os.waitpid(pid, 0)[1]
 
 
 def _serve(decode: Decode, line: Connection, memory: Tensor, timeout: float) -> NoReturn:
-    """The child's whole life: decodes until the line is closed, or until one video takes too long."""
+    """Main loop of the child: decode until the line is closed or a call takes too long."""
     try:
-        # It ends with the line. A crash or a time-out kills it at once and says nothing.
+        # The child ends when the line closes. A crash or a time-out kills it silently.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
         for number in (signal.SIGALRM, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGABRT):
@@ -151,7 +151,7 @@ def _serve(decode: Decode, line: Connection, memory: Tensor, timeout: float) -> 
 
 
 def _answer(decode: Decode, memory: Tensor, arguments: tuple[Any, ...]) -> Any:
-    """What travels back: the views without their pixels, or what went wrong."""
+    """The message to the parent: the views without their pixels, or the error."""
     try:
         views = decode(*arguments)
         memory[: views.clips.numel()] = views.clips.flatten()

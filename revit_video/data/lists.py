@@ -1,4 +1,4 @@
-"""Kinetics-style lists of videos and their classes' names."""
+"""Kinetics-style list files and class names."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _REPORTED_LINES = 5
 def read_list(
     path: str, prefix: str = "", separator: str = " ", num_classes: int | None = None
 ) -> LabeledVideoPaths:
-    """Read a list with one `<video path><separator><label>` a line; blank lines are passed over.
+    """Read a list with one `<video path><separator><label>` per line; blank lines are skipped.
 
     Args:
-        prefix: folder that relative video paths start from; the list's own folder if empty.
+        prefix: folder of relative video paths; the list's own folder if empty.
         num_classes: labels must be below it, if given.
 
     Raises:
         FileNotFoundError: there is no such list.
-        ValueError: the list is empty, no UTF-8, or has bad lines (the first five are named).
+        ValueError: the list is empty, not UTF-8, or has bad lines (the first five are listed).
     """
     if not g_pathmgr.isfile(path):
         raise FileNotFoundError(f"video list not found: {path}")
@@ -58,10 +58,10 @@ def _parse_line(line: str, separator: str, num_classes: int | None) -> tuple[str
 
 
 def read_class_names(data_dir: str, num_classes: int | None = None) -> list[str] | None:
-    """Class names from `classes.txt` in `data_dir`, one a line in the order of the labels; None without it.
+    """Class names from `classes.txt` in `data_dir`, one per line in the order of the labels; None without it.
 
     Raises:
-        ValueError: it is no UTF-8, or does not hold `num_classes` names, if that is given.
+        ValueError: it is not UTF-8, or does not hold `num_classes` names, if that is given.
     """
     path = os.path.join(data_dir, "classes.txt")
     if not g_pathmgr.isfile(path):
@@ -73,7 +73,7 @@ def read_class_names(data_dir: str, num_classes: int | None = None) -> list[str]
 
 
 def _lines(path: str) -> list[str]:
-    """The lines of a text, stripped; with or without the mark that some editors put before UTF-8."""
+    """The lines of a UTF-8 file, stripped; a byte order mark is allowed."""
     try:
         with g_pathmgr.open(path, "r", encoding="utf-8-sig") as file:
             return [line.strip() for line in file]

@@ -1,4 +1,4 @@
-"""Batches of clips: decoded by worker processes, then normalised, and in training mixed, on the device."""
+"""Batches of clips: decoded in worker processes, normalised (and in training mixed) on the device."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from revit_video.runtime.termination import outlive_sigterm
 
 @dataclass(frozen=True)
 class Loading:
-    """How batches are loaded.
+    """Settings of the data loaders.
 
     Attributes:
-        device: where they go.
+        device: device of the batches.
         num_workers: decoding processes; 0 decodes in this process.
         prefetch: batches prefetched per worker.
         pin_memory: page-locked batches, for faster copies to a GPU.
@@ -48,13 +48,13 @@ class TooManyUnreadable(ValueError):
 
 @dataclass(frozen=True)
 class Finish:
-    """What is left to do to a training batch on its device: reversal, normalisation, mixing.
+    """Steps on a training batch on its device: time reversal, normalisation, mixing.
 
     Attributes:
-        partner: class that each class turns into when time runs backwards, `(classes,)`; given, half of each
-            batch is the other half reversed.
-        mixing: then labels are the share of each class `(B, classes)`.
-        mix_token: then labels are `Targets`, as with label maps.
+        partner: class that each class becomes when time is reversed, `(classes,)`; if given, every clip is
+            appended once more, reversed.
+        mixing: mixup or CutMix; labels become class shares `(B, classes)`.
+        mix_token: MixToken; labels become `Targets`, as with label maps.
     """
 
     normalize: Normalize
@@ -76,10 +76,10 @@ class Finish:
 
 
 class TrainBatches:
-    """`batches(epoch, first)`: this rank's training batches from the first on, as `(clips, labels, paths)`.
+    """`batches(epoch, first)`: this rank's training batches from number `first`, as `(clips, labels, paths)`.
 
     Attributes:
-        skipped: unreadable videos so far; others took their places.
+        skipped: unreadable videos so far, which were replaced by others.
     """
 
     def __init__(self, clips: TrainClips, order: TrainOrder, finish: Finish, loading: Loading) -> None:
@@ -100,10 +100,10 @@ class TrainBatches:
 
 
 class EvalBatches:
-    """Normalised views of some videos on the device, each view once, a video's views together.
+    """Normalised views of some videos on the device; the views of a video are in one batch.
 
     Args:
-        rows: which videos of the list, in which order.
+        rows: of the videos in their list, in the order of the batches.
         batch_size: videos per batch.
     """
 
@@ -144,9 +144,9 @@ def check_skipped(skipped: Collection[Skipped], allowed: float, latest: list[Ski
 
 @contextmanager
 def killed_workers_explained() -> Iterator[None]:
-    """Turn torch's error about a killed data worker, raised at any point of the rank's code, into one line.
+    """Turn torch's error about a killed data worker, raised anywhere in the rank's code, into one line.
 
-    Videos are not the cause: they are decoded in processes of their own, which may die.
+    A video is not the cause: a decoder that crashes only ends its own child process.
     """
     try:
         yield

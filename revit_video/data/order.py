@@ -1,4 +1,4 @@
-"""Which videos come when, on which rank."""
+"""Order of the videos in each epoch, and their distribution over the ranks."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from revit_video.runtime.rng import seeded_generator
 
 
 def epoch_order(num_videos: int, seed: int, epoch: int) -> torch.Tensor:
-    """The permutation of `num_videos` rows in which an epoch visits them."""
+    """Random permutation of the rows for an epoch."""
     return torch.randperm(num_videos, generator=seeded_generator(seed, epoch))
 
 
 class TrainOrder(Sampler[tuple[int, int]]):
     """A rank's part of every global batch of an epoch, as `(draw, row)` keys for `TrainClips`.
 
-    The draw is the epoch, where a video comes once in it. It travels with the row, so that workers that
-    outlive an epoch cannot miss its change. Batch b of all ranks together is the same set of videos whatever
-    the number of ranks; the incomplete last batch is dropped, so that all ranks have equally many.
+    The draw numbers the augmentations of a video; without repeats it is the epoch. It is part of the key, so
+    that persistent workers need not be told of a new epoch. Global batch b is the same set of videos for any
+    number of ranks; the incomplete last batch is dropped, so that all ranks have equally many.
 
     Args:
         num_videos: length of the list.
-        batch_size: clips a rank.
-        repeats: how often a video comes in an epoch, differently augmented each time (DeiT's repeated
-            augmentation). An epoch is as long as ever, so that of `repeats` videos it shows one.
+        batch_size: clips per rank.
+        repeats: number of differently augmented copies of a video in an epoch (DeiT's repeated augmentation).
+            The length of an epoch is unchanged, so it covers 1 / `repeats` of the videos.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class TrainOrder(Sampler[tuple[int, int]]):
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
-        """Choose the epoch of the next iteration, and the batch it starts at (to resume in mid-epoch)."""
+        """Set the epoch of the next iteration and its first batch (to resume within an epoch)."""
         self._epoch = epoch
         self._first_batch = first_batch
 
@@ -69,11 +69,11 @@ class TrainOrder(Sampler[tuple[int, int]]):
         yield from zip(*mine, strict=True)
 
     def _part(self, values: torch.Tensor) -> torch.Tensor:
-        """This rank's share of what all ranks visit, from the first batch on."""
+        """This rank's share of the global batches, from the first batch on."""
         whole = values[: self.num_batches * self._global_batch].view(self.num_batches, -1, self.batch_size)
         return whole[self._first_batch :, self._rank].flatten()
 
 
 def eval_rows(num_videos: int, rank: int = 0, world_size: int = 1) -> range:
-    """A rank's rows of an evaluation list: over all ranks each row comes exactly once, without padding."""
+    """A rank's rows of an evaluation list; over all ranks each row occurs exactly once, without padding."""
     return range(rank, num_videos, world_size)

@@ -1,4 +1,4 @@
-"""What the clips of a batch, and their patch tokens, should be classified as."""
+"""Training targets of the clips of a batch and of their patch tokens."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from revit_video.length import Box, TokenLength, cells_of
 
 @dataclass(frozen=True)
 class Targets:
-    """The labels of a batch of B clips, where there is more to say than one label for each.
+    """Labels of a batch of B clips with token labels, mixed labels or MixToken.
 
-    Modifications (of LV-ViT's public code): there, with label maps, a clip's own label is not used: the class
-    head learns what the map shows within the crop. Here, as in its paper, it learns the clip's label.
+    Modifications (of LV-ViT's public code): there, with label maps, the class head learns the map's content
+    within the crop. Here, as in LV-ViT's paper, it learns the clip's own label.
 
     Attributes:
-        labels: class indices `(B,)`, or the share of each class in clips that are mixed `(B, classes)`.
-        token_labels: what the tokens show; None if all should tell their clip's label.
-        box: where MixToken puts tokens of clip B - 1 - b in place of those of clip b; None for nowhere.
+        labels: class indices `(B,)`, or class shares of mixed clips `(B, classes)`.
+        token_labels: soft labels of the patch tokens; None if all tokens learn their clip's label.
+        box: in which MixToken replaces the tokens of clip b by those of clip B - 1 - b; None for off.
     """
 
     labels: Tensor
@@ -30,14 +30,14 @@ class Targets:
 
     @classmethod
     def of(cls, labels: Tensor | Targets) -> Targets:
-        """Plain labels as targets; targets as they are."""
+        """Wrap plain labels; return targets unchanged."""
         return cls(labels) if isinstance(labels, Tensor) else labels
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def chunk(self, parts: int) -> list[Targets]:
-        """Cuts the batch as `Tensor.chunk` does; each part is mixed within itself, by the same box."""
+        """Split the batch like `Tensor.chunk`; each part is mixed within itself, with the same box."""
         labels = self.labels.chunk(parts)
         if self.token_labels is None:
             return [replace(self, labels=part) for part in labels]
@@ -48,9 +48,9 @@ class Targets:
         ]
 
     def of_clips(self, length: TokenLength, num_classes: int) -> Tensor:
-        """Class indices `(B,)`, or shares `(B, classes)`; clips are mixed by the tokens that the box takes.
+        """Class indices `(B,)`, or class shares `(B, classes)`, mixed by the share of tokens in the box.
 
-        These are not the same part of every grid: of 10 x 10, no whole cells are what those of 7 x 7 are.
+        That share depends on the length, because the box is rounded to whole cells of its grid.
         """
         if self.box is None:
             return self.labels
@@ -60,7 +60,7 @@ class Targets:
         return (1 - taken) * shares + taken * shares.flip(0)
 
     def of_tokens(self, length: TokenLength, num_classes: int) -> Tensor:
-        """Shares of the classes in each clip's own tokens `(B, N, classes)`; the box mixes none of them."""
+        """Class shares of each clip's own tokens, before MixToken `(B, N, classes)`."""
         if self.token_labels is None:
             return self._shares(num_classes).unsqueeze(1).expand(-1, length.count, -1)
         return self.token_labels.at(length, num_classes)

@@ -1,4 +1,4 @@
-"""Token labels: what each patch of an image shows, as a larger model saw it (LV-ViT, Jiang et al. 2021)."""
+"""Token labels: soft class labels of each patch, predicted by a larger model (LV-ViT, Jiang et al. 2021)."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from revit_video.data.images import is_image
 from revit_video.data.video import DecodeError
 from revit_video.length import TokenLength
 
-_TRIED = 10  # label maps, for one to tell the layout of all
+_TRIED = 10  # label maps, until one can be read that gives the shape of all
 
 
 class TokenLabelMaps:
     """Label maps on disk, in the layout of LV-ViT's public code: `<folder>/<class folder>/<image's name>.pt`.
 
-    A map is a tensor `(2, K, H, W)` over a grid on the whole image: the K highest scores of each cell, before
-    any softmax, then their classes as numbers. The public maps, of NFNet-F6 on ImageNet's training images,
-    have K 5 on 18 x 18 cells, in half precision; the script that made them is public as well.
+    A map is a tensor `(2, K, H, W)` over a grid on the whole image: the K highest logits of each cell, then
+    their class indices. The public maps, of NFNet-F6 on ImageNet's training images, have K = 5 on 18 x 18
+    cells, in half precision.
 
     Args:
         images: paths of all images, each in a folder named after its class.
-        num_classes: classes in the maps must be below it.
+        num_classes: bound of the class indices in the maps.
 
     Raises:
-        ValueError: a folder is missing, a file is no image, or none of the first maps can be read.
+        ValueError: a folder is missing, a file is not an image, or none of the first maps can be read.
     """
 
     def __init__(self, folder: str, images: Sequence[str], num_classes: int) -> None:
@@ -64,7 +64,7 @@ class TokenLabelMaps:
             raise DecodeError(image, f"no label map {path}") from None
         except OSError as error:
             raise DecodeError(image, f"label map {path}: {error.strerror or error}") from None
-        except Exception:  # what a reader says of arbitrary bytes has no common type
+        except Exception:  # torch raises many types for arbitrary bytes
             raise DecodeError(image, f"label map {path}: damaged, or more than a tensor") from None
         if problem := self._problem(label_map):
             raise DecodeError(image, f"label map {path}: {problem}")
@@ -75,7 +75,7 @@ class TokenLabelMaps:
         return os.path.join(self._folder, os.path.basename(folder), os.path.splitext(name)[0] + ".pt")
 
     def _first_shape(self, images: Sequence[str]) -> torch.Size:
-        """Of the first map that can be read."""
+        """Shape of the first map that can be read."""
         reasons = []
         for image in islice(images, _TRIED):
             try:
@@ -85,7 +85,7 @@ class TokenLabelMaps:
         raise ValueError(f"DATA.TOKEN_LABELS: the first {len(reasons)} maps are unreadable; {reasons[0]}")
 
     def _problem(self, label_map: object) -> str | None:
-        """What is wrong with a map, in a few words."""
+        """Why a map is invalid, in a few words; None if it is valid."""
         if not isinstance(label_map, Tensor) or not label_map.is_floating_point():
             return "it holds no tensor of scores and classes"
         if label_map.dim() != 4 or len(label_map) != 2 or not label_map.numel():
@@ -102,13 +102,13 @@ class TokenLabelMaps:
 
 @dataclass(frozen=True)
 class TokenLabels:
-    """The label maps of a batch of crops, and where in its image each crop lies.
+    """The label maps of a batch of crops, and the box of each crop in its image.
 
     Modifications (of LV-ViT's public code):
-        It hands the crop's top and left to RoIAlign as x and y, and so reads the map at the crop mirrored
-        along its diagonal. Here tokens have the labels of their own places.
-        It also moves the map along with the rotations, shears and shifts of RandAugment. Here these are
-        unknown: in an image that RandAugment moved, labels are those of where the pixels came from.
+        There, top and left of the crop are passed to RoIAlign as x and y, which transposes the crop. Here
+        each token gets the label of its own position.
+        There, the map follows the rotations, shears and shifts of RandAugment. Here it does not: after these,
+        a token has the label of its position before them.
 
     Attributes:
         maps: `(B, 2, K, H, W)`, see `TokenLabelMaps`.
@@ -119,14 +119,14 @@ class TokenLabels:
     boxes: Tensor
 
     def map(self, function: Callable[[Tensor], Tensor]) -> TokenLabels:
-        """The same with all tensors passed through `function`."""
+        """Apply `function` to both tensors."""
         return TokenLabels(function(self.maps), function(self.boxes))
 
     def at(self, length: TokenLength, num_classes: int) -> Tensor:
-        """Shares of the classes in each token `(B, N, classes)`, which add up to 1.
+        """Class shares of each token `(B, N, classes)`, which add up to 1.
 
-        As published, scores are averaged over a token's place in the image by RoIAlign, those of classes
-        that are not among a cell's K highest counting as 0; the softmax comes last.
+        As published: RoIAlign averages the logits over the token's area, counting 0 for classes that are not
+        among a cell's K highest; then softmax.
         """
         top_scores, classes = self.maps.unbind(dim=1)
         batch, _, height, width = top_scores.shape

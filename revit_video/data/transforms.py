@@ -20,9 +20,9 @@ CROP_STRETCH = 4 / 3  # largest aspect ratio of a crop of random area, either wa
 class TrainTransform:
     """Random crop, flip, photometric jitter and further augmentations, the same for all frames of a clip.
 
-    First `draw_short_side`, at which the decoder returns the clip; then a call, which crops and augments it.
-    With `areas`, frames keep the file's size, and a box of random area and shape is cut out and scaled to the
-    crop (Inception's crop, torchvision's RandomResizedCrop).
+    Call `draw_short_side` first, decode the clip at that size, then call the transform. With `areas`, frames
+    keep the file's size, and a box of random area and aspect ratio is scaled to the crop (torchvision's
+    RandomResizedCrop).
 
     Args:
         jitter_scales: smallest and largest short side in pixels, both included.
@@ -74,7 +74,7 @@ class TrainTransform:
 
         Returns:
             The clip, uint8 (C, T, crop, crop), and the box that was cut out. Of a mirrored clip, the box's
-            left is larger than its right. Movements by `augmentations` are not part of it.
+            left is larger than its right. Geometric `augmentations` do not change it.
         """
         height, width = clip.shape[-2:]
         top, left, high, wide = cut = self._draw_cut(height, width, generator)
@@ -88,7 +88,7 @@ class TrainTransform:
         if self.flip and torch.rand((), generator=generator) < 0.5:
             clip = clip.flip(-1)
             box = box[0], box[3], box[2], box[1]
-        frames = clip.transpose(0, 1)  # torchvision wants (…, C, H, W)
+        frames = clip.transpose(0, 1)  # torchvision expects (…, C, H, W)
         for adjust, strength in self._adjustments:
             factor = 1 + strength * (2 * torch.rand((), generator=generator).item() - 1)
             frames = adjust(frames, max(factor, 0.0))
@@ -106,7 +106,7 @@ class TrainTransform:
         cut = draw_cut(height, width, self.areas, CROP_STRETCH, generator)
         if cut is not None:
             return cut
-        # A frame longer than any crop: its middle.
+        # A frame more elongated than any crop: its centre.
         high, wide = min(height, round(width * CROP_STRETCH)), min(width, round(height * CROP_STRETCH))
         return (height - high) // 2, (width - wide) // 2, high, wide
 
@@ -114,7 +114,7 @@ class TrainTransform:
 def draw_cut(
     height: int, width: int, areas: Sequence[float], stretch: float, generator: torch.Generator
 ) -> tuple[int, int, int, int] | None:
-    """Part of a frame: top, left, height and width in pixels; None if none of ten draws fits.
+    """A random part of a frame: top, left, height, width in pixels; None if none of ten draws fits.
 
     Args:
         areas: smallest and largest fraction of the frame's area.
@@ -133,7 +133,7 @@ def draw_cut(
 
 
 def spatial_crops(clip: torch.Tensor, size: int, num_crops: int) -> torch.Tensor:
-    """Square crops at even distances along the longer side, from left or top; one crop is the centre.
+    """Evenly spaced square crops along the longer side, from the left or top; a single crop is the centre.
 
     Args:
         clip: (C, T, H, W), both sides at least `size`.
@@ -155,7 +155,7 @@ def spatial_crops(clip: torch.Tensor, size: int, num_crops: int) -> torch.Tensor
 class Normalize(nn.Module):
     """uint8 (B, C, T, H, W) -> float32 `(x / 255 - mean) / std`, on the device the clips are on.
 
-    Clips travel as bytes, a quarter of the traffic from workers to the device.
+    Clips are sent to the device as bytes, a quarter of the traffic of floats.
     """
 
     scale: torch.Tensor

@@ -67,7 +67,10 @@ class Predictor:
         self.model, self.policy, self.device = model, policy, device
         self.class_names: list[str] = data["class_names"] or [f"class {n}" for n in range(model.num_classes)]
         duration = clip_duration(data["num_frames"], data["sampling_rate"], data["target_fps"])
-        self._sampling = ClipSampling(data["num_frames"], duration, data["frame_order"])
+        spacing = data.get("frame_spacing", "index")
+        self._sampling = ClipSampling(
+            data["num_frames"], duration, data["frame_order"], frame_spacing=spacing
+        )
         self._grid = ViewGrid(
             data["crop_size"], data["num_clips"], data["num_crops"], data.get("test_scale", 0)
         )

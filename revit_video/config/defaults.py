@@ -57,7 +57,8 @@ _C.DATA.SPLIT = [0.6, 0.15, 0.1, 0.15]  # shares of train, mine, val and test in
 _C.DATA.PATH_PREFIX = ""  # prefix of every path in the lists
 _C.DATA.PATH_LABEL_SEPARATOR = " "  # separates path and label in the lists
 _C.DATA.NUM_FRAMES = 8  # frames per clip; >= 1
-_C.DATA.SAMPLING_RATE = 32  # frames at TARGET_FPS between two frames of a clip; >= 1
+_C.DATA.SAMPLING_RATE = 32  # a clip covers NUM_FRAMES x SAMPLING_RATE frames at TARGET_FPS, first and last
+#   included (TimeSformer's rule): for 8 x 32 its frames are 36.4 apart; >= 1
 _C.DATA.TARGET_FPS = 30.0  # frames per second that SAMPLING_RATE refers to; > 0
 _C.DATA.MEAN = []  # mean of R, G, B for normalisation, 0..1; empty = the checkpoint's, else 0.45 each
 _C.DATA.STD = []  # standard deviation, > 0; empty = the checkpoint's, else 0.225 each
@@ -73,6 +74,7 @@ _C.DATA.CONTRAST = 0.0  # likewise; 0..1, 0 = off
 _C.DATA.SATURATION = 0.0  # likewise; 0..1, 0 = off
 _C.DATA.DECODING_BACKEND = "pyav"  # pyav | decord
 _C.DATA.FRAME_JITTER = False  # training: a random frame from each of NUM_FRAMES equal segments
+_C.DATA.FRAME_SPACING = "time"  # time | index; where the frame rate varies: even spacing in time or in frames
 _C.DATA.FRAME_ORDER = "time"  # time | shuffled | first | last; all but time test whether motion matters
 _C.DATA.REVERSED_CLASSES = []  # pairs of classes that swap when time is reversed, [[0, 1], [2, 3]]; each
 #   training batch then holds every clip twice, forward and reversed; empty = off

@@ -121,6 +121,7 @@ RULES = {
     "DATA.SATURATION": FRACTION,
     "DATA.DECODING_BACKEND": one_of("pyav", "decord"),
     "DATA.FRAME_ORDER": one_of("time", "shuffled", "first", "last"),
+    "DATA.FRAME_SPACING": one_of("time", "index"),
     "DATA.MAX_SKIPPED_FRACTION": FRACTION,
     "AUG.AA_TYPE": Rule(
         lambda words: not words or re.fullmatch(RAND_AUGMENT, words) is not None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
@@ -11,7 +12,7 @@ import torch
 from revit_video.data.batch import VideoViews
 from revit_video.data.images import ImageFile, is_image
 from revit_video.data.readers import open_video
-from revit_video.data.sampling import pick, random_window, uniform_windows
+from revit_video.data.sampling import Seconds, Window, pauses, pick, random_window, uniform_windows
 from revit_video.data.transforms import TrainTransform, spatial_crops
 from revit_video.data.video import VideoFile
 
@@ -23,6 +24,7 @@ class ClipSampling:
     Attributes:
         duration: seconds, see `sampling.clip_duration`.
         frame_order: one of `sampling.FRAME_ORDERS`.
+        frame_spacing: one of `sampling.FRAME_SPACINGS`.
         backend: one of `video.DECODING_BACKENDS`.
     """
 
@@ -30,6 +32,17 @@ class ClipSampling:
     duration: Fraction
     frame_order: str = "time"
     backend: str = "pyav"
+    frame_spacing: str = "time"
+
+    def pick(
+        self,
+        times: Sequence[Seconds],
+        window: Window,
+        generator: torch.Generator | None = None,
+        jitter: bool = False,
+    ) -> list[int]:
+        """The frames of a clip, see `sampling.pick`."""
+        return pick(times, window, self.num_frames, self.frame_order, generator, jitter, self.frame_spacing)
 
 
 @dataclass(frozen=True)
@@ -73,10 +86,10 @@ def train_view(
         DecodeError: the file cannot be read.
     """
     with closing(open_file(path, sampling.backend)) as video:
-        window = random_window(video.duration, sampling.duration, generator)
+        still = pauses(video.times, video.duration, sampling.duration)
+        window = random_window(video.duration, sampling.duration, generator, still)
         short_side = transform.draw_short_side(generator)
-        frames = pick(video.times, window, sampling.num_frames, sampling.frame_order, generator, jitter)
-        clip = video.read(frames, short_side)
+        clip = video.read(sampling.pick(video.times, window, generator, jitter), short_side)
     clip, box = transform(clip, generator)
     return VideoViews(
         clips=clip.unsqueeze(0),
@@ -99,11 +112,11 @@ def eval_views(
         DecodeError: the file cannot be read.
     """
     with closing(open_file(path, sampling.backend)) as video:
-        windows = uniform_windows(video.duration, sampling.duration, grid.num_clips)
-        clips = []
-        for window in windows:
-            frames = pick(video.times, window, sampling.num_frames, sampling.frame_order, generator)
-            clips.append(video.read(frames, grid.scale or grid.crop_size))
+        still = pauses(video.times, video.duration, sampling.duration)
+        windows = uniform_windows(video.duration, sampling.duration, grid.num_clips, still)
+        frames = [n for window in windows for n in sampling.pick(video.times, window, generator)]
+        # One pass through the file for all clips.
+        clips = video.read(frames, grid.scale or grid.crop_size).split(sampling.num_frames, dim=1)
     return VideoViews(
         clips=torch.cat([spatial_crops(clip, grid.crop_size, grid.num_crops) for clip in clips]),
         starts=torch.tensor([float(w.start) for w in windows]).repeat_interleave(grid.num_crops),

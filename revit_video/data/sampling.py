@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 FRAME_ORDERS = ("time", "shuffled", "first", "last")
+FRAME_SPACINGS = ("time", "index")
 
 Seconds = float | Fraction
 """A time; a `Fraction` where a frame's start must be met exactly."""
@@ -27,22 +29,55 @@ def clip_duration(num_frames: int, sampling_rate: int, fps: float) -> Fraction:
     return num_frames * sampling_rate / Fraction(fps)
 
 
-def random_window(video_duration: Fraction, duration: Fraction, generator: torch.Generator) -> Window:
+class Pause(NamedTuple):
+    """A frame that stays longer than a window lasts: no window starts in its first `excess` seconds."""
+
+    start: Seconds
+    excess: Fraction
+
+
+def pauses(times: Sequence[Seconds], video_duration: Fraction, longest: Fraction) -> list[Pause]:
+    """The frames that stay for more than `longest` seconds, which would fill a whole window."""
+    starts = np.append(np.asarray(times, dtype=float), float(video_duration))
+    frames = np.flatnonzero(np.diff(starts) > float(longest))
+    found = []
+    for n in frames.tolist():
+        end = times[n + 1] if n + 1 < len(times) else video_duration
+        found.append(Pause(times[n], Fraction(end) - Fraction(times[n]) - longest))
+    return found
+
+
+def random_window(
+    video_duration: Fraction, duration: Fraction, generator: torch.Generator, without: Sequence[Pause] = ()
+) -> Window:
     """A window of `duration` seconds at a uniformly random place; a shorter video starts at 0."""
-    latest_start = max(video_duration - duration, Fraction(0))
-    start = latest_start * Fraction(torch.rand((), generator=generator).item())
-    return Window(start, start + duration)
+    latest_start = _latest_start(video_duration, duration, without)
+    return _window(latest_start * Fraction(torch.rand((), generator=generator).item()), duration, without)
 
 
-def uniform_windows(video_duration: Fraction, duration: Fraction, num_windows: int) -> list[Window]:
+def uniform_windows(
+    video_duration: Fraction, duration: Fraction, num_windows: int, without: Sequence[Pause] = ()
+) -> list[Window]:
     """Windows of `duration` seconds that start at 0, 1/n, 2/n, … of the latest possible start.
 
     TimeSformer's test clips and pytorchvideo's constant sampler. A video shorter than the window gives the
     same window `num_windows` times.
     """
-    latest_start = max(video_duration - duration, Fraction(0))
-    starts = [latest_start * n / num_windows for n in range(num_windows)]
-    return [Window(start, start + duration) for start in starts]
+    latest_start = _latest_start(video_duration, duration, without)
+    return [_window(latest_start * n / num_windows, duration, without) for n in range(num_windows)]
+
+
+def _latest_start(video_duration: Fraction, duration: Fraction, without: Sequence[Pause]) -> Fraction:
+    """On a clock that stands still in pauses."""
+    return max(video_duration - sum(pause.excess for pause in without) - duration, Fraction(0))
+
+
+def _window(start: Seconds, duration: Fraction, without: Sequence[Pause]) -> Window:
+    """The window that starts at a time of that clock."""
+    for pause in without:
+        if start > pause.start:
+            start += pause.excess
+    return Window(start, start + duration)
 
 
 def frames_in(times: Sequence[Seconds], window: Window) -> range:
@@ -65,6 +100,7 @@ def pick(
     order: str = "time",
     generator: torch.Generator | None = None,
     jitter: bool = False,
+    spacing: str = "time",
 ) -> list[int]:
     """Choose the `num_frames` frames of a clip.
 
@@ -73,13 +109,52 @@ def pick(
         order: one of `FRAME_ORDERS`.
         generator: needed for the order `shuffled` and for jitter.
         jitter: a random frame of each of `num_frames` equal segments, instead of even spacing.
+        spacing: one of `FRAME_SPACINGS`: where the frame rate varies, frames evenly spaced in time, or by
+            their numbers as everywhere else (TimeSformer's rule). At a constant rate both are the same.
 
     Returns:
         Indices into `times`.
     """
     frames = frames_in(times, window)
-    indices = clip_frame_indices(len(frames), num_frames, generator if jitter else None)
-    return [frames[n] for n in order_frames(indices, order, generator).tolist()]
+    draw = generator if jitter else None
+    if spacing == "time" and not _is_steady(times, frames):
+        chosen = _frames_by_time(times, frames, window, num_frames, draw)
+    else:
+        chosen = clip_frame_indices(len(frames), num_frames, draw) + frames.start
+    return order_frames(chosen, order, generator).tolist()
+
+
+def _is_steady(times: Sequence[Seconds], frames: range) -> bool:
+    """Whether the frames, and one to either side, lie within half a step of even spacing."""
+    seconds = _seconds(times, max(frames.start - 1, 0), frames.stop + 1)
+    even = np.linspace(seconds[0], seconds[-1], len(seconds))
+    return len(seconds) < 3 or bool(np.all(abs(seconds - even) < (even[1] - even[0]) / 2))
+
+
+def _frames_by_time(
+    times: Sequence[Seconds], frames: range, window: Window, num_frames: int, jitter: torch.Generator | None
+) -> torch.Tensor:
+    """The frames on screen at evenly spaced moments, from the window's start to the start of its last frame.
+
+    That frame starts no earlier than the shortest frame's duration before the window's end, unless the video
+    ends there. With jitter each moment is drawn from its own of `num_frames` equal segments.
+    """
+    first = max(bisect_right(times, window.start) - 1, 0)
+    seconds = _seconds(times, first, frames.stop + 1)
+    shortest = np.diff(seconds).min()
+    start, last = max(float(window.start), seconds[0]), float(times[frames.stop - 1])
+    end = max(last + shortest, float(window.end)) if frames.stop < len(times) else last + shortest
+    if jitter is None:
+        moments = np.linspace(start, end - shortest, num_frames)
+    else:
+        draws = torch.rand(num_frames, generator=jitter, dtype=torch.float64).numpy()
+        moments = start + (np.arange(num_frames) + draws) * (end - start) / num_frames
+    on_screen = first + np.searchsorted(seconds, moments, side="right") - 1
+    return torch.from_numpy(on_screen).clamp(max=frames.stop - 1)
+
+
+def _seconds(times: Sequence[Seconds], start: int, stop: int) -> np.ndarray:
+    return np.array([float(time) for time in times[start:stop]])
 
 
 def clip_frame_indices(

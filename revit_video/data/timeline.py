@@ -71,6 +71,9 @@ class FrameTimes(Sequence[Fraction]):
             return FrameTimes(self._ticks[index], self._time_base)
         return int(self._ticks[index]) * self._time_base
 
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return (self._ticks * float(self._time_base)).astype(dtype or float)
+
 
 def timeline(
     packets: PacketIndex, time_base: Fraction, frame_rate: Fraction, has_b_frames: bool, has_pts: bool

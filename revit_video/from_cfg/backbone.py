@@ -100,6 +100,7 @@ def data_spec(cfg: CfgNode, class_names: list[str] | None) -> dict[str, Any]:
         "sampling_rate": data.SAMPLING_RATE,
         "target_fps": data.TARGET_FPS,
         "frame_order": data.FRAME_ORDER,
+        "frame_spacing": data.FRAME_SPACING,
         "crop_size": data.TEST_CROP_SIZE,
         "test_scale": data.TEST_SCALE,
         "num_clips": cfg.TEST.NUM_ENSEMBLE_VIEWS,

@@ -76,6 +76,7 @@ def description(source: Source, opts: Sequence[Any]) -> list[Any]:
             "DATA.SAMPLING_RATE": data["sampling_rate"],
             "DATA.TARGET_FPS": data["target_fps"],
             "DATA.FRAME_ORDER": data["frame_order"],
+            "DATA.FRAME_SPACING": data.get("frame_spacing", "index"),
             "TEST.NUM_ENSEMBLE_VIEWS": data["num_clips"],
             "TEST.NUM_SPATIAL_CROPS": data["num_crops"],
         }

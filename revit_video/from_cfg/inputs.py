@@ -137,7 +137,20 @@ def clip_sampling(cfg: CfgNode) -> ClipSampling:
     """Which frames make a clip."""
     data = cfg.DATA
     duration = clip_duration(data.NUM_FRAMES, data.SAMPLING_RATE, data.TARGET_FPS)
-    return ClipSampling(data.NUM_FRAMES, duration, data.FRAME_ORDER, data.DECODING_BACKEND)
+    return ClipSampling(
+        data.NUM_FRAMES, duration, data.FRAME_ORDER, data.DECODING_BACKEND, data.FRAME_SPACING
+    )
+
+
+def clip_in_words(cfg: CfgNode) -> str:
+    """How long a clip is, and how far apart its frames are."""
+    data = cfg.DATA
+    covered = data.NUM_FRAMES * data.SAMPLING_RATE
+    apart = (covered - 1) / max(data.NUM_FRAMES - 1, 1)
+    return (
+        f"{data.NUM_FRAMES} frames of {covered / data.TARGET_FPS:.3g} s, {apart:.3g} frames apart "
+        f"at {data.TARGET_FPS:g} frames/s"
+    )
 
 
 def train_transform(cfg: CfgNode) -> TrainTransform:

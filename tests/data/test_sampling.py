@@ -12,6 +12,7 @@ from revit_video.data.sampling import (
     clip_frame_indices,
     frames_in,
     order_frames,
+    pauses,
     pick,
     random_window,
     uniform_windows,
@@ -101,3 +102,53 @@ def test_picked_frames_lie_in_the_window():
         jittered = pick(times, window, 5, "time", seeded_generator(seed), jitter=True)
         assert all(20 + 2 * n <= frame < 22 + 2 * n for n, frame in enumerate(jittered))
         assert sorted(pick(times, window, 4, "shuffled", seeded_generator(seed))) == [20, 23, 26, 29]
+
+
+VARIABLE = [0, 0.16, 0.36, 0.52, 0.68, 0.88, 3.0, 8.0]  # a phone's slow frames, then two stills
+
+
+def test_where_the_rate_varies_frames_are_evenly_spaced_in_time():
+    whole = Window(0, Fraction(256, 30))
+    assert [VARIABLE[n] for n in pick(VARIABLE, whole, 5)] == [0, 0.88, 3, 3, 8]
+    assert pick(VARIABLE, whole, 8, spacing="index") == list(range(8))
+    middle = pick(VARIABLE, Window(0.4, 4.4), 5)  # at 0.4, 1.36, 2.32, 3.28, 4.24 s
+    assert [VARIABLE[n] for n in middle] == [0.36, 0.88, 0.88, 3, 3], "the one on screen at the start too"
+    for seed in range(50):
+        jittered = [
+            VARIABLE[n] for n in pick(VARIABLE, Window(0, 4), 4, "time", seeded_generator(seed), True)
+        ]
+        assert all(
+            shown <= n + 1 and next((t for t in VARIABLE if t > shown), 9) >= n
+            for n, shown in enumerate(jittered)
+        )
+
+
+@pytest.mark.parametrize("fps", [Fraction(25), Fraction(30), Fraction(30000, 1001), Fraction(60)])
+@pytest.mark.parametrize("ticks_per_second", [1000, 90000])
+def test_at_a_constant_rate_both_spacings_are_the_same(fps, ticks_per_second):
+    """Also where the container rounds times, to milliseconds in Matroska."""
+    times = [Fraction(round(n / fps * ticks_per_second), ticks_per_second) for n in range(400)]
+    for seed in range(20):
+        window = random_window(times[-1], Fraction(5), seeded_generator(seed))
+        for num_frames in (1, 4, 8, 16):
+            assert pick(times, window, num_frames) == pick(times, window, num_frames, spacing="index")
+        jittered = [
+            pick(times, window, 8, "time", seeded_generator(seed), True, spacing)
+            for spacing in ("time", "index")
+        ]
+        assert jittered[0] == jittered[1]
+
+
+def test_no_window_is_one_picture_that_stays():
+    """A frame every 0.1 s for 2 s, one that stays for 5 s, 2 s more, and a last one that stays for 4 s."""
+    times = [Fraction(n, 10) for n in [*range(21), *range(70, 91)]]
+    end, duration = Fraction(13), Fraction(1)
+    still = pauses(times, end, duration)
+    assert still == [(2, 4), (9, 3)]
+    windows = [random_window(end, duration, seeded_generator(seed), still) for seed in range(300)]
+    windows += uniform_windows(end, duration, 30, still)
+    assert all(any(window.start <= time < window.end for time in times) for window in windows)
+    starts = [float(window.start) for window in windows]
+    assert not any(2 < start <= 6 for start in starts) and max(starts) <= 9
+    assert any(6 < start < 7 for start in starts) and any(start > 8.5 for start in starts)
+    assert pauses(times, end, Fraction(8)) == pauses([0], Fraction(0), duration) == []

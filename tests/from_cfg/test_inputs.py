@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,15 @@ import torch
 from iopath.common.file_io import g_pathmgr
 
 import revit_video
-from revit_video.from_cfg.inputs import SPLITS, check_lists, data_folder, eval_batches
+from revit_video.data.sampling import Window
+from revit_video.from_cfg.inputs import (
+    SPLITS,
+    check_lists,
+    clip_in_words,
+    clip_sampling,
+    data_folder,
+    eval_batches,
+)
 from revit_video.runtime.ranks import Ranks
 from tests.toy import STAGES, options, results_of, run_toy, table_of, tool, toy_cfg, training_batches
 
@@ -30,6 +39,14 @@ def test_training_batches_are_normalised(videos: Path, tmp_path: Path) -> None:
         assert clips.shape == (4, 3, 2, 32, 32) and clips.dtype == torch.float and labels.shape == (4,)
         assert pixels.min() >= 0 and pixels.max() <= 1
         torch.testing.assert_close(clips, (pixels - 0.15) / 0.1)
+
+
+def test_the_spacing_is_that_of_the_frames_picked(tmp_path: Path) -> None:
+    cfg = toy_cfg(tmp_path, tmp_path, "DATA.NUM_FRAMES", 8, "DATA.SAMPLING_RATE", 32, "DATA.TARGET_FPS", 30)
+    assert clip_in_words(cfg) == "8 frames of 8.53 s, 36.4 frames apart at 30 frames/s"
+    times = [Fraction(n, 30) for n in range(300)]
+    picked = clip_sampling(cfg).pick(times, Window(0, clip_sampling(cfg).duration))
+    assert (picked[-1] - picked[0]) / 7 == pytest.approx(36.4, abs=0.05)
 
 
 def test_an_epoch_repeats_itself_and_differs_from_the_next(videos: Path, tmp_path: Path) -> None:

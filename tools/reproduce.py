@@ -7,7 +7,7 @@ Speed is measured each time (fig5, fig7); fig7 trains nothing and needs no seeds
 import argparse
 
 import _environment  # noqa: F401
-from reproduce.command import STUDIES, leading_files, leading_seeds, reproduce
+from reproduce.command import STUDIES, parse_seeds, reproduce, split_at_key
 
 from revit_video.cli import clear_errors
 
@@ -27,9 +27,10 @@ def main() -> None:
     arguments = parser.parse_args()
     with clear_errors("interrupted; the same command continues from here"):
         # argparse gives an option all words up to the next option, KEY VALUE pairs included.
-        paths, more = leading_files(arguments.cfg)
-        seeds, still_more = leading_seeds(arguments.seeds)
-        for path in reproduce(arguments.what, paths, seeds, [*arguments.opts, *more, *still_more]):
+        paths, after_cfg = split_at_key(arguments.cfg)
+        seeds, after_seeds = split_at_key(arguments.seeds)
+        options = [*arguments.opts, *after_cfg, *after_seeds]
+        for path in reproduce(arguments.what, paths, parse_seeds(seeds), options):
             print(path)
 
 

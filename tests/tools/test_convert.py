@@ -1,4 +1,4 @@
-"""From any kind of weights to any other and back: the same logits, and one line where that cannot be."""
+"""Conversion between all formats of weights: the same logits, or an error of one line."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def model_in(path: Path) -> ReViT:
 
 @pytest.fixture
 def peer(tmp_path: Path) -> transformers.TimesformerForVideoClassification:
-    """Saved at `tmp_path / "peer"`, with names and normalisation."""
+    """A TimeSformer saved in `tmp_path / "peer"`, with class names and normalisation."""
     peer = random_timesformer(id2label={n: name for n, name in enumerate("abcde")})
     peer.save_pretrained(tmp_path / "peer")
     norm = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}
@@ -100,7 +100,7 @@ def test_round_trip_of_timesformers_format(attention: str, tmp_path: Path) -> No
 
 @torch.no_grad()
 def test_an_image_model_reads_a_still_clip_as_before(tmp_path: Path) -> None:
-    """And a config says what the weights do not."""
+    """Values that weights do not determine come from the config."""
     vit = random_vit()
     torch.save(vit.state_dict(), tmp_path / "vit.pth")
     (tmp_path / "three.yaml").write_text(

@@ -1,4 +1,4 @@
-"""The tools as they are called; what the stages do is tested in tests/build."""
+"""The tools as they are called; the stages themselves are tested in tests/stages."""
 
 from __future__ import annotations
 

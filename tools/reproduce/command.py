@@ -56,9 +56,9 @@ def reproduce(what: str, paths: Sequence[str], seeds: Sequence[int], options: Se
         options: `KEY VALUE` pairs that override each of them.
 
     Raises:
-        ValueError: unknown name, wrong number of configs, illegal seeds, or a config that does not fit.
+        ValueError: unknown name, wrong number of configs, or a config that does not fit.
     """
-    study = _study(what, paths, seeds)
+    study = _study(what, paths)
     command = command_line()
     subfolders = ("", HIGH_RESOLUTION)
     runs = [
@@ -78,16 +78,13 @@ def reproduce(what: str, paths: Sequence[str], seeds: Sequence[int], options: Se
         raise ValueError(f"{folder}: {missing}; delete the run's results.json and start again") from None
 
 
-def _study(what: str, paths: Sequence[str], seeds: Sequence[int]) -> Study:
+def _study(what: str, paths: Sequence[str]) -> Study:
     if what not in STUDIES:
         raise ValueError(f"{what}: not a table or figure that is made here; there are {', '.join(STUDIES)}")
     study = STUDIES[what]
     if not 1 <= len(paths) <= study.configs:
         wanted = "one file" if study.configs == 1 else "one file, or two"
         raise ValueError(f"--cfg: {what} takes {wanted}, got {len(paths)}")
-    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
-        given = " ".join(map(str, seeds)) or "none"
-        raise ValueError(f"--seeds: give different whole numbers, at least one of them; got {given}")
     if torchrun_ranks():
         raise ValueError("start it without torchrun: NUM_GPUS gives the ranks of each run")
     return study
@@ -118,19 +115,18 @@ def _time_line(times: Sequence[Seconds]) -> str:
     return line
 
 
-def leading_files(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Splits the words after --cfg into leading files and `KEY VALUE` pairs."""
+def split_at_key(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Splits the words after an option into its own and the `KEY VALUE` pairs that follow them."""
     first = next((n for n, word in enumerate(words) if KEY.fullmatch(word)), len(words))
     return list(words[:first]), list(words[first:])
 
 
-def leading_seeds(words: Sequence[str]) -> tuple[list[int], list[str]]:
-    """Splits the words after --seeds into leading whole numbers and `KEY VALUE` pairs.
-
-    Raises:
-        ValueError: a leading word is not a whole number.
-    """
-    first = next((n for n, word in enumerate(words) if KEY.fullmatch(word)), len(words))
-    if wrong := [word for word in words[:first] if not word.isdecimal()]:
+def parse_seeds(words: Sequence[str]) -> list[int]:
+    """Different whole numbers, at least one; else ValueError."""
+    if wrong := [word for word in words if not word.isdecimal()]:
         raise ValueError(f"--seeds: give whole numbers from 0 on, got {' '.join(wrong)}")
-    return [int(word) for word in words[:first]], list(words[first:])
+    seeds = [int(word) for word in words]
+    if not seeds or len(set(seeds)) < len(seeds):
+        given = " ".join(words) or "none"
+        raise ValueError(f"--seeds: give different whole numbers, at least one of them; got {given}")
+    return seeds

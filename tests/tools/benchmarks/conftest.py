@@ -1,4 +1,4 @@
-"""Models small enough for tests in the place of TimeSformer-base."""
+"""Models small enough for tests, in place of TimeSformer-base."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ SMALL: dict[str, Any] = dict(img_size=28, num_frames=2, embed_dim=16, depth=2, n
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The suites time tiny models."""
+
     def model(device: torch.device, lengths: Sequence[str] = timesformer.LENGTHS, depth: int = 2) -> ReViT:
         return ReViT(ReViTConfig(num_classes=timesformer.CLASSES, lengths=lengths, **SMALL))
 

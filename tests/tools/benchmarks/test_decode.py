@@ -1,4 +1,4 @@
-"""That what is compared is comparable; the figures are for `tools/benchmark.py`."""
+"""The compared decoders give the same frames; speed is for `tools/benchmark.py`."""
 
 from __future__ import annotations
 

@@ -28,6 +28,6 @@ def test_growth(small: None, tmp_path: Path) -> None:
 
 
 def test_ratios_are_taken_within_a_round() -> None:
-    """The second round runs at half the speed, which leaves the ratio as it is."""
+    """A round at half the speed does not change the ratio."""
     grown = Growth({REVIT_B: [(1.0, 2.0), (1.5, 3.0)]}, {}, [])
     assert grown.to_one(REVIT_B, 2) == 1.5 and grown.time(REVIT_B, 2) == 2.25

@@ -1,4 +1,4 @@
-"""Actions are timed in turn, and figures stand beside their targets."""
+"""Actions are timed in turn; values are compared with their targets."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def test_every_round_begins_with_another_action() -> None:
 
 
 def test_ratios_are_of_the_same_round() -> None:
-    """A machine that is half as fast in one round leaves the ratio as it is."""
+    """A round at half the speed does not change the ratio."""
     row = ratio("speed-up", Timing((2.0, 4.0, 2.0)), Timing((1.0, 2.0, 1.0)), Target(at_least=2))
     assert (row.value, row.low, row.high, row.met) == (2, 2, 2, True)
 
 
-def test_spread_is_of_the_quartiles() -> None:
+def test_median_and_quartiles() -> None:
     row = Measurement.of("time", [5.0, 1.0, 3.0, 2.0, 4.0], "ms")
     assert (row.low, row.value, row.high, row.met) == (2, 3, 4, None)
     assert Measurement.of("once", [7.0], "ms") == Measurement("once", 7, "ms")

@@ -1,4 +1,4 @@
-"""What figures of several seeds say of a claim."""
+"""Verdicts on claims from values of several seeds."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_verdicts(above: tuple[float, ...], below: tuple[float, ...], verdict: s
 
 
 def test_the_deviation_is_the_differences() -> None:
-    """Deviations 3 and 4: a difference of 5 is one deviation."""
+    """With deviations 3 and 4 of the values, 5 is one deviation of their difference."""
     three, four = PerSeed((0.0, 3 * 2**0.5)), PerSeed((0.0, 4 * 2**0.5))
     for more, verdict in ((4.9, WITHIN), (5.1, AGREES)):
         shift = more + four.mean - three.mean

@@ -1,4 +1,4 @@
-"""Fig. 5's points are what the runs themselves measured, all in one pass."""
+"""The points of Fig. 5 equal the results of the runs themselves."""
 
 from __future__ import annotations
 

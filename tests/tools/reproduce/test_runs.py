@@ -1,4 +1,4 @@
-"""Rows as configs, and what counts as done."""
+"""Rows as configs, and when a run counts as done."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_another_test_is_run_again_but_another_training_is_refused(own_run: Path
 def test_results_of_another_test_do_not_pass_for_this_ones(
     own_run: Path, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run that is interrupted in its test has the new config already, and must not keep the old results."""
+    """An interrupted test has written the new config already, and must not keep the old results."""
     folder = tmp_path / "out" / "revit" / "seed0"
     shutil.copytree(own_run, folder)
     toy = Runs(None, options(videos, tmp_path / "out", "TEST.BATCH_SIZE", 3), [0], "python toy")

@@ -1,4 +1,4 @@
-"""The tables' text, from results made by hand."""
+"""Tables 1 to 3 from results made by hand."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import matplotlib
 import pytest
 from fvcore.common.config import CfgNode
-from reproduce.markdown import Page, duration, markdown_table, write_page
+from reproduce.markdown import Page, write_page
 from reproduce.rows import needs_table2
 from reproduce.tables import table1, table2, table3
 
@@ -20,7 +20,7 @@ GMACS = {"4x4": 2.0, "2x2": 0.5}
 
 
 class HandMade:
-    """Two seeds' results: `top1[row]` at 4x4 and 2x2, the second seed 2 points better."""
+    """Results of two seeds: mean `top1[row]` at 4x4 and 2x2, the second seed 2 points better."""
 
     def __init__(self, cfg: CfgNode, top1: dict[str, tuple[float, float]], adaptive: float = 0.0) -> None:
         self.lengths, self.top1, self.adaptive = token_lengths(cfg.REVIT.TOKEN_LENGTHS), top1, adaptive
@@ -45,7 +45,7 @@ def cfg(videos: Path, tmp_path: Path) -> CfgNode:
 
 
 def cells(page: Page, first: str) -> list[str]:
-    """The table's row that begins so."""
+    """Cells of the table row that starts with `first`."""
     (line,) = [x for text in page.paragraphs for x in text.splitlines() if x.startswith(f"| {first}")]
     return [cell.strip() for cell in line.strip("|").split("|")]
 
@@ -117,14 +117,3 @@ def test_a_page_is_written_whole(cfg: CfgNode, tmp_path: Path) -> None:
     text = Path(markdown).read_text()
     assert text.startswith("# Table 1") and "- command: `x`\n- seeds: 2\n" in text
     assert "(table1.png)" in text and Path(picture).read_bytes().startswith(b"\x89PNG")
-
-
-def test_columns_are_aligned() -> None:
-    table = markdown_table(["a", "number"], [["long name", "1"], ["b", "22.5 ± 0.1"]])
-    assert len({len(line) for line in table.splitlines()}) == 1
-    assert table.splitlines()[2] == "| long name |          1 |"
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(45, "45 s"), (700, "12 min"), (11_100, "3 h 05 min")])
-def test_durations(seconds: float, text: str) -> None:
-    assert duration(seconds) == text

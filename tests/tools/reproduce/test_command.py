@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from reproduce.command import leading_files, leading_seeds
+from reproduce.command import parse_seeds, split_at_key
 
 from tests.toy import options, tool
 
@@ -103,6 +103,7 @@ def test_configs(videos: Path, tmp_path: Path, empty_yaml: Path) -> None:
 
 
 def test_words_after_an_option_are_told_apart() -> None:
-    assert leading_files(["a.yaml", "B.yaml", "RNG_SEED", "1"]) == (["a.yaml", "B.yaml"], ["RNG_SEED", "1"])
-    assert leading_files(["a.yaml"]) == (["a.yaml"], [])
-    assert leading_seeds(["0", "12", "DATA.PATH_PREFIX", "3"]) == ([0, 12], ["DATA.PATH_PREFIX", "3"])
+    assert split_at_key(["a.yaml", "B.yaml", "RNG_SEED", "1"]) == (["a.yaml", "B.yaml"], ["RNG_SEED", "1"])
+    assert split_at_key(["a.yaml"]) == (["a.yaml"], [])
+    assert split_at_key(["0", "12", "DATA.PATH_PREFIX", "3"]) == (["0", "12"], ["DATA.PATH_PREFIX", "3"])
+    assert parse_seeds(["0", "12"]) == [0, 12]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import math
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from revit_video.runtime.logging import StatsLog, _Bar, progress
+from revit_video.runtime.logging import StatsLog, progress
 
 
 def lines(folder: Path) -> list[dict[str, object]]:
@@ -92,7 +93,28 @@ def test_progress_of_other_ranks_is_silent(
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_bar_that_was_interrupted_in_the_making_says_nothing() -> None:
-    bar = _Bar.__new__(_Bar)
-    bar.disable = False
-    bar.__del__()
+class InterruptedLock:
+    """A lock that Ctrl-C interrupts when it is entered for the n-th time."""
+
+    def __init__(self, n: int) -> None:
+        self.left = n
+
+    def __enter__(self) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("moment", [1, 2])
+def test_ctrl_c_while_a_bar_is_made_is_all_that_is_said(moment: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A half-made bar is deleted without "Exception ignored in ... __del__"."""
+    ignored: list[object] = []
+    monkeypatch.setattr("sys.unraisablehook", ignored.append)
+    monkeypatch.setattr("revit_video.runtime.logging._Bar._lock", InterruptedLock(moment))
+    with pytest.raises(KeyboardInterrupt):
+        progress(range(3))
+    gc.collect()
+    assert not ignored

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from difflib import SequenceMatcher
+from difflib import get_close_matches
 from typing import Any
 
 import yaml
@@ -183,14 +183,9 @@ def leaf_keys(cfg: CfgNode, prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{name}"
 
 
-def nearest_key(key: str, known: Iterable[str]) -> str:
-    """The known key most similar to `key`, by its whole and by its last name."""
-
-    def likeness(candidate: str) -> float:
-        pairs = (key.upper(), candidate), (key.upper().split(".")[-1], candidate.split(".")[-1])
-        return sum(SequenceMatcher(None, *pair).ratio() for pair in pairs)
-
-    return max(known, key=likeness)
+def nearest_key(key: str, known: Sequence[str]) -> str:
+    """The known key most similar to `key`."""
+    return get_close_matches(key.upper(), known, 1, cutoff=0)[0]
 
 
 def _coerce(value: Any, default: Any) -> Any:

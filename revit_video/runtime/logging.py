@@ -7,8 +7,8 @@ import math
 import os
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Sized
-from typing import Any, Generic, TypeVar
+from collections.abc import Iterable
+from typing import Any
 
 import simplejson
 from iopath.common.file_io import g_pathmgr
@@ -21,7 +21,6 @@ MESSAGE_FORMAT = "{desc}: {n_fmt}/{total_fmt}, {elapsed} gone, {remaining} left,
 # Fields of a statistics line that are not plotted.
 PLACE_FIELDS = ("stage", "epoch", "iter", "step")
 
-T = TypeVar("T")
 _logger = logging.getLogger(__name__)
 
 
@@ -33,8 +32,8 @@ def setup(active: bool = True) -> None:
     logger.propagate = False
 
 
-class _Bar(tqdm):
-    """tqdm, safe in a process that forks data workers.
+class Progress(tqdm):
+    """tqdm, safe in a process that forks data workers. A context manager that closes the bar.
 
     Modifications:
         The lock belongs to this process. tqdm shares one between processes, and a worker that exits while
@@ -50,12 +49,16 @@ class _Bar(tqdm):
         if hasattr(self, "pos"):
             super().__del__()
 
+    def show(self, **figures: object) -> None:
+        """Set the figures at the end of the line, from the next update on."""
+        self.set_postfix(figures, refresh=False)
+
 
 class _TerminalHandler(logging.Handler):
     """Prints messages above the progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        _Bar.write(self.format(record), file=sys.stderr)
+        Progress.write(self.format(record), file=sys.stderr)
 
 
 class StatsLog:
@@ -109,29 +112,9 @@ def _rounded(value: Any) -> Any:
     return value
 
 
-class Progress(Generic[T]):
-    """An iterable with a progress bar; as a context manager, it closes the bar when the loop ends early."""
-
-    def __init__(self, bar: tqdm) -> None:
-        self._bar = bar
-
-    def __iter__(self) -> Iterator[T]:
-        return iter(self._bar)
-
-    def __enter__(self) -> Progress[T]:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._bar.close()
-
-    def postfix(self, **fields: object) -> None:
-        """Set the figures at the end of the line; shown from the next update on."""
-        self._bar.set_postfix(fields, refresh=False)
-
-
 def progress(
-    iterable: Iterable[T], total: int | None = None, description: str = "", active: bool = True
-) -> Progress[T]:
+    iterable: Iterable[Any], total: int | None = None, description: str = "", active: bool = True
+) -> Progress:
     """Iterate over `iterable` with a bar on the terminal, or a message every 10 s where there is no terminal.
 
     The bar vanishes at the end.
@@ -140,13 +123,11 @@ def progress(
         total: number of elements; None for `len(iterable)`, where it has one.
         active: whether anything is shown; off on ranks other than 0.
     """
-    if total is None and isinstance(iterable, Sized):
-        total = len(iterable)
     look: dict[str, Any] = {"dynamic_ncols": True, "leave": False}
     if not sys.stderr.isatty():
         look = {"file": _MessageLines(), "mininterval": LINE_PERIOD, "delay": LINE_PERIOD}
         look["bar_format"] = MESSAGE_FORMAT
-    return Progress(_Bar(iterable, description, total, disable=not active, **look))
+    return Progress(iterable, description, total, disable=not active, **look)
 
 
 class _MessageLines:

@@ -67,10 +67,8 @@ def init(device: str = "auto") -> Ranks:
     Raises:
         ValueError: CUDA is asked for where there is none, or this machine has more ranks than GPUs.
     """
-    rank, world_size, local_rank, local_size = (
-        int(os.environ.get(name, default))
-        for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0), ("LOCAL_WORLD_SIZE", 1))
-    )
+    rank, local_rank = (int(os.environ.get(name, 0)) for name in ("RANK", "LOCAL_RANK"))
+    world_size, local_size = (int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("DEVICE cuda: torch finds no GPU here; use DEVICE auto or cpu")
     if device == "cpu" or not torch.cuda.is_available():
@@ -130,10 +128,8 @@ def reduce_gradients(
     """
     parameters = [parameter for parameter in parameters if parameter.requires_grad]
     if ranks.world_size == 1:
-        if parts > 1:
-            for parameter in parameters:
-                if parameter.grad is not None:
-                    parameter.grad /= parts
+        for gradient in [p.grad for p in parameters if p.grad is not None and parts > 1]:
+            gradient /= parts
         return stop
     flags = [*(p.grad is not None for p in parameters), stop]
     used = torch.tensor(flags, dtype=torch.int32, device=ranks.device)
@@ -146,11 +142,8 @@ def reduce_gradients(
                 parameter.grad = torch.zeros_like(parameter)
             gradients.append(parameter.grad)
     for bucket in _buckets(gradients):
-        flat = torch.cat([gradient.flatten() for gradient in bucket])
-        dist.all_reduce(flat)
-        flat /= ranks.data_size * parts
-        for gradient, mean in zip(bucket, flat.split([g.numel() for g in bucket]), strict=True):
-            gradient.copy_(mean.view_as(gradient))
+        for gradient, mean in zip(bucket, _reduced(bucket, ranks.data_size * parts), strict=True):
+            gradient.copy_(mean)
     return bool(stop_all)
 
 
@@ -163,6 +156,15 @@ def _buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
         if sum(member.numel() for member in bucket) >= BUCKET_ELEMENTS:
             yield by_dtype.pop(tensor.dtype)
     yield from by_dtype.values()
+
+
+def _reduced(tensors: list[Tensor], divisor: int) -> list[Tensor]:
+    """Sums of the tensors over the ranks, divided by `divisor`, in one all-reduce and one floating dtype."""
+    flat = torch.cat([tensor.flatten() for tensor in tensors])
+    dist.all_reduce(flat)
+    flat /= divisor
+    parts = flat.split([tensor.numel() for tensor in tensors])
+    return [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
 
 
 @contextmanager
@@ -179,12 +181,8 @@ def shared_statistics(module: nn.Module, ranks: Ranks) -> Iterator[None]:
     before = [statistic.clone() for statistic in running]
     yield
     changes = [now - then for now, then in zip(running, before, strict=True)]
-    flat = torch.cat([change.flatten() for change in changes])  # `num_batches_tracked` too, as floats
-    dist.all_reduce(flat)
-    flat /= ranks.data_size
-    shares = flat.split([change.numel() for change in changes])
-    for now, then, share in zip(running, before, shares, strict=True):
-        now.copy_(then + share.view_as(then).to(then.dtype))
+    for now, then, change in zip(running, before, _reduced(changes, ranks.data_size), strict=True):
+        now.copy_(then + change.to(then.dtype))
 
 
 def broadcast_parameters(module: nn.Module, ranks: Ranks) -> None:

@@ -190,7 +190,7 @@ def _run_epoch(
                 times = clock.window(training.iteration)
                 place = {"epoch": training.epoch, "iter": iteration, "step": training.iteration}
                 stats.write(stage=training.stage, **place, lr=lr, **values, **times)
-                bar.postfix(**_shown(values), **{"clips/s": times["clips_per_sec"]})
+                bar.show(**_shown(values), **{"clips/s": times["clips_per_sec"]})
             if not last:
                 yield stop
     logger.info("%s: %s", title, ", ".join(f"{name} {value:.3g}" for name, value in _shown(values).items()))

@@ -60,7 +60,7 @@ def test_progress_yields_everything_and_says_how_far_it_is(
         seen = []
         for value in bar:
             seen.append(value)
-            bar.postfix(loss=0.5)
+            bar.show(loss=0.5)
     assert seen == [5, 6, 7]
     assert caplog.messages[0].startswith("epoch 1: 1/3")
     assert caplog.messages[-1].startswith("epoch 1: 3/3")
@@ -113,7 +113,7 @@ def test_ctrl_c_while_a_bar_is_made_is_all_that_is_said(moment: int, monkeypatch
     """A half-made bar is deleted without "Exception ignored in ... __del__"."""
     ignored: list[object] = []
     monkeypatch.setattr("sys.unraisablehook", ignored.append)
-    monkeypatch.setattr("revit_video.runtime.logging._Bar._lock", InterruptedLock(moment))
+    monkeypatch.setattr("revit_video.runtime.logging.Progress._lock", InterruptedLock(moment))
     with pytest.raises(KeyboardInterrupt):
         progress(range(3))
     gc.collect()

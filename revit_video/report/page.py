@@ -16,7 +16,7 @@ from revit_video.report import plots
 from revit_video.report.files import Missing, Run
 from revit_video.report.gallery import gallery
 from revit_video.report.style import RC, png
-from revit_video.report.table import cost_unit, headline_result, longest_result, summary, table
+from revit_video.report.table import cost_unit, headline, summary, table
 from revit_video.report.template import CSS, PAGE
 from revit_video.runtime import output_dir
 
@@ -86,7 +86,7 @@ def _picture(run: Run, name: str, draw: Callable[[Run], Figure], caption: str) -
 
 def _headline(run: Run) -> str:
     results = run.results
-    chosen, longest = headline_result(results), longest_result(results)
+    chosen, longest = headline(results)
     name = results["lengths"][0]
     cards = []
     if chosen and longest:

@@ -25,7 +25,7 @@ CURVES = {"assigned": "adaptive", "cascade": "cascade", "random": "random"}
 
 def accuracy_cost(run: Run) -> Figure:
     """Top-1 of every policy against its MACs, and against its measured speed."""
-    policies = policy_results(run.results)
+    policies = list(policy_results(run.results).values())
     if not policies:
         raise Missing("results.json holds neither static lengths nor a policy")
     factor, unit = cost_unit(max(one.gmacs for one in policies))

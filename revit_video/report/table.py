@@ -42,28 +42,23 @@ class PolicyResult:
         return [100 * counts.get(length, 0) / total for length in lengths]
 
 
-def policy_results(results: dict[str, Any]) -> list[PolicyResult]:
-    """Static lengths, longest first, then the adaptive policy and the policies to compare it with."""
+def policy_results(results: dict[str, Any]) -> dict[str, PolicyResult]:
+    """By name: static lengths, longest first, then the adaptive policy and those to compare it with."""
     static = results["static"] or {}
     entries = {length: static[length] for length in results["lengths"] if length in static}
     entries |= {"adaptive": results.get("adaptive")} | (results.get("policies") or {})
     known = {field.name for field in fields(PolicyResult)}
-    return [
-        PolicyResult(name, **{key: value for key, value in entry.items() if key in known})
+    return {
+        name: PolicyResult(name, **{key: value for key, value in entry.items() if key in known})
         for name, entry in entries.items()
         if entry
-    ]
+    }
 
 
-def longest_result(results: dict[str, Any]) -> PolicyResult | None:
-    """The longest length's result, if it was measured."""
-    return next((one for one in policy_results(results) if one.name == results["lengths"][0]), None)
-
-
-def headline_result(results: dict[str, Any]) -> PolicyResult | None:
-    """The adaptive policy's result, the cascade's where there is no assigner, or None."""
-    by_name = {one.name: one for one in policy_results(results)}
-    return by_name.get("adaptive") or by_name.get("cascade")
+def headline(results: dict[str, Any]) -> tuple[PolicyResult | None, PolicyResult | None]:
+    """The adaptive policy's result (the cascade's without an assigner) and the longest length's, if any."""
+    policies = policy_results(results)
+    return policies.get("adaptive") or policies.get("cascade"), policies.get(results["lengths"][0])
 
 
 def cost_unit(largest_gmacs: float) -> tuple[float, str]:
@@ -73,8 +68,9 @@ def cost_unit(largest_gmacs: float) -> tuple[float, str]:
 
 def table(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the table, as text; "-" where nothing was measured."""
-    policies, longest, lengths = policy_results(results), longest_result(results), results["lengths"]
-    factor, unit = cost_unit(max((one.gmacs for one in policies), default=1.0))
+    policies, lengths = policy_results(results), results["lengths"]
+    longest = policies.get(lengths[0])
+    factor, unit = cost_unit(max((one.gmacs for one in policies.values()), default=1.0))
     header = ["", "top-1 %", "top-5 %", f"{unit} a view", "% of longest", "clips/s", "speed-up"]
     header.append("% of clips at " + "/".join(lengths))
     rows = [
@@ -88,14 +84,14 @@ def table(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
             _text(one.speedup, "{:.2f}x"),
             "/".join(f"{percent:.0f}" for percent in one.percent_at(lengths)),
         ]
-        for one in policies
+        for one in policies.values()
     ]
     return header, rows
 
 
 def summary(results: dict[str, Any]) -> str:
     """Accuracy, cost and speed of the headline policy, in one sentence."""
-    chosen, longest = headline_result(results), longest_result(results)
+    chosen, longest = headline(results)
     if chosen is None:
         return "The adaptive policy was not run."
     text = f"{chosen.name}: {chosen.top1:.1f} % top-1"
@@ -120,9 +116,9 @@ def print_table(results: dict[str, Any], file: IO[str] | None = None) -> None:
         grid = Table(box=box.MARKDOWN)
     for n, title in enumerate(header):
         grid.add_column(title, justify="right" if n else "left")
-    headline = headline_result(results)
+    chosen, _ = headline(results)
     for row in rows:
-        grid.add_row(*row, style="bold green" if headline and row[0] == headline.name else None)
+        grid.add_row(*row, style="bold green" if chosen and row[0] == chosen.name else None)
     console.print(grid)
     console.print(Text(summary(results), style="bold"))
 

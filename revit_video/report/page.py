@@ -62,7 +62,7 @@ def write_labels_picture(folder: str, mined: MinedLabels, class_names: Sequence[
     """Write labels.png, the histogram of mined token-length labels; returns its path."""
     path = os.path.join(folder, output_dir.LABELS_PICTURE)
     with matplotlib.rc_context(RC):
-        _write(path, png(plots.mined_labels(mined, class_names)))
+        _write(path, png(plots.label_histogram(mined, class_names)))
     return path
 
 
@@ -125,7 +125,7 @@ def _table(header: list[str], rows: list[list[str]], chosen: str | None = None) 
 
 
 def _mined_labels(run: Run) -> Figure:
-    return plots.mined_labels(run.labels, run.class_names)
+    return plots.label_histogram(run.labels, run.class_names)
 
 
 def _confusion(run: Run) -> str:

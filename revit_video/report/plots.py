@@ -84,7 +84,7 @@ def lengths_per_class(run: Run) -> Figure:
     return figure
 
 
-def mined_labels(mined: MinedLabels, class_names: Sequence[str]) -> Figure:
+def label_histogram(mined: MinedLabels, class_names: Sequence[str]) -> Figure:
     """Token-length labels: the share of each length among all clips, and per class."""
     solved, total = mined.correct.any(dim=1), len(mined.videos)
     names = ["none right", *map(str, mined.lengths)]

@@ -1,4 +1,4 @@
-"""Colours and type of the pictures: one colour per token length, dark = long, and one per policy."""
+"""Colours and fonts of the pictures: one colour per token length, darker for longer, and one per policy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from revit_video.length import TokenLength
 
-WIDTH = 9.6  # inches of a picture across the page
+WIDTH = 9.6  # inches, of a picture as wide as the page
 DPI = 150
 INK, MUTED, RULE = "#1f2933", "#66727f", "#e3e8ed"
 
@@ -25,7 +25,7 @@ POLICIES = {
     "random": ("#8a939c", "D", 8),
     "oracle": ("#dba111", "*", 17),
 }
-DVT = ("#3a9d5d", "^", 10)  # the baseline, likewise
+DVT_MARK = ("#3a9d5d", "^", 10)  # likewise, for the baseline
 
 RC: Any = {  # matplotlib types its settings key by key
     "font.size": 10,
@@ -47,7 +47,7 @@ RC: Any = {  # matplotlib types its settings key by key
     "text.color": INK,
     "legend.frameon": False,
 }
-"""matplotlib settings under which every picture is drawn and saved."""
+"""matplotlib settings for drawing and saving every picture."""
 
 
 def length_colours(lengths: Sequence[TokenLength]) -> list[str]:
@@ -56,14 +56,14 @@ def length_colours(lengths: Sequence[TokenLength]) -> list[str]:
 
 
 def canvas(height: float, width: float = WIDTH) -> Figure:
-    """An empty picture of `width` x `height` inches that keeps its margins clear."""
+    """An empty picture of `width` x `height` inches."""
     figure = Figure(figsize=(width, height))
     figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.1, wspace=0.03, hspace=0.04)
     return figure
 
 
 def png(figure: Figure) -> bytes:
-    """The picture as a PNG file; the same picture gives the same bytes."""
+    """The picture as a PNG file, deterministic."""
     data = io.BytesIO()
     figure.savefig(data, format="png", dpi=DPI, metadata={"Software": None})
     return data.getvalue()

@@ -1,4 +1,4 @@
-"""The page around the sections: light, no script, nothing loaded from anywhere."""
+"""Style sheet and frame of report.html, without scripts or external resources."""
 
 CSS = """
 :root { color-scheme: light; }

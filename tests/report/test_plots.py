@@ -41,7 +41,7 @@ def test_bars_add_up_and_the_hardest_class_is_on_top(run: Run) -> None:
 
 
 def test_label_histogram_tells_unsolved_clips_apart(run: Run) -> None:
-    overall, classes = plots.mined_labels(run.labels, run.class_names).axes
+    overall, classes = plots.label_histogram(run.labels, run.class_names).axes
     labels, solved = run.labels.labels.numpy(), run.labels.correct.numpy().any(axis=1)
     counts = [np.sum(~solved), *(np.sum((labels == i) & solved) for i in range(3))]
     assert [round(len(labels) * bar.get_width()) for bar in overall.patches] == counts
@@ -63,7 +63,7 @@ def test_many_classes_are_cut_to_both_ends(make_run: Callable[[list[str], int], 
     run = Run(str(make_run([f"class {n}" for n in range(50)], 1000)))
     by_class = run.labels.by_class().numpy()
     order = sorted(range(50), key=lambda n: tuple(by_class[n] / by_class[n].sum()), reverse=True)
-    _, hard, easy = plots.mined_labels(run.labels, run.class_names).axes
+    _, hard, easy = plots.label_histogram(run.labels, run.class_names).axes
     for axes, classes in ((hard, order[: plots.MAX_BARS]), (easy, order[-plots.MAX_BARS :])):
         shown = [int(label.get_text().split()[1]) for label in axes.get_yticklabels()]
         assert [tuple(by_class[n]) for n in shown] == [tuple(by_class[n]) for n in classes]

@@ -16,11 +16,11 @@ from benchmarks.timesformer import clock
 from benchmarks.timing import Measurement, Target, interleaved
 from benchmarks.training import TimedStep, at_base_width, cascade_at_base_width
 from revit_video.models.base import ResizableModel
-from revit_video.report.style import DVT, POLICIES, RC, canvas, png
+from revit_video.report.style import DVT_MARK, POLICIES, RC, canvas, png
 
 GROWTH = ("14x14", "10x10", "7x7", "4x4")
 SEPARATE, REVIT_B, REVIT_E, CASCADE = "separate models", "ReViT-B", "ReViT-E, slowest rank", "DVT"
-COLOURS = {SEPARATE: "#8a939c", REVIT_B: "#14365c", REVIT_E: POLICIES["adaptive"][0], CASCADE: DVT[0]}
+COLOURS = {SEPARATE: "#8a939c", REVIT_B: "#14365c", REVIT_E: POLICIES["adaptive"][0], CASCADE: DVT_MARK[0]}
 
 StepFactory = Callable[[Sequence[str]], TimedStep]  # token lengths -> step
 

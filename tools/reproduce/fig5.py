@@ -26,8 +26,7 @@ from revit_video.adaptive.calibrate import (
 from revit_video.adaptive.policies import Assigned, Cascade, Policy
 from revit_video.evaluate import evaluate
 from revit_video.length import TokenLength
-from revit_video.report.style import DVT as DVT_LOOK
-from revit_video.report.style import INK, POLICIES, canvas, length_colours
+from revit_video.report.style import DVT_MARK, INK, POLICIES, canvas, length_colours
 from revit_video.runtime.launch import launch
 from revit_video.runtime.logging import progress, setup
 from revit_video.runtime.ranks import init
@@ -48,7 +47,7 @@ SERIES = {
     "DVT, static": "DVT up to",
     "DVT": "DVT, early exit",
 }
-LOOKS = POLICIES | {"DVT": DVT_LOOK, "DVT, static": (DVT_LOOK[0], "o", 6)}
+LOOKS = POLICIES | {"DVT": DVT_MARK, "DVT, static": (DVT_MARK[0], "o", 6)}
 LABELS = {"DVT": "DVT, early exit", "DVT, static": "DVT, all clips up to a stage"}
 
 Scores = dict[str, list[dict[str, float]]]  # series -> points with top1, gmacs and speed

@@ -29,20 +29,11 @@ __all__ = [
     "timesformer_tiny",
 ]
 
-_MODULE_OF = {
-    "Predictor": "revit_video.predict",
-    "ReViT": "revit_video.models.revit",
-    "deit_small": "revit_video.models.presets",
-    "load": "revit_video.predict",
-    "lvvit_small": "revit_video.models.presets",
-    "timesformer_base": "revit_video.models.presets",
-    "timesformer_base_hr": "revit_video.models.presets",
-    "timesformer_tiny": "revit_video.models.presets",
-}
+_MODULE_OF = {"Predictor": "predict", "ReViT": "models.revit", "load": "predict"}
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name on first use, so that `import revit_video` does not import torch."""
-    if name in _MODULE_OF:
-        return getattr(import_module(_MODULE_OF[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULE_OF.get(name, 'models.presets')}"), name)

@@ -42,7 +42,7 @@ def imported(folder: str) -> set[str]:
                 names.update(alias.name.split(".")[0] for alias in node.names)
             elif isinstance(node, ast.ImportFrom) and node.module:
                 names.add(node.module.split(".")[0])
-    own = {"revit_video", *(path.name for path in (ROOT / "tools").iterdir() if path.is_dir())}
+    own = {"revit_video", *(path.stem for path in (ROOT / "tools").iterdir())}
     return names - set(sys.stdlib_module_names) - {"__future__"} - own
 
 

@@ -1,4 +1,4 @@
-"""What the tools share: reading the command line, and saying what went wrong without a traceback."""
+"""Command lines of the tools, and errors without a traceback."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from revit_video.stages.run import enabled_stages, run
 
 
 def config_parser(description: str | None) -> argparse.ArgumentParser:
-    """A parser of `--cfg FILE [KEY VALUE ...]`."""
+    """Parser of `--cfg FILE [KEY VALUE ...]`."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--cfg", metavar="FILE", help="a YAML file of configs/; without it, the defaults")
     parser.add_argument(
         "opts",
         metavar="KEY VALUE",
         nargs="*",
-        help="keys that override it; revit_video/config/defaults.py has all",
+        help="keys that override it; docs/config.md lists all",
     )
     return parser
 
 
 def run_stages(description: str | None, choose: Callable[[CfgNode], list[str]] = enabled_stages) -> None:
-    """The whole of a tool that runs stages: reads the config, starts the ranks, reports mistakes."""
+    """Main function of a tool that runs stages: load the config, start the ranks, report errors."""
     arguments = config_parser(description).parse_args()
     with clear_errors("interrupted; the same command goes on from the last checkpoint"), first_error_only():
         started = torchrun_ranks()
@@ -38,13 +38,13 @@ def run_stages(description: str | None, choose: Callable[[CfgNode], list[str]] =
 
 
 def command_line(arguments: Sequence[str] | None = None) -> str:
-    """The command that is running, as one would type it."""
+    """The running command, as typed."""
     return shlex.join(["python", *(sys.argv if arguments is None else arguments)])
 
 
 @contextmanager
 def clear_errors(interrupted: str = "interrupted") -> Iterator[None]:
-    """Turns a user's mistake into its message and exit code 2, and Ctrl-C into code 130."""
+    """Exit with a message: code 2 for a user's mistake, 1 for a rank's failure, 130 for Ctrl-C."""
     try:
         yield
     except (ValueError, OSError) as error:

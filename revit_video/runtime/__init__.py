@@ -1,1 +1,1 @@
-"""What runs need around the learning: ranks, checkpoints, result files, messages."""
+"""Ranks, random number generators, output files, logging and termination."""

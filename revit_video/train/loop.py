@@ -129,7 +129,7 @@ class Training:
             )
 
     def _division(self) -> dict[str, int]:
-        """What the order of sums and the random draws depend on."""
+        """The quantities on which random draws and the order of sums depend."""
         ranks = self.ranks
         return {
             "ranks": ranks.world_size,

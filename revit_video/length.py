@@ -1,4 +1,4 @@
-"""Token lengths: the spatial grids at which one model can read a clip."""
+"""Token lengths: the spatial grids of patch tokens at which a model can run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class TokenLength:
-    """A grid of `h` x `w` patch tokens a frame; `str()` gives `"14x14"`."""
+    """A grid of `h` x `w` patch tokens per frame; `str()` gives `"14x14"`."""
 
     h: int
     w: int
@@ -37,7 +37,7 @@ class TokenLength:
 
     @property
     def count(self) -> int:
-        """Patch tokens a frame."""
+        """Patch tokens per frame."""
         return self.h * self.w
 
     def __str__(self) -> str:
@@ -60,7 +60,7 @@ def token_lengths(values: Iterable[int | str | Sequence[int] | TokenLength]) -> 
 
 
 def find(lengths: Sequence[TokenLength], value: int | str | Sequence[int] | TokenLength) -> int:
-    """Position of `value` in `lengths`; the ValueError for an unknown one lists those that exist."""
+    """Position of `value` in `lengths`; ValueError with the available lengths if it is unknown."""
     length = TokenLength.parse(value)
     if length not in lengths:
         raise ValueError(f"token length {length} not in this model; it has {', '.join(map(str, lengths))}")
@@ -68,7 +68,7 @@ def find(lengths: Sequence[TokenLength], value: int | str | Sequence[int] | Toke
 
 
 def cells_of(box: Box, length: TokenLength) -> tuple[int, int, int, int]:
-    """`box` in cells of the grid, rounded: top and left cell, and those after its bottom and right ones."""
+    """`box` in whole cells of the grid: first row, first column, end row, end column (ends excluded)."""
     top, left, bottom, right = box
     rows, columns = (
         [math.floor(side * cells + 0.5) for side in sides]
@@ -78,10 +78,10 @@ def cells_of(box: Box, length: TokenLength) -> tuple[int, int, int, int]:
 
 
 def patch_geometry(size: int, cells: int) -> tuple[int, int, int]:
-    """How `size` pixels are cut into `cells` patches: `(kernel = stride, padding before, padding after)`.
+    """Cut `size` pixels into `cells` patches: `(kernel = stride, padding before, padding after)`.
 
-    The kernel is the smallest that covers the side; what it overshoots is padded evenly, as in DVT:
-    224 px in 10 cells is kernel 23 with 3 px of padding on each side.
+    The smallest kernel that covers the side, with the excess padded evenly, as in DVT: 224 px in 10 cells are
+    kernel 23 with 3 px of padding on each side.
 
     Raises:
         ValueError: there are more cells than pixels, or a whole patch would be padding.
@@ -94,25 +94,24 @@ def patch_geometry(size: int, cells: int) -> tuple[int, int, int]:
 
 
 def halved(size: int) -> int:
-    """Half of a frame's side, as LV-ViT's stem shrinks it; ValueError for an odd one."""
+    """Side of the frame after LV-ViT's stem, half of `size`; ValueError if that is odd."""
     if size % 2:
         raise ValueError(f"LV-ViT's stem halves the frame, which has an odd side, {size} px")
     return size // 2
 
 
 def stem_geometry(size: int, length: TokenLength, width: int) -> tuple[int, int]:
-    """How often a convolutional stem halves `size` pixels for `length`, and its channels' doublings.
+    """Number of halvings of `size` pixels in a convolutional stem for `length`, and of channel doublings.
 
-    Channels double with every halving that a whole patch stands for, rounded down, and reach `width` at the
-    grid: 4 times for 14x14 and for 10x10 of 224 px. All these halvings are taken where they meet the grid;
-    otherwise at least one less, so that the last convolution's patches, of several pixels each, leave little
-    to padding: 3 for 10x10, to 28 px and 3 per patch.
+    The doublings are log2 of the patch size, rounded down: 4 for 14x14 and for 10x10 of 224 px. If as many
+    halvings end at the grid, they are taken (14x14). Otherwise there are fewer, and the last convolution
+    has patches of several pixels with little padding: 3 halvings for 10x10, to 28 px, and patches of 3 px.
 
     Returns:
         `(halvings, doublings)`.
 
     Raises:
-        ValueError: the frame cannot be halved and then cut into the patches, or the width not be halved.
+        ValueError: the frame cannot be halved and then cut into patches, or the width cannot be halved.
     """
     cells = max(length.h, length.w)
     doublings = (size // cells).bit_length() - 1

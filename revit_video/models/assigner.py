@@ -1,4 +1,4 @@
-"""The Token-Length Assigner: a tiny network that picks a clip's token length (paper section 3.1)."""
+"""The Token-Length Assigner: a tiny network that predicts the token length of a clip (paper section 3.1)."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ logger = logging.getLogger(__name__)
 
 
 class TokenLengthAssigner(nn.Module):
-    """A shrunk EfficientNet over a few small frames of the clip, averaged over time.
+    """A shrunk EfficientNet on a few small frames of the clip, averaged over time.
 
-    Features are pooled by their mean and by their maximum, since one small object is what makes a clip
-    hard and a mean over the frame hides it.
+    Features are pooled by mean and by maximum over the frame: a single small object makes a clip hard, and
+    the mean hides it.
 
     Args:
         num_lengths: token lengths to choose from; one logit each, longest first.
         model: any timm network of the EfficientNet family; `tinynet_e` is the shrunk EfficientNet-B0.
-        stages: keep only the first stages of the network (0: all). Small inputs do not need the
-            late, low-resolution ones.
-        num_frames: evenly spaced frames that are read.
-        input_size: side to which these frames are shrunk, in pixels.
-        pretrained: start from timm's ImageNet weights where they can be had, else from random ones.
+        stages: number of stages of the network to keep (0: all). Small inputs do not need the late,
+            low-resolution ones.
+        num_frames: evenly spaced frames of the clip.
+        input_size: side of these frames after shrinking, in pixels.
+        pretrained: start from timm's ImageNet weights if they are available, else from random ones.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ def _trunk(model: str, stages: int, pretrained: bool) -> tuple[nn.Module, int]:
     if pretrained:
         try:
             network = timm.create_model(model, pretrained=True, num_classes=0, global_pool="")
-        except Exception as error:  # no weights, no network, no cache: each library has its own
+        except Exception as error:  # no weights, no network, no cache: types differ by library
             reason = str(error).splitlines()[0]
             logger.warning("no ImageNet weights for %s, starting from random ones: %s", model, reason)
     trunk = network
@@ -71,14 +71,14 @@ def _trunk(model: str, stages: int, pretrained: bool) -> tuple[nn.Module, int]:
         trunk = nn.Sequential(network.conv_stem, network.bn1, *network.blocks[:stages])
     with torch.no_grad():
         width = trunk.eval()(torch.zeros(1, 3, 64, 64)).shape[1]
-    # Small convolutions run faster with channels last, on processors and on GPUs.
+    # Small convolutions are faster with channels last, on CPU and GPU.
     return trunk.train().to(memory_format=torch.channels_last), width
 
 
 def small_frames(clips: Tensor, num_frames: int, size: int) -> Tensor:
     """Evenly spaced frames of `clips` `(B, C, T, H, W)`, shrunk to `(B num_frames, C, size, size)`.
 
-    Clips with fewer frames give all they have.
+    All frames, if the clip has fewer.
     """
     total = clips.shape[2]
     count = min(num_frames, total)

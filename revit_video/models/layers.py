@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from revit_video.models.linear import Linear, linear, linear_gelu
 
-CACHED_SCORES = 1 << 19  # attention scores that are computed at a time: 1 MiB in bfloat16
+CACHED_SCORES = 1 << 19  # attention scores computed at once: 1 MiB in bfloat16
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention over the second to last axis, all leading axes being batch.
+    """Multi-head self-attention over the second to last axis; all leading axes are batch axes.
 
-    Names as in TimeSformer (`qkv`, `proj`), so that its weights load unchanged.
+    Parameter names are TimeSformer's (`qkv`, `proj`), so that its weights load unchanged.
     """
 
     def __init__(self, dim: int, num_heads: int, drop: float = 0.0, qkv_bias: bool = True) -> None:
@@ -27,7 +27,7 @@ class Attention(nn.Module):
         self.drop = nn.Dropout(drop)
 
     def forward(self, x: Tensor, queries: int | None = None) -> Tensor:
-        """`(..., L, C)` -> `(..., L, C)`, or with `queries` what the first tokens alone get of all."""
+        """`(..., L, C)` -> `(..., L, C)`; with `queries`, only the first `queries` tokens are computed."""
         return self.merged(attend(*self.heads(x, queries)), x)
 
     def heads(self, x: Tensor, queries: int | None = None) -> tuple[Tensor, ...]:
@@ -43,20 +43,20 @@ class Attention(nn.Module):
         return tuple(part.transpose(1, 2) for part in parts)
 
     def merged(self, x: Tensor, like: Tensor) -> Tensor:
-        """What the heads made `(batch, heads, L, C / heads)`, projected, with the leading axes of `like`."""
+        """Merge and project the heads' output `(batch, heads, L, C / heads)`; leading axes as in `like`."""
         return self.drop(self.proj(x.transpose(1, 2).reshape(*like.shape[:-2], -1, like.shape[-1])))
 
     def _projected(self, *inputs: Tensor) -> Iterator[Tensor]:
-        """Queries, keys and values of the tokens that are given for each."""
+        """Queries, keys and values, each of its own input."""
         biases = (None,) * 3 if self.qkv.bias is None else self.qkv.bias.chunk(3)
         for x, weight, bias in zip(inputs, self.qkv.weight.chunk(3), biases, strict=True):
             yield linear(x, weight, bias)
 
 
 class TimeAttention(Attention):
-    """Attention over the frames, at each place of the grid on its own.
+    """Attention over time, separately at each position of the grid.
 
-    Places count as further heads, which all have one layout in memory: nothing is transposed.
+    Positions are treated as further heads, so that no transposition is needed.
     """
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
@@ -71,8 +71,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Scaled dot-product attention; each is `(B, heads, L, C / heads)`, with any number of queries."""
     if q.device.type != "cpu" or q.dtype != torch.bfloat16 or torch.is_grad_enabled():
         return F.scaled_dot_product_attention(q, k, v)
-    # PyTorch's kernel makes little of a CPU's bfloat16 products. Plain ones are twice as fast, if the scores
-    # stay in the processor's cache.
+    # PyTorch's kernel is slow in bfloat16 on CPU. Plain products are twice as fast if the scores fit into the
+    # cache.
     scores = q.shape[1] * q.shape[2] * k.shape[2]
     parts = zip(*(x.split(max(1, CACHED_SCORES // scores)) for x in (q, k, v)), strict=True)
     scale = q.shape[-1] ** -0.5
@@ -80,7 +80,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 class Mlp(nn.Module):
-    """Two linear layers with a GELU between them; names as in TimeSformer (`fc1`, `fc2`)."""
+    """Linear, GELU, linear; parameter names are TimeSformer's (`fc1`, `fc2`)."""
 
     def __init__(self, dim: int, hidden_dim: int, drop: float = 0.0, out_dim: int | None = None) -> None:
         super().__init__()
@@ -89,19 +89,19 @@ class Mlp(nn.Module):
         self.drop = nn.Dropout(drop)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(..., C)` -> `(..., C)`, or the width `out_dim`."""
+        """`(..., C)` -> `(..., C)`, or `(..., out_dim)`."""
         return self.drop(self.fc2(self.drop(linear_gelu(x, self.fc1.weight, self.fc1.bias))))
 
 
 class DropPath(nn.Module):
-    """Stochastic depth: training leaves a residual branch out for some samples, drawn at random.
+    """Stochastic depth: in training, drop a residual branch for random samples.
 
-    The tensors of one branch share each sample's draw. What is kept is scaled up, so that the mean stays.
+    The tensors of one branch share the draw of each sample. Kept branches are scaled up to preserve the mean.
 
     Args:
-        drop_prob: how likely a sample loses the branch.
-        sample_dims: how many leading axes count samples.
-        scale: factor on the branch, dropped or not.
+        drop_prob: probability of dropping a sample's branch.
+        sample_dims: number of leading axes that index samples.
+        scale: constant factor on the branch.
     """
 
     def __init__(self, drop_prob: float, sample_dims: int = 1, scale: float = 1.0) -> None:

@@ -11,7 +11,9 @@ import torch
 from iopath.common.file_io import g_pathmgr
 from torch import Tensor
 
-from revit_video.adaptive.policies import Assigned, Cascade, Policy, Static, Views
+from revit_video.adaptive.engine import Engine
+from revit_video.adaptive.policies import Costs, static
+from revit_video.adaptive.settings import Settings
 from revit_video.data.clips import ClipSampling, ViewGrid, eval_views
 from revit_video.data.folders import KNOWN, list_videos
 from revit_video.data.sampling import clip_duration
@@ -56,15 +58,14 @@ class Predictor:
 
     Attributes:
         model: the `ReViT` or `DVT`; `model.lengths` are its token lengths, longest first.
-        policy: chooses the length: the assigner, or else a DVT's early exit; where there is neither, it is
-            the longest one always.
+        engine: runs the policy: the assigner's choice, else a DVT's early exit, else the longest length.
         class_names: in the order of the logits.
     """
 
     def __init__(
-        self, model: ResizableModel, policy: Policy, data: dict[str, Any], device: torch.device
+        self, model: ResizableModel, engine: Engine, data: dict[str, Any], device: torch.device
     ) -> None:
-        self.model, self.policy, self.device = model, policy, device
+        self.model, self.engine, self.device = model, engine, device
         self.class_names: list[str] = data["class_names"] or [f"class {n}" for n in range(model.num_classes)]
         duration = clip_duration(data["num_frames"], data["sampling_rate"], data["target_fps"])
         spacing = data.get("frame_spacing", "index")
@@ -85,16 +86,15 @@ class Predictor:
         path = os.fspath(path)
         views = eval_views(path, self._sampling, self._grid)
         clips = self._normalize(views.clips.to(self.device))
-        each = torch.arange(len(clips))
-        prediction = self.policy(Views(clips, each, torch.zeros_like(each)))
+        prediction = self.engine(clips, torch.zeros(len(clips), dtype=torch.long))
         probabilities = prediction.logits.softmax(dim=1).mean(dim=0)
         order = probabilities.argsort(descending=True).tolist()
         return VideoPrediction(
             path,
             [(self.class_names[n], float(probabilities[n])) for n in order],
             self.model.lengths[int(prediction.lengths[0])],
-            float(prediction.cost.sum()),
-            self.policy.gmacs[0] * len(clips),
+            float(prediction.gmacs.sum()),
+            self.engine.costs.gmacs[0] * len(clips),
             prediction.logits.mean(dim=0).cpu(),
         )
 
@@ -131,26 +131,16 @@ def load(path: str | os.PathLike[str], device: str = "auto", dtype: str = "auto"
     payload = read_payload(_checkpoint_in(os.fspath(path)))
     model = model_from(payload).to(place)
     asked = payload["data"].get("dtype", "auto") if dtype == "auto" else dtype
-    reader = for_inference(model, inference_dtype(asked, model))
-    costs = payload["costs"]
-    gmacs = [length["gmacs"] for length in costs["lengths"].values()]
-    batch_size = payload["data"]["num_clips"] * payload["data"]["num_crops"]  # the views of one video
-    policy: Policy = Static(reader, gmacs, model.lengths[0], batch_size=batch_size)
-    settings = payload.get("policy", {})
+    costs = Costs.from_table(payload["costs"], model.carries_state)
+    policies = Settings.from_dict(payload.get("policy", {})).policies(len(model.lengths))
+    assigner, policy = None, static(0)
     if "assigner" in payload:
-        assigner = assigner_from(payload)
-        policy = Assigned(
-            reader,
-            gmacs,
-            assigner.to(place),
-            costs["assigner_gmacs"],
-            settings["threshold"],
-            settings["per_view"],
-            batch_size=batch_size,
-        )
-    elif model.carries_state and "cascade_threshold" in settings:
-        policy = Cascade(reader, gmacs, settings["cascade_threshold"], batch_size=batch_size)
-    return Predictor(model, policy, payload["data"], place)
+        assigner, policy = assigner_from(payload).to(place), policies["assigned"]
+    elif model.carries_state and "cascade" in policies:
+        policy = policies["cascade"]
+    views = payload["data"]["num_clips"] * payload["data"]["num_crops"]
+    reader = for_inference(model, inference_dtype(asked, model))
+    return Predictor(model, Engine(reader, policy, costs, assigner, views), payload["data"], place)
 
 
 def find_videos(paths: Iterable[str]) -> list[str]:

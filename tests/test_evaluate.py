@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -10,16 +11,28 @@ import torch
 from torch import Tensor, nn
 
 from revit_video import evaluate as evaluate_module
+from revit_video.adaptive import policies
 from revit_video.adaptive.calibrate import assigned_points, cascade_points
-from revit_video.adaptive.policies import Assigned, Cascade, Oracle, Policy, Random, Static
+from revit_video.adaptive.engine import Engine, Prediction
+from revit_video.adaptive.policies import Costs, Policy, mean_by_video
+from revit_video.adaptive.table import COLUMNS, Table, mined_labels, static_top1
 from revit_video.data.batch import Batch, Sample, VideoViews, collate
-from revit_video.evaluate import Evaluation, Score, Table, evaluate, mined_labels, static_top1, tabulate
+from revit_video.evaluate import (
+    CONTROL,
+    Answers,
+    KeepFirst,
+    replay,
+    tabulate,
+    time_policies,
+)
+from revit_video.models.dvt import DVT
 from revit_video.models.revit import ReViT
 from revit_video.runtime.ranks import Ranks
-from tests.tiny import CLASSES, FRAMES, SIZE, random_clips, tiny_revit
+from tests.tiny import CLASSES, FRAMES, SIZE, random_clips, tiny_dvt, tiny_revit
 
 ALONE = Ranks(rank=0, world_size=1, device=torch.device("cpu"))
 GMACS = [8.0, 4.0, 1.0]
+COSTS = Costs(GMACS, assigner=0.5)
 VIDEOS, VIEWS = 12, 3
 BROKEN = {2: "no frames", 7: "truncated"}
 
@@ -29,6 +42,9 @@ class PixelAssigner(nn.Module):
 
     def forward(self, clips: Tensor) -> Tensor:
         return 4 * clips[:, 0, 0, 0, :3]
+
+
+ASSIGNER: Any = PixelAssigner()
 
 
 @pytest.fixture(scope="module")
@@ -78,15 +94,14 @@ SHARES = [[0, 1, 2], [7], [3, 4, 5, 6], [8], [9, 10, 11]]  # the second one is e
 READABLE = [row for row in range(VIDEOS) if row not in BROKEN]
 
 
-def policies(model: ReViT, names: str = "static assigned cascade random oracle") -> dict[str, Policy]:
-    everything: dict[str, Policy] = {
-        **{f"static {n}": Static(model, GMACS, n, batch_size=4) for n in model.lengths},
-        "assigned": Assigned(model, GMACS, PixelAssigner(), 0.5, 0.6, batch_size=4),  # type: ignore[arg-type]
-        "cascade": Cascade(model, GMACS, 0.425, batch_size=4),
-        "random": Random(model, GMACS, [0.3, 0.3, 0.4], batch_size=4),
-        "oracle": Oracle(model, GMACS, batch_size=4),
-    }
-    return {name: policy for name, policy in everything.items() if name.split()[0] in names.split()}
+POLICIES: dict[str, Policy] = {
+    **{f"static {i}": policies.static(i) for i in range(3)},
+    "assigned": policies.assigned(0.6),
+    "per view": policies.assigned(0.6, per_view=True),
+    "cascade": policies.cascade([0.425] * 3),
+    "random": policies.random([0.3, 0.3, 0.4], seed=5),
+    "oracle": policies.oracle(),
+}
 
 
 def video_scores(model: ReViT, row: int, i: int) -> Tensor:
@@ -101,9 +116,7 @@ def video_scores(model: ReViT, row: int, i: int) -> Tensor:
 @pytest.fixture(scope="module")
 def table(model: ReViT, labels: list[int]) -> Table:
     shuffled = [[9, 11, 10], [7], [8], [6, 4, 3, 5], [2, 0, 1]]
-    asked = policies(model)["assigned"]
-    assert isinstance(asked, Assigned)
-    return tabulate(batches(labels, shuffled), model.train(), ALONE, asked)
+    return tabulate(batches(labels, shuffled), model.train(), ALONE, ASSIGNER)
 
 
 def test_views_are_in_the_order_of_the_list(table: Table, model: ReViT, labels: list[int]) -> None:
@@ -130,10 +143,14 @@ def test_scores_are_those_of_each_view_alone(table: Table, model: ReViT) -> None
 
 
 def test_the_assigner_answers_for_the_video(table: Table) -> None:
+    """The mean over its views; the table holds those."""
+    means = mean_by_video(table.assigned, table.rows)
     for n, row in enumerate(READABLE):
-        expected = PixelAssigner()(clips_of(row)).softmax(dim=1).mean(dim=0).float()
-        for answer in table.assigned[n * VIEWS : (n + 1) * VIEWS]:
-            torch.testing.assert_close(answer, expected)
+        views = slice(n * VIEWS, (n + 1) * VIEWS)
+        expected = PixelAssigner()(clips_of(row)).softmax(dim=1).float()
+        torch.testing.assert_close(table.assigned[views], expected)
+        for answer in means[views]:
+            torch.testing.assert_close(answer, expected.mean(dim=0))
 
 
 def test_scores_need_not_be_kept(table: Table, model: ReViT, labels: list[int]) -> None:
@@ -168,129 +185,219 @@ def test_mined_labels_are_of_clips(table: Table, model: ReViT) -> None:
 def test_nothing_readable_is_an_error_that_names_the_first(model: ReViT, labels: list[int]) -> None:
     with pytest.raises(ValueError, match="no video could be read; the first: 7.mp4: truncated"):
         tabulate(batches(labels, [[7], [2]]), model, ALONE)
-    with pytest.raises(ValueError, match="no video could be read; the first: 7.mp4: truncated"):
-        evaluate(batches(labels, [[7]]), policies(model), ALONE)
+    with pytest.raises(ValueError, match="no video could be read"):
+        tabulate([], model, ALONE)
 
 
 # ---- The policies ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def result(model: ReViT, labels: list[int]) -> Evaluation:
-    return evaluate(batches(labels, SHARES), policies(model), ALONE)
+def answers(table: Table) -> dict[str, Answers]:
+    return {name: replay(table, policy, COSTS) for name, policy in POLICIES.items()}
 
 
-def test_videos_are_those_that_could_be_read(result: Evaluation, labels: list[int]) -> None:
-    assert result.videos.tolist() == READABLE
-    assert result.paths == [f"{row}.mp4" for row in READABLE]
-    assert result.labels.tolist() == [labels[row] for row in READABLE]
-    assert result.table.skipped == [("2.mp4", "no frames"), ("7.mp4", "truncated")]
+def first_lengths(answers: Answers) -> list[int]:
+    """The length of each video's first view."""
+    return answers.lengths[::VIEWS].tolist()
 
 
-def test_static_policies_average_the_views(result: Evaluation, model: ReViT, labels: list[int]) -> None:
-    for i, length in enumerate(model.lengths):
-        predicted = [int(video_scores(model, row, i).argmax()) for row in READABLE]
-        score = result.scores[f"static {length}"]
-        assert result.predicted[f"static {length}"].tolist() == predicted
-        right = [label == labels[row] for label, row in zip(predicted, READABLE, strict=True)]
-        assert score.top1 == pytest.approx(100 * sum(right) / len(right))
-        assert score.top5 == 100.0  # of five classes
-        assert score.gmacs == GMACS[i]
-        counts = {str(other): 0 for other in model.lengths}
-        assert score.length_counts == counts | {str(length): VIEWS * len(READABLE)}
+def counts(answers: Answers) -> list[int]:
+    """Views at each length."""
+    return answers.lengths.bincount(minlength=3).tolist()
+
+
+def predicted(answers: Answers) -> list[int]:
+    return answers.videos.scores.argmax(dim=1).tolist()
+
+
+def streamed(engine: Engine, shares: Sequence[Batch]) -> Prediction:
+    parts: list[Prediction] = []
+    for batch in shares:
+        if len(batch):
+            parts += engine.submit(batch.clips, batch.rows)
+    return Prediction.joined([*parts, *engine.flush()])
+
+
+@pytest.mark.parametrize("name", [name for name in POLICIES if name != "oracle"])
+def test_a_replay_is_what_running_the_policy_gives(
+    name: str, answers: dict[str, Answers], table: Table, model: ReViT, labels: list[int]
+) -> None:
+    engine = Engine(model, POLICIES[name], COSTS, ASSIGNER, batch_size=4)
+    same_as_running(answers[name], streamed(engine, batches(labels, SHARES)), table)
+
+
+@pytest.mark.parametrize("thresholds", [[0.0, 0.34, 0.3], [0.0] * 3, [0.0, 2.0, 2.0]])
+@pytest.mark.parametrize("cumulative", [False, True])
+def test_a_replay_of_any_start_and_thresholds_is_what_running_them_gives(
+    cumulative: bool, thresholds: list[float], model: ReViT, labels: list[int]
+) -> None:
+    """Also where lengths continue from each other (DVT)."""
+    running: ReViT | DVT = tiny_dvt() if cumulative else model
+    table = tabulate(batches(labels, SHARES), running, ALONE, ASSIGNER)
+    policy = Policy(policies.assigned(0.6).start, thresholds, asks_assigner=True)
+    costs = Costs(GMACS, 0.5, cumulative)
+    engine = Engine(running, policy, costs, ASSIGNER, batch_size=4)
+    same_as_running(replay(table, policy, costs), streamed(engine, batches(labels, SHARES)), table)
+
+
+def same_as_running(replayed: Answers, prediction: Prediction, table: Table) -> None:
+    assert replayed.lengths.tolist() == prediction.lengths.tolist()
+    assert replayed.gmacs.tolist() == prediction.gmacs.tolist()
+    scores = table.scores[torch.arange(len(table.rows)), replayed.lengths]
+    torch.testing.assert_close(scores, prediction.logits.softmax(dim=1), rtol=1e-5, atol=1e-6)
+    means = mean_by_video(prediction.logits.softmax(dim=1), table.rows)[table.first_views]
+    torch.testing.assert_close(replayed.videos.scores, means, rtol=1e-5, atol=1e-6)
+
+
+def test_videos_are_those_that_could_be_read(table: Table, answers: dict[str, Answers]) -> None:
+    assert [table.paths[n] for n in table.first_views.tolist()] == [f"{row}.mp4" for row in READABLE]
+    for each in answers.values():
+        assert each.videos.rows.tolist() == READABLE
+        assert torch.equal(each.videos.labels, table.labels[table.first_views])
+
+
+def test_static_policies_average_the_views(
+    answers: dict[str, Answers], model: ReViT, labels: list[int]
+) -> None:
+    for i in range(3):
+        expected = [int(video_scores(model, row, i).argmax()) for row in READABLE]
+        each = answers[f"static {i}"]
+        assert predicted(each) == expected
+        right = [label == labels[row] for label, row in zip(expected, READABLE, strict=True)]
+        assert each.top1 == pytest.approx(100 * sum(right) / len(right))
+        assert each.top5 == 100.0  # of five classes
+        assert each.mean_gmacs == GMACS[i]
+        assert counts(each) == [VIEWS * len(READABLE) * (k == i) for k in range(3)]
 
 
 @pytest.mark.parametrize("name", ["assigned", "random", "oracle"])
-def test_a_video_is_read_at_one_length(name: str, result: Evaluation, model: ReViT) -> None:
-    """So what a policy predicts is what that length predicts, at its cost."""
-    chosen = result.lengths[name].tolist()
+def test_a_video_is_run_at_one_length(name: str, answers: dict[str, Answers], model: ReViT) -> None:
+    """So the policy's answer is that length's, at its cost."""
+    chosen = first_lengths(answers[name])
     assert len(set(chosen)) == 3
     for n, row in enumerate(READABLE):
-        assert result.predicted[name][n] == video_scores(model, row, chosen[n]).argmax()
+        assert predicted(answers[name])[n] == video_scores(model, row, chosen[n]).argmax()
     overhead = 0.5 if name == "assigned" else 0.0
-    assert result.scores[name].gmacs == pytest.approx(sum(GMACS[i] for i in chosen) / len(chosen) + overhead)
-    counts = {str(length): VIEWS * chosen.count(i) for i, length in enumerate(model.lengths)}
-    assert result.scores[name].length_counts == counts
+    assert answers[name].mean_gmacs == pytest.approx(sum(GMACS[i] for i in chosen) / len(chosen) + overhead)
+    assert counts(answers[name]) == [VIEWS * chosen.count(i) for i in range(3)]
 
 
-def test_the_oracle_is_right_where_any_length_is_and_never_dearer(result: Evaluation, model: ReViT) -> None:
-    for n, (row, label) in enumerate(zip(READABLE, result.labels.tolist(), strict=True)):
-        right = [i for i in range(3) if video_scores(model, row, i).argmax() == label]
-        assert result.lengths["oracle"][n] == max(right, default=0)
-        assert (result.predicted["oracle"][n] == label) == bool(right)
-    scores = result.scores
-    assert scores["oracle"].gmacs < scores["static 8x8"].gmacs
-    assert 100 > scores["oracle"].top1 > max(scores[f"static {n}"].top1 for n in model.lengths)
+def test_the_oracle_is_right_where_any_length_is_and_never_dearer(
+    answers: dict[str, Answers], model: ReViT, labels: list[int]
+) -> None:
+    oracle = answers["oracle"]
+    for n, row in enumerate(READABLE):
+        right = [i for i in range(3) if video_scores(model, row, i).argmax() == labels[row]]
+        assert first_lengths(oracle)[n] == max(right, default=0)
+        assert (predicted(oracle)[n] == labels[row]) == bool(right)
+    assert oracle.mean_gmacs < answers["static 0"].mean_gmacs
+    assert 100 > oracle.top1 > max(answers[f"static {i}"].top1 for i in range(3))
 
 
-def test_a_cascade_pays_for_every_pass(result: Evaluation, model: ReViT) -> None:
-    paid = dict(zip(map(str, model.lengths), (13.0, 5.0, 1.0), strict=True))
-    score = result.scores["cascade"]
-    total = sum(paid[length] * count for length, count in score.length_counts.items())
-    assert score.gmacs == pytest.approx(total / sum(score.length_counts.values()))
-    assert sum(count > 0 for count in score.length_counts.values()) > 1
-
-
-def test_speed_is_relative_to_the_longest(result: Evaluation) -> None:
-    assert all(score.clips_per_sec > 0 for score in result.scores.values())
-    score, longest = (
-        Score(50.0, 80.0, gmacs, rate, {"8x8": 3}) for gmacs, rate in ((2.0, 30.0), (8.0, 10.0))
-    )
-    assert score.as_dict(longest) == {
-        **dict(top1=50.0, top5=80.0, gmacs=2.0, clips_per_sec=30.0, length_counts={"8x8": 3}),
-        **dict(speedup=3.0, macs_speedup=4.0),
-    }
-
-
-def test_the_table_is_that_of_a_single_pass(result: Evaluation, table: Table) -> None:
-    for ours, theirs in zip(result.table, table, strict=True):
-        if isinstance(ours, Tensor):
-            torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
-        else:
-            assert ours == theirs
+def test_a_cascade_pays_for_every_pass(answers: dict[str, Answers]) -> None:
+    number = counts(answers["cascade"])
+    total = sum(paid * count for paid, count in zip((13.0, 5.0, 1.0), number, strict=True))
+    assert answers["cascade"].mean_gmacs == pytest.approx(total / sum(number))
+    assert sum(count > 0 for count in number) > 1
 
 
 @pytest.mark.parametrize("per_view", [False, True])
-def test_calibration_foresees_the_test(per_view: bool, model: ReViT, labels: list[int]) -> None:
-    """A threshold's point, from the table, is what the policy then does with that threshold."""
+def test_calibration_foresees_the_test(per_view: bool, table: Table) -> None:
+    """The point of a threshold is what the policy with that threshold gives on the same table."""
+    points = assigned_points(table, COSTS, per_view)[::4]
+    sure = cascade_points(table, COSTS)[::4]
+    tested = [policies.assigned(point.threshold, per_view) for point in points]
+    tested += [policies.cascade([point.threshold] * 3) for point in sure]
+    assert len(tested) > 7
+    longest = replay(table, policies.static(0), COSTS)
+    for point, policy in zip(points + sure, tested, strict=True):
+        each = replay(table, policy, COSTS)
+        assert [share * VIEWS * len(READABLE) for share in point.mix] == pytest.approx(counts(each))
+        assert (point.top1, point.gmacs) == (pytest.approx(each.top1), pytest.approx(each.mean_gmacs))
+        assert point.drop == pytest.approx(longest.top1 - each.top1)
 
-    def assigned(threshold: float) -> Policy:
-        return Assigned(model, GMACS, PixelAssigner(), 0.5, threshold, per_view, batch_size=4)  # type: ignore[arg-type]
 
-    table = evaluate(
-        batches(labels, SHARES), policies(model, "static") | {"assigned": assigned(0.5)}, ALONE
-    ).table
-    points = assigned_points(table.assigned, table.readings, GMACS, 0.5)[::4]
-    sure = cascade_points(table.readings, GMACS)[::4]
-    tested: dict[str, Policy] = {"static 8x8": Static(model, GMACS, "8x8", batch_size=4)}
-    tested |= {f"assigned {n}": assigned(point.threshold) for n, point in enumerate(points)}
-    tested |= {f"cascade {n}": Cascade(model, GMACS, p.threshold, batch_size=4) for n, p in enumerate(sure)}
-    assert len(tested) > 8
-    longest, *scores = evaluate(batches(labels, SHARES), tested, ALONE).scores.values()
-    for point, score in zip(points + sure, scores, strict=True):
-        counts = [share * VIEWS * len(READABLE) for share in point.mix]
-        assert counts == pytest.approx(list(score.length_counts.values()))
-        assert (point.top1, point.gmacs) == (pytest.approx(score.top1), pytest.approx(score.gmacs))
-        assert point.drop == pytest.approx(longest.top1 - score.top1)
+class Counting(PixelAssigner):
+    """Records how many clips it was asked about at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[int] = []
+
+    def forward(self, clips: Tensor) -> Tensor:
+        self.asked.append(len(clips))
+        return super().forward(clips)
 
 
 def test_the_assigner_is_asked_once_a_batch(model: ReViT, labels: list[int]) -> None:
-    """And once more at first, to warm up."""
-    asked: list[int] = []
-
-    class Counting(PixelAssigner):
-        def forward(self, clips: Tensor) -> Tensor:
-            asked.append(len(clips))
-            return super().forward(clips)
-
-    assigned = Assigned(model, GMACS, Counting(), 0.5, 0.6, batch_size=4)  # type: ignore[arg-type]
-    evaluate(batches(labels, [[0, 1], [3], [4, 5, 6]]), {"assigned": assigned}, ALONE)
-    assert asked == [2 * VIEWS, 2 * VIEWS, VIEWS, 3 * VIEWS]
+    shares, assigner = batches(labels, [[0, 1], [3], [4, 5, 6]]), Counting()
+    tabulate(shares, model, ALONE, assigner)  # type: ignore[arg-type]
+    assert assigner.asked == [2 * VIEWS, VIEWS, 3 * VIEWS]
+    running = Counting()
+    streamed(Engine(model, policies.assigned(0.6), COSTS, running, batch_size=4), shares)  # type: ignore[arg-type]
+    assert running.asked == assigner.asked
 
 
-def test_any_policy_alone(model: ReViT, labels: list[int]) -> None:
-    alone = evaluate(batches(labels, SHARES), policies(model, "random"), ALONE)
-    assert list(alone.scores) == ["random"] and alone.videos.tolist() == READABLE
+def test_policies_without_an_assigner_need_none(model: ReViT, labels: list[int]) -> None:
+    table = tabulate(batches(labels, SHARES), model, ALONE)
+    for name in ("random", "cascade", "oracle"):
+        assert replay(table, POLICIES[name], COSTS).videos.rows.tolist() == READABLE
+
+
+# ---- The clock -------------------------------------------------------------------------------------------
+
+
+def test_the_first_batches_are_kept(labels: list[int]) -> None:
+    shares = batches(labels, SHARES)
+    size = shares[0].clips.nbytes
+    for max_batches, max_bytes, kept in [
+        (2, 10 * size, [0, 2]),  # the second one is empty
+        (10, 10 * size, [0, 2, 3, 4]),
+        (10, int(2.5 * size), [0, 3]),  # what does not fit is left out
+        (0, 0, [0]),
+    ]:
+        first = KeepFirst(iter(shares), len(shares), max_batches, max_bytes)
+        assert len(first) == len(SHARES) and [id(batch) for batch in first] == [id(batch) for batch in shares]
+        assert [id(batch) for batch in first.kept] == [id(shares[n]) for n in kept]
+
+
+def test_policies_are_timed_in_one_rotation(
+    model: ReViT, labels: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seconds are those of a clock on which each pass over the batches takes as long as its policy says."""
+    now, ran = [0.0], []
+    took = {"longest": 4.0, "short": 1.0}
+
+    class Timed(Engine):
+        name = ""
+
+        def flush(self) -> list[Prediction]:
+            ran.append(self.name)
+            now[0] += took[self.name]
+            return super().flush()
+
+    def timed(name: str, i: int) -> Engine:
+        engine = Timed(model, policies.static(i), COSTS, batch_size=4)
+        engine.name = name
+        return engine
+
+    monkeypatch.setattr(evaluate_module.time, "perf_counter", lambda: now[0])
+    engines = {"longest": timed("longest", 0), "short": timed("short", 2)}
+    speeds = time_policies(engines, batches(labels, [[0, 1], [3]]), ALONE, rounds=3)
+    assert ran == [
+        *("longest", "longest", "short", "short", "longest", "longest"),  # warm-up before each
+        *("short", "longest", "longest"),
+        *("longest", "longest", "short"),
+    ]
+    views = 3 * VIEWS
+    assert speeds["longest"].speedup == speeds[CONTROL].speedup == (1, 1, 1)
+    assert speeds["longest"].clips_per_sec == (views / 4,) * 3
+    assert speeds["short"].speedup == (4, 4, 4) and speeds["short"].clips_per_sec == (views,) * 3
+
+
+def test_quartiles_are_over_the_rounds() -> None:
+    assert evaluate_module._quartiles(torch.tensor([5.0, 1.0, 4.0, 2.0, 3.0])) == (2, 3, 4)
 
 
 # ---- Ranks -----------------------------------------------------------------------------------------------
@@ -303,10 +410,11 @@ def test_two_ranks_are_one(
     shares: Sequence[Any],
     model: ReViT,
     labels: list[int],
-    result: Evaluation,
+    table: Table,
+    answers: dict[str, Answers],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Rank 1 runs first, for what it tells; then rank 0 hears both. In the second case it reads nothing."""
+    """Rank 1 runs first, for its part; then rank 0 gathers both. In the second case it has no video."""
     told: list[Any] = []
 
     def gather(own: Any, ranks: Ranks) -> list[Any]:
@@ -314,15 +422,34 @@ def test_two_ranks_are_one(
         return list(told)
 
     monkeypatch.setattr(evaluate_module, "gather_objects", gather)
-    repeatable = "static assigned cascade oracle"
-    evaluate(batches(labels, shares[1]), policies(model, repeatable), ALONE)
-    both = evaluate(batches(labels, shares[0]), policies(model, repeatable), ALONE)
+    with suppress(ValueError):  # rank 1 of the second case, which is then told nothing else
+        tabulate(batches(labels, shares[1]), model, ALONE, ASSIGNER)
+    both = tabulate(batches(labels, shares[0]), model, ALONE, ASSIGNER)
+    assert (both.paths, both.skipped) == (table.paths, table.skipped)
+    for name in COLUMNS:
+        torch.testing.assert_close(getattr(both, name), getattr(table, name), rtol=1e-5, atol=1e-6)
+    for name, policy in POLICIES.items():
+        each, one = replay(both, policy, COSTS), answers[name]
+        assert (each.top1, each.top5, counts(each)) == (one.top1, one.top5, counts(one))
+        assert each.mean_gmacs == pytest.approx(one.mean_gmacs)
+        assert predicted(each) == predicted(one)
+        assert torch.equal(each.lengths, one.lengths)
 
-    assert both.videos.tolist() == READABLE and both.paths == result.paths
-    assert torch.equal(both.labels, result.labels) and both.table.skipped == result.table.skipped
-    for name, score in both.scores.items():
-        one = result.scores[name]
-        assert (score.top1, score.top5, score.length_counts) == (one.top1, one.top5, one.length_counts)
-        assert score.gmacs == pytest.approx(one.gmacs)
-        assert torch.equal(both.predicted[name], result.predicted[name])
-        assert torch.equal(both.lengths[name], result.lengths[name])
+
+def test_the_clock_counts_the_views_of_all_ranks(
+    model: ReViT, labels: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The slowest rank decides; a rank without videos does not take part."""
+    others = {"only": [2.0, 1.0], CONTROL: [2.0, 1.0]}
+    idle: dict[str, list[float]] = {"only": [], CONTROL: []}
+    monkeypatch.setattr(
+        evaluate_module, "gather_objects", lambda own, ranks: [(9, others), (3, _all_at(1.5)), (0, idle)]
+    )
+    engine = Engine(model, policies.static(0), COSTS, batch_size=4)
+    speeds = time_policies({"only": engine}, batches(labels, [[0]]), ALONE, rounds=2)
+    low, median, high = speeds["only"].clips_per_sec
+    assert median == pytest.approx((12 / 2.0 + 12 / 1.5) / 2) and 6 < low < median < high < 8
+
+
+def _all_at(seconds: float) -> dict[str, list[float]]:
+    return {"only": [seconds] * 2, CONTROL: [seconds] * 2}

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import revit_video
-from revit_video.adaptive.policies import Prediction, Views
+from revit_video.adaptive.engine import Prediction, ask
+from revit_video.adaptive.policies import mean_by_video
 from revit_video.data.loader import EvalBatches
 from revit_video.data.video import DecodeError
 from revit_video.from_cfg.inputs import data_folder, eval_batches
@@ -17,7 +18,7 @@ from revit_video.models import checkpoint
 from revit_video.predict import VideoPrediction, find_videos
 from revit_video.runtime.ranks import Ranks
 from revit_video.stages.job import Job
-from revit_video.stages.test import build_policies
+from revit_video.stages.test import prepare
 from tests.toy import COUNTS, LENGTHS, results_of, run_toy, table_of, toy_cfg
 
 ALONE = Ranks(rank=0, world_size=1, device=torch.device("cpu"))
@@ -30,9 +31,11 @@ def mixed_run(toy_run: Path, videos: Path, tmp_path_factory: pytest.TempPathFact
     run = Path(shutil.copytree(toy_run, tmp_path_factory.mktemp("mixed") / "run"))
     views = ("TEST.NUM_SPATIAL_CROPS", 3, "TEST.NUM_ENSEMBLE_VIEWS", 2, "DATA.SAMPLING_RATE", 2)
     run_toy(videos, run, *views, stages=["assigner"])
-    policy = revit_video.load(str(run), "cpu").policy
-    batches = list(evaluation_batches(run, videos, *views))
-    asked = [policy.probabilities(Views(b.clips, torch.arange(len(b)), b.rows)) for b in batches]
+    assigner = revit_video.load(str(run), "cpu").engine.assigner
+    assert assigner is not None
+    with torch.inference_mode():
+        batches = evaluation_batches(run, videos, *views)
+        asked = [mean_by_video(ask(assigner, batch.clips), batch.rows) for batch in batches]
     threshold = torch.cat(asked)[:, 1].median().item()
     for name in ("assigner.pyth", "model.pyth"):
         payload = checkpoint.load(str(run / name))
@@ -51,13 +54,12 @@ def evaluation_batches(run: Path, videos: Path, *changes: object) -> EvalBatches
 def evaluated(run: Path, videos: Path, name: str, *changes: object) -> torch.Tensor:
     """The evaluation's logits of each test video `(videos, classes)`, streamed through the buckets."""
     job = Job.of(toy_cfg(videos, run, *changes), [], ALONE, "")
-    policy = build_policies(job, job.trained()[1])[0][name]
+    contest = prepare(job, job.trained()[1])
+    engine = contest.engine(contest.policies[name])
     parts: list[Prediction] = []
-    count = 0
     for batch in evaluation_batches(run, videos, *changes):
-        parts += policy.submit(Views(batch.clips, torch.arange(count, count + len(batch)), batch.rows))
-        count += len(batch)
-    logits = Prediction.joined([*parts, *policy.flush()]).logits
+        parts += engine.submit(batch.clips, batch.rows)
+    logits = Prediction.joined([*parts, *engine.flush()]).logits
     return logits.unflatten(0, (COUNTS["test"], -1)).mean(dim=1)
 
 

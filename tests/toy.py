@@ -118,10 +118,10 @@ def results_of(output_dir: Path) -> dict[str, Any]:
 
 
 def accuracies(output_dir: Path) -> dict[str, float]:
-    """Top-1 by policy, without `random`, whose draws depend on the number of ranks."""
+    """Top-1 by policy."""
     results = results_of(output_dir)
     entries = results["static"] | results["policies"] | {"adaptive": results["adaptive"]}
-    return {name: entry["top1"] for name, entry in entries.items() if entry and name != "random"}
+    return {name: entry["top1"] for name, entry in entries.items() if entry}
 
 
 def table_of(path: Path) -> list[dict[str, str]]:

@@ -12,13 +12,13 @@ from revit_video.length import TokenLength
 
 
 class Group(NamedTuple):
-    """Clips `(B, C, T, H, W)` of one length with their row numbers `(B,)` and logits `(B, classes)`.
+    """Clips `(B, C, T, H, W)` that ran at length `i`; their tickets `(B, ...)` and logits `(B, classes)`.
 
-    The clips are only lent: they are overwritten once the next group is asked for.
+    The clips are valid until the next group is asked for: their memory is then used again.
     """
 
     i: int
-    rows: Tensor
+    tickets: Tensor
     clips: Tensor
     logits: Tensor
 
@@ -28,7 +28,7 @@ class Buckets:
 
     Filling across incoming batches keeps every pass full: a batch whose clips go three ways would
     otherwise run as three small ones. `add` and `flush` yield each finished `Group`; at most
-    `batch_size - 1` clips a length wait. A clip is copied once, into its place in the buffer.
+    `batch_size - 1` clips wait per length. A clip is copied once, into its place in the buffer.
 
     Args:
         run: `(clips, length) -> logits`.
@@ -40,27 +40,31 @@ class Buckets:
     ) -> None:
         self.run, self.lengths, self.batch_size = run, tuple(lengths), batch_size
         self.buffers: list[Tensor | None] = [None] * len(lengths)
-        self.rows: list[list[Tensor]] = [[] for _ in lengths]
+        self.tickets: list[list[Tensor]] = [[] for _ in lengths]
 
     def waiting(self, i: int) -> int:
         """Clips that wait for length `i`."""
-        return sum(len(rows) for rows in self.rows[i])
+        return sum(len(tickets) for tickets in self.tickets[i])
 
     def __len__(self) -> int:
         """Clips that wait for any length."""
         return sum(map(self.waiting, range(len(self.lengths))))
 
-    def add(self, clips: Tensor, rows: Tensor, choice: Tensor) -> Iterator[Group]:
-        """Queues each clip under its chosen length `(B,)` and runs the buckets that are full."""
+    def add(self, clips: Tensor, tickets: Tensor, choice: Tensor) -> Iterator[Group]:
+        """Queues each clip under its chosen length `(B,)` and runs the buckets that are full.
+
+        Args:
+            tickets: handed back with each clip `(B, ...)`.
+        """
         choice = choice.cpu()
         for i in range(len(self.lengths)):
             chosen = (choice == i).nonzero().flatten()
             if len(chosen) == len(clips) == self.batch_size and not self.waiting(i):
-                yield Group(i, rows, clips, self.run(clips, self.lengths[i]))  # no need to copy
+                yield Group(i, tickets, clips, self.run(clips, self.lengths[i]))  # no need to copy
                 continue
             while len(chosen):
                 room = self.batch_size - self.waiting(i)
-                self._put(i, clips, rows, chosen[:room])
+                self._put(i, clips, tickets, chosen[:room])
                 chosen = chosen[room:]
                 if self.waiting(i) == self.batch_size:
                     yield self._run(i)
@@ -71,17 +75,17 @@ class Buckets:
             if self.waiting(i):
                 yield self._run(i)
 
-    def _put(self, i: int, clips: Tensor, rows: Tensor, chosen: Tensor) -> None:
+    def _put(self, i: int, clips: Tensor, tickets: Tensor, chosen: Tensor) -> None:
         buffer = self.buffers[i]
         if buffer is None:
             buffer = self.buffers[i] = clips.new_empty(self.batch_size, *clips.shape[1:])
         start = self.waiting(i)
         torch.index_select(clips, 0, chosen.to(clips.device), out=buffer[start : start + len(chosen)])
-        self.rows[i].append(rows[chosen.to(rows.device)])
+        self.tickets[i].append(tickets[chosen.to(tickets.device)])
 
     def _run(self, i: int) -> Group:
-        buffer, rows = self.buffers[i], torch.cat(self.rows[i])
+        buffer, tickets = self.buffers[i], torch.cat(self.tickets[i])
         assert buffer is not None
-        self.rows[i] = []
-        clips = buffer[: len(rows)]
-        return Group(i, rows, clips, self.run(clips, self.lengths[i]))
+        self.tickets[i] = []
+        clips = buffer[: len(tickets)]
+        return Group(i, tickets, clips, self.run(clips, self.lengths[i]))

@@ -1,4 +1,4 @@
-"""Choosing an operating point on held-out data. Pure functions over tables, no model."""
+"""Choosing the operating point of a policy on held-out data, from a table; no model is run."""
 
 from __future__ import annotations
 
@@ -9,33 +9,26 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from revit_video.adaptive.policies import pick_lengths, with_shorter
+from revit_video.adaptive.policies import Costs, Policy, assigned, cascade
+from revit_video.adaptive.table import Table
 from revit_video.meters import by_video
 
 NEVER = 2.0  # a threshold that no probability reaches
 # Thresholds from 0 to 1, evenly spaced in log-odds, since most of them matter close to 1.
 IN_LOG_ODDS = (0.0, *torch.linspace(-4, 10, 201).sigmoid().tolist(), 1.0)
-
-
-class Readings(NamedTuple):
-    """What each length says of V views.
-
-    Attributes:
-        scores: class probabilities `(V, lengths, classes)`, longest length first.
-        labels: true class `(V,)`.
-        videos: which views show the same video, any number each `(V,)`.
-    """
-
-    scores: Tensor
-    labels: Tensor
-    videos: Tensor
+EXIT_RATIOS = (0.0, *torch.logspace(-3, 3, 201).tolist())  # q of `exit_thresholds`
 
 
 class Point(NamedTuple):
-    """One operating point: top-1 in percent of videos, cost in GMACs a view, share of views at each length.
+    """One operating point of a policy.
 
-    `threshold` is what was varied: where a cascade has several, q of `exit_thresholds`. `drop` is the loss
-    against always reading the longest length, in points, and `error` its standard error over the videos.
+    Attributes:
+        threshold: of the policy; the q of `exit_thresholds` where a cascade has several.
+        top1: percent of videos.
+        gmacs: mean cost per view.
+        drop: top-1 of the longest length less `top1`, in points.
+        error: standard error of `drop` over the videos.
+        mix: share of views at each length, longest first.
     """
 
     threshold: float
@@ -46,57 +39,33 @@ class Point(NamedTuple):
     mix: list[float]
 
 
-def assigned_points(
-    probabilities: Tensor, readings: Readings, gmacs: Sequence[float], overhead: float
-) -> list[Point]:
-    """Every distinct outcome of the assigner's threshold, cheapest first.
+def assigned_points(table: Table, costs: Costs, per_view: bool) -> list[Point]:
+    """Every distinct outcome of the assigner's threshold, cheapest first."""
+    return _sweep(table, costs, lambda threshold: assigned(threshold, per_view), IN_LOG_ODDS)
 
-    Args:
-        probabilities: the assigner's `(V, lengths)`; views with a decision in common have the same ones.
-        gmacs: cost of each length.
-        overhead: cost of the assigner.
+
+def cascade_points(table: Table, costs: Costs) -> list[Point]:
+    """Every distinct outcome of a cascade's threshold, cheapest first; each view stops on its own.
+
+    Where lengths continue from each other (DVT) they have a threshold each, and `Point.threshold` is the q of
+    `exit_thresholds`.
     """
-    costs = torch.tensor(gmacs, dtype=torch.float64)
 
-    def outcome(threshold: float) -> tuple[Tensor, Tensor]:
-        chosen = pick_lengths(probabilities, threshold)
-        return chosen, costs[chosen] + overhead
+    def by_confidence(threshold: float) -> Policy:
+        return cascade([threshold] * len(costs.gmacs))
 
-    return _sweep(readings, outcome)
+    def by_share(q: float) -> Policy:
+        return cascade(exit_thresholds(table.confidence, q))
 
-
-def cascade_points(readings: Readings, gmacs: Sequence[float]) -> list[Point]:
-    """Every distinct outcome of a cascade's threshold, cheapest first; each view stops by itself."""
-    confidence = readings.scores.amax(dim=2)
-    paid = torch.tensor(with_shorter(gmacs), dtype=torch.float64)
-
-    def outcome(threshold: float) -> tuple[Tensor, Tensor]:
-        chosen = exits(confidence, [threshold] * len(gmacs))
-        return chosen, paid[chosen]
-
-    return _sweep(readings, outcome)
-
-
-def staged_points(readings: Readings, paid: Sequence[float]) -> list[Point]:
-    """Every distinct outcome of a cascade with `exit_thresholds`, cheapest first; `Point.threshold` is q.
-
-    Args:
-        paid: what a view has cost that stops at each length, longest first.
-    """
-    confidence = readings.scores.amax(dim=2)
-    costs = torch.tensor(paid, dtype=torch.float64)
-
-    def outcome(q: float) -> tuple[Tensor, Tensor]:
-        chosen = exits(confidence, exit_thresholds(confidence, q))
-        return chosen, costs[chosen]
-
-    return _sweep(readings, outcome, [0.0, *torch.logspace(-3, 3, 201).tolist()])
+    if costs.cumulative:
+        return _sweep(table, costs, by_share, EXIT_RATIOS)
+    return _sweep(table, costs, by_confidence, IN_LOG_ODDS)
 
 
 def exit_thresholds(confidence: Tensor, q: float) -> list[float]:
-    """A threshold for each length, longest first, with which q^k of the views stop at the k-th shortest.
+    """One threshold per length, longest first, at which shares q^k (normalised) stop at the k-th shortest.
 
-    In proportion to all lengths' q^k; DVT's rule. Where more stop than are to, they are equally confident.
+    The rule of DVT. More views stop only where they are equally confident.
 
     Args:
         confidence: largest class probability of held-out views at each length `(V, lengths)`.
@@ -112,13 +81,6 @@ def exit_thresholds(confidence: Tensor, q: float) -> list[float]:
             thresholds[i] = reached[stop - 1].item() if stop else NEVER
         there &= confidence[:, i] < thresholds[i]
     return thresholds
-
-
-def exits(confidence: Tensor, thresholds: Sequence[float]) -> Tensor:
-    """Position of the length `(V,)` at which each view of a cascade is sure enough, or of the longest."""
-    sure = confidence >= torch.tensor(thresholds, dtype=confidence.dtype)
-    sure[:, 0] = True
-    return sure.shape[1] - 1 - sure.flip(1).int().argmax(dim=1)
 
 
 def choose_point(points: Sequence[Point], max_drop: float, safety: float) -> Point:
@@ -144,40 +106,44 @@ def best_within(points: Sequence[Point], budget: float) -> Point:
     return max(within, key=lambda point: (point.top1, -point.gmacs))
 
 
-def right_videos(readings: Readings, chosen: Tensor) -> Tensor:
-    """Whether each video is classified correctly `(N,)`, in ascending order of its number.
+def right_videos(scores: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
+    """Whether each video is classified correctly by the mean over its views `(N,)`, in the order of rows.
 
-    A video's class is that of the mean over its views, each read at its own `chosen` length `(V,)`.
+    Args:
+        scores: class probabilities of each view `(V, classes)`.
+        labels, rows: class label and video of each view `(V,)`.
     """
-    scores = readings.scores[torch.arange(len(chosen)), chosen]
-    videos = by_video(scores, readings.labels, readings.videos)
+    videos = by_video(scores, labels, rows)
     return videos.scores.argmax(dim=1) == videos.labels
 
 
 def _sweep(
-    readings: Readings,
-    outcome: Callable[[float], tuple[Tensor, Tensor]],
-    thresholds: Sequence[float] = IN_LOG_ODDS,
+    table: Table, costs: Costs, policy_at: Callable[[float], Policy], thresholds: Sequence[float]
 ) -> list[Point]:
-    """The distinct outcomes of `thresholds`, cheapest first."""
-    _, video = readings.videos.unique(return_inverse=True)
+    """The distinct outcomes of the policies at `thresholds`, cheapest first."""
+    every, known = torch.arange(len(table.rows)), table.known
+    _, video = table.rows.unique(return_inverse=True)
     chosen = torch.zeros_like(video)
-    right = at_longest = right_videos(readings, chosen)
+    right = at_longest = right_videos(table.scores[:, 0], table.labels, table.rows)
     points: list[Point] = []
     for threshold in thresholds:
-        before, (chosen, cost) = chosen, outcome(threshold)
+        policy = policy_at(threshold)
+        start = policy.start(known)
+        before, chosen = chosen, policy.exits(start, table.confidence)
         # A rising threshold changes few videos at a time: averaging all of them anew would be slow.
         changed = torch.zeros_like(right).index_fill(0, video[chosen != before], True)
         if changed.any():
-            views = changed[video]
+            views = every[changed[video]]
             right = right.clone()
-            right[changed] = right_videos(Readings(*(part[views] for part in readings)), chosen[views])
+            right[changed] = right_videos(
+                table.scores[views, chosen[views]], table.labels[views], table.rows[views]
+            )
         loss = at_longest.double() - right.double()
-        mix = chosen.bincount(minlength=readings.scores.shape[1]).double() / len(chosen)
+        mix = chosen.bincount(minlength=table.scores.shape[1]).double() / len(chosen)
         point = Point(
             threshold=threshold,
             top1=100 * right.double().mean().item(),
-            gmacs=cost.mean().item(),
+            gmacs=costs.spent(start, chosen, policy.asks_assigner).mean().item(),
             drop=100 * loss.mean().item(),
             error=100 * loss.std(correction=0).item() / math.sqrt(len(right)),
             mix=mix.tolist(),

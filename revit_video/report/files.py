@@ -2,47 +2,22 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import simplejson
 from iopath.common.file_io import g_pathmgr
 
 from revit_video.adaptive.labels import MinedLabels, read_labels
 from revit_video.length import TokenLength, token_lengths
+from revit_video.report.predictions import Predictions, parse_predictions
 from revit_video.runtime import output_dir
 
 
 class Missing(Exception):
     """A section of the report cannot be made; the message is the one line that says why."""
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """`predictions.csv`, one entry a test video.
-
-    Attributes:
-        videos: paths, N of them.
-        truth: true class `(N,)`.
-        predicted: class predicted `(N,)`, by the policy named in `by`.
-        chosen: position of the length that the adaptive policy read `(N,)`; None if it was not run.
-        by: "adaptive", or the longest length's name where the adaptive policy was not run.
-    """
-
-    videos: list[str]
-    truth: np.ndarray
-    predicted: np.ndarray
-    chosen: np.ndarray | None
-    by: str
-
-    @property
-    def correct(self) -> np.ndarray:
-        return self.truth == self.predicted
 
 
 class Run:
@@ -110,22 +85,10 @@ class Run:
     @cached_property
     def predictions(self) -> Predictions:
         """`predictions.csv`."""
-        rows = list(csv.DictReader(self.text(output_dir.PREDICTIONS).splitlines()))
-        names = [str(length) for length in self.lengths]
-        if not rows:
-            raise Missing("predictions.csv lists no video")
-        adaptive = bool(rows[0].get("adaptive_length"))
-        column = "adaptive_prediction" if adaptive else f"prediction_{names[0]}"
         try:
-            return Predictions(
-                videos=[row["video"] for row in rows],
-                truth=np.array([int(row["label"]) for row in rows]),
-                predicted=np.array([int(row[column]) for row in rows]),
-                chosen=np.array([names.index(row["adaptive_length"]) for row in rows]) if adaptive else None,
-                by="adaptive" if adaptive else names[0],
-            )
-        except (KeyError, TypeError, ValueError):
-            raise Missing("predictions.csv is damaged or of other token lengths") from None
+            return parse_predictions(self.text(output_dir.PREDICTIONS), self.lengths)
+        except ValueError as error:
+            raise Missing(f"predictions.csv {error}") from None
 
     @cached_property
     def class_names(self) -> list[str]:

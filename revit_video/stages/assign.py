@@ -8,7 +8,7 @@ from fvcore.common.config import CfgNode
 
 from revit_video import flops
 from revit_video.adaptive.labels import MinedLabels, read_labels
-from revit_video.adaptive.policies import Assigned
+from revit_video.adaptive.policies import Costs
 from revit_video.from_cfg import backbone as build
 from revit_video.from_cfg.inputs import mined_batches
 from revit_video.from_cfg.model import build_assigner
@@ -16,8 +16,8 @@ from revit_video.models import checkpoint
 from revit_video.models.assigner import TokenLengthAssigner
 from revit_video.runtime import output_dir
 from revit_video.runtime.ranks import Ranks, broadcast_parameters
-from revit_video.stages.calibration import assigned_settings, cascade_settings
-from revit_video.stages.job import Job, gmacs_of
+from revit_video.stages.calibration import calibrated
+from revit_video.stages.job import Job
 from revit_video.train.loop import Training, fit
 from revit_video.train.mined import MinedBatches, class_weights
 from revit_video.train.optim import cosine_schedule, make_optimizer, with_warmup
@@ -43,14 +43,11 @@ def assigner(job: Job) -> None:
     with job.stats() as stats:
         for _ in fit(training, stats):
             pass
-    policy = Assigned(
-        model, gmacs_of(costs), network, costs["assigner_gmacs"], None, cfg.ADAPTIVE.DECISION == "view"
-    )
-    table = job.tabulate(model, "val", job.test_batches("val"), policy)
-    settings = assigned_settings(cfg, table, costs) | cascade_settings(cfg, model, table, costs)
+    table = job.tabulate(job.reader(model), "val", job.test_batches("val"), network)
+    settings = calibrated(cfg, table, Costs.from_table(costs, model.carries_state))
     if ranks.is_main:
         output_dir.write_json(job.path(output_dir.FLOPS), costs)
-        payload = build.assigner_payload(cfg, network, settings)
+        payload = build.assigner_payload(cfg, network, settings.to_dict())
         checkpoint.save(job.path(output_dir.ASSIGNER), payload)
         backbone = build.backbone_payload(cfg, model, job.data.class_names, costs)
         checkpoint.save(job.path(output_dir.MODEL), backbone | payload)

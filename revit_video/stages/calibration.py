@@ -3,66 +3,65 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
 
 import torch
 from fvcore.common.config import CfgNode
 
 from revit_video.adaptive.calibrate import (
     Point,
-    Readings,
     assigned_points,
     best_within,
     cascade_points,
     choose_point,
     exit_thresholds,
-    staged_points,
 )
-from revit_video.evaluate import Table
-from revit_video.models.base import ResizableModel
-from revit_video.stages.job import gmacs_of
+from revit_video.adaptive.policies import Costs, assigned
+from revit_video.adaptive.settings import Settings
+from revit_video.adaptive.table import Table
 
 logger = logging.getLogger(__name__)
 
 
-def assigned_settings(cfg: CfgNode, table: Table, costs: dict[str, Any]) -> dict[str, Any]:
-    """The assigner's threshold, None for arg-max, whether views decide alone, and the mix of lengths."""
-    adaptive = cfg.ADAPTIVE
-    gmacs = gmacs_of(costs)
-    settings: dict[str, Any] = {"per_view": adaptive.DECISION == "view", "threshold": None}
-    mix = table.assigned.argmax(dim=1).bincount(minlength=len(gmacs)).double() / len(table.rows)
-    if adaptive.POLICY == "cumulative":
-        points = assigned_points(table.assigned, table.readings, gmacs, costs["assigner_gmacs"])
-        chosen = _point(cfg, points, adaptive.THRESHOLD, gmacs[0])
-        settings["threshold"], mix = chosen.threshold, torch.tensor(chosen.mix)
-        _log(f"assigner on val: threshold {chosen.threshold:.3f}", chosen, gmacs[0])
-    return settings | {"mix": mix.tolist()}
+def calibrated(cfg: CfgNode, table: Table, costs: Costs) -> Settings:
+    """The settings of all policies, from the table of the validation list with the assigner's answers."""
+    settings = assigned_settings(cfg, table, costs)
+    return replace(settings, cascade_threshold=cascade_threshold(cfg, table, costs))
 
 
-def cascade_settings(
-    cfg: CfgNode, model: ResizableModel, table: Table, costs: dict[str, Any]
-) -> dict[str, Any]:
-    """The cascade's threshold; a DVT's are one for each length, longest first."""
-    gmacs = gmacs_of(costs)
-    points = points_of_cascade(model, table.readings, gmacs)
-    chosen = _point(cfg, points, cfg.ADAPTIVE.CASCADE_THRESHOLD, gmacs[0])
-    if not model.carries_state:
-        _log(f"cascade on val: threshold {chosen.threshold:.3f}", chosen, gmacs[0])
-        return {"cascade_threshold": chosen.threshold}
-    thresholds = exit_thresholds(table.readings.scores.amax(dim=2), chosen.threshold)
+def assigned_settings(cfg: CfgNode, table: Table, costs: Costs) -> Settings:
+    """The assigner's threshold, None for the most probable length, and its mix of lengths."""
+    per_view, longest = cfg.ADAPTIVE.DECISION == "view", costs.gmacs[0]
+    if cfg.ADAPTIVE.POLICY == "argmax":
+        chosen = assigned(None, per_view).start(table.known)
+        counts = chosen.bincount(minlength=len(costs.gmacs)).double()
+        return Settings(None, per_view, (counts / len(chosen)).tolist())
+    point = _point(cfg, assigned_points(table, costs, per_view), cfg.ADAPTIVE.THRESHOLD, longest)
+    _log(f"assigner on val: threshold {point.threshold:.3f}", point, longest)
+    mix = torch.tensor(point.mix).tolist()  # in single precision, as checkpoints have always kept it
+    return Settings(point.threshold, per_view, mix)
+
+
+def cascade_threshold(cfg: CfgNode, table: Table, costs: Costs) -> float | list[float]:
+    """The cascade's threshold; where lengths continue from each other (DVT) one per length, longest first."""
+    longest = costs.gmacs[0]
+    point = _point(cfg, cascade_points(table, costs), cfg.ADAPTIVE.CASCADE_THRESHOLD, longest)
+    if not costs.cumulative:
+        _log(f"cascade on val: threshold {point.threshold:.3f}", point, longest)
+        return point.threshold
+    thresholds = exit_thresholds(table.confidence, point.threshold)
     shortest_first = ", ".join(f"{threshold:.3f}" for threshold in thresholds[:0:-1])
-    _log(f"early exit on val: thresholds {shortest_first}", chosen, gmacs[0])
-    return {"cascade_threshold": thresholds}
-
-
-def points_of_cascade(model: ResizableModel, readings: Readings, gmacs: Sequence[float]) -> list[Point]:
-    """Every operating point of the model's cascade; `gmacs` are those of the cost table."""
-    return staged_points(readings, gmacs) if model.carries_state else cascade_points(readings, gmacs)
+    _log(f"early exit on val: thresholds {shortest_first}", point, longest)
+    return thresholds
 
 
 def _point(cfg: CfgNode, points: list[Point], threshold: float, longest: float) -> Point:
-    """The point at a threshold that the config gives, or the chosen one; `longest` is that length's GMACs."""
+    """The point at a threshold that the config gives, or the chosen one.
+
+    Args:
+        threshold: 0 if none is given.
+        longest: GMACs of the longest length, of which `ADAPTIVE.BUDGET` is a share.
+    """
     adaptive = cfg.ADAPTIVE
     if threshold > 0:
         same = max((p for p in points if p.threshold <= threshold), key=lambda point: point.threshold)
@@ -75,10 +74,10 @@ def _point(cfg: CfgNode, points: list[Point], threshold: float, longest: float) 
     return choose_point(points, adaptive.MAX_DROP, adaptive.SAFETY)
 
 
-def _log(what: str, chosen: Point, longest: float) -> None:
+def _log(title: str, chosen: Point, longest: float) -> None:
     logger.info(
         "%s: %+.2f points at %.0f %% of the longest length's cost",
-        what,
+        title,
         0 - chosen.drop,  # no minus before a zero
         100 * chosen.gmacs / longest,
     )

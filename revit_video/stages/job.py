@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from fvcore.common.config import CfgNode
 from iopath.common.file_io import g_pathmgr
 
-from revit_video.adaptive.policies import Assigned
+from revit_video.adaptive.table import Table
 from revit_video.config import dump_cfg
-from revit_video.data.batch import Skipped
+from revit_video.data.batch import Batch, Skipped
 from revit_video.data.folders import DataFolder
 from revit_video.data.loader import EvalBatches, TooManyUnreadable
-from revit_video.evaluate import Table, tabulate
+from revit_video.evaluate import tabulate
 from revit_video.from_cfg.backbone import load_backbone
 from revit_video.from_cfg.inputs import data_folder, eval_batches
 from revit_video.from_cfg.model import build_model, reader
 from revit_video.from_cfg.resolve import resolved
 from revit_video.models import checkpoint
+from revit_video.models.assigner import TokenLengthAssigner
 from revit_video.models.base import ResizableModel
 from revit_video.runtime import output_dir
 from revit_video.runtime.logging import StatsLog, progress
@@ -94,19 +94,27 @@ class Job:
             self.cfg, videos, self.ranks, test.NUM_ENSEMBLE_VIEWS, test.NUM_SPATIAL_CROPS, test.BATCH_SIZE
         )
 
+    def reader(self, model: ResizableModel) -> ResizableModel:
+        """The copy of `model` that mining, validation, calibration and the test run, so that they agree."""
+        return reader(self.cfg, model)
+
     def tabulate(
         self,
         model: ResizableModel,
-        split: str,
-        batches: EvalBatches,
-        assigned: Assigned | None = None,
+        stage: str,
+        batches: Iterable[Batch],
+        assigner: TokenLengthAssigner | None = None,
         keep_scores: bool = True,
     ) -> Table:
-        """Reads a list at every length and records its unreadable videos."""
-        title = f"reading {split} at every length"
-        with self.recording(split), progress(batches, len(batches), title, self.ranks.is_main) as bar:
-            table = tabulate(bar, reader(self.cfg, model), self.ranks, assigned, keep_scores)
-        self.record_skipped(split, table.skipped)
+        """Runs a list at every length and records its unreadable videos as the stage's.
+
+        Args:
+            model: as `reader` gives it.
+        """
+        title = f"{stage}: every length"
+        with self.recording(stage), progress(batches, None, title, self.ranks.is_main) as bar:
+            table = tabulate(bar, model, self.ranks, assigner, keep_scores)
+        self.record_skipped(stage, table.skipped)
         return table
 
     @contextmanager
@@ -130,11 +138,6 @@ class Job:
     def gathered(self, skipped: list[Skipped]) -> list[Skipped]:
         """Every rank's unreadable videos, each once."""
         return sorted({skip for own in gather_objects(skipped, self.ranks) for skip in own})
-
-
-def gmacs_of(costs: dict[str, Any]) -> list[float]:
-    """GMACs a view of each length, from a cost table."""
-    return [length["gmacs"] for length in costs["lengths"].values()]
 
 
 def percents(values: dict[str, float]) -> str:

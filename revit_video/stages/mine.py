@@ -13,8 +13,8 @@ from torch import Tensor
 
 from revit_video.adaptive.folds import cut_into_folds
 from revit_video.adaptive.labels import MinedLabels, write_labels
+from revit_video.adaptive.table import mined_labels
 from revit_video.data.batch import Skipped
-from revit_video.evaluate import mined_labels
 from revit_video.from_cfg.inputs import eval_batches, mine_split
 from revit_video.models import checkpoint
 from revit_video.report import write_labels_picture
@@ -75,7 +75,7 @@ def _mined(job: Job, videos: LabeledVideoPaths, rows: Sequence[int]) -> tuple[Mi
     job.record_config()
     own = list(rows[ranks.rank :: ranks.world_size])
     batches = eval_batches(cfg, videos, ranks, cfg.MINE.NUM_CLIPS, 1, cfg.TEST.BATCH_SIZE, own)
-    table = job.tabulate(model, "mine", batches, keep_scores=False)
+    table = job.tabulate(job.reader(model), "mine", batches, keep_scores=False)
     return mined_labels(table, model.lengths, cfg.MINE.NONE_CORRECT, checkpoint.digest(path)), table.skipped
 
 

@@ -11,8 +11,8 @@ from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 from timm.utils import ModelEmaV3
 
 from revit_video import flops
+from revit_video.adaptive.table import static_top1
 from revit_video.data.loader import TrainBatches
-from revit_video.evaluate import static_top1
 from revit_video.from_cfg import backbone as build
 from revit_video.from_cfg.inputs import train_batches
 from revit_video.from_cfg.model import build_model
@@ -215,7 +215,7 @@ def _ends_period(training: Training, period: int) -> bool:
 
 def _validate(job: Job, training: Training, stats: StatsLog) -> None:
     model = _result(training)
-    table = job.tabulate(model, "val", job.test_batches("val"))
+    table = job.tabulate(job.reader(model), "val", job.test_batches("val"))
     top1 = static_top1(table, model.lengths)
     lines = {f"top1_{name}": value for name, value in top1.items()}
     stats.write(stage="val", epoch=training.epoch - 1, step=training.iteration, **lines)

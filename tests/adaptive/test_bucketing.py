@@ -33,7 +33,7 @@ def clips_of(rows: Tensor) -> Tensor:
 def taken(groups: Iterator[Group]) -> Iterator[Group]:
     """The groups, their clips looked at while they are lent."""
     for group in groups:
-        torch.testing.assert_close(group.clips, clips_of(group.rows))
+        torch.testing.assert_close(group.clips, clips_of(group.tickets))
         yield group
 
 
@@ -52,13 +52,13 @@ def test_every_clip_comes_out_once_at_its_length(batch_size: int, seed: int) -> 
         groups += taken(buckets.add(clips_of(rows), rows, choice))
         waiting = [buckets.waiting(i) for i in range(len(buckets.lengths))]
         assert max(waiting) < batch_size
-        assert all(len(group.rows) == batch_size for group in groups)  # full, until the end
+        assert all(len(group.tickets) == batch_size for group in groups)  # full, until the end
     groups += taken(buckets.flush())
 
-    assert sorted(row for group in groups for row in group.rows.tolist()) == sorted(chosen)
+    assert sorted(row for group in groups for row in group.tickets.tolist()) == sorted(chosen)
     for group in groups:
-        assert [chosen[row] for row in group.rows.tolist()] == [group.i] * len(group.rows)
-        torch.testing.assert_close(group.logits[:, 0], group.rows.float())
+        assert [chosen[row] for row in group.tickets.tolist()] == [group.i] * len(group.tickets)
+        torch.testing.assert_close(group.logits[:, 0], group.tickets.float())
         assert (group.logits[:, 1] == LENGTHS[group.i].h).all()
     assert sum(model.sizes) == len(chosen) and max(model.sizes) <= batch_size
     assert not list(buckets.flush()) and not len(buckets)
@@ -71,14 +71,16 @@ def test_clips_of_one_length_stay_in_order() -> None:
         rows = torch.arange(start, start + 3)
         groups += buckets.add(clips_of(rows), rows, torch.tensor([1, 1, 1]))
     groups += buckets.flush()
-    assert [group.rows.tolist() for group in groups] == [[0, 1, 2, 3], [4, 5, 6, 7], [8]]
+    assert [group.tickets.tolist() for group in groups] == [[0, 1, 2, 3], [4, 5, 6, 7], [8]]
 
 
 def test_a_batch_larger_than_a_bucket() -> None:
     buckets = Buckets(Recorder(), LENGTHS, 4)
     rows = torch.arange(11)
-    assert [group.rows.tolist() for group in buckets.add(clips_of(rows), rows, torch.zeros(11).long())] == [
+    assert [
+        group.tickets.tolist() for group in buckets.add(clips_of(rows), rows, torch.zeros(11).long())
+    ] == [
         [0, 1, 2, 3],
         [4, 5, 6, 7],
     ]
-    assert [group.rows.tolist() for group in buckets.flush()] == [[8, 9, 10]]
+    assert [group.tickets.tolist() for group in buckets.flush()] == [[8, 9, 10]]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -9,28 +11,33 @@ from torch import Tensor
 from revit_video.adaptive.calibrate import (
     NEVER,
     Point,
-    Readings,
     assigned_points,
     best_within,
     cascade_points,
     choose_point,
     exit_thresholds,
-    exits,
     right_videos,
-    staged_points,
 )
+from revit_video.adaptive.policies import Costs, last_lengths
+from revit_video.adaptive.table import Table
+from tests.tables import table_of_scores
 
-GMACS = [10.0, 2.0]
+COSTS = Costs([10.0, 2.0], assigner=0.5)
 # Clip 0 needs the long length, clip 1 does with either, clip 2 is right at the short one alone, clip 3 never.
 CORRECT = torch.tensor([[1, 0], [1, 1], [0, 1], [0, 0]]).bool()
 
 
-def single_views(correct: Tensor, confidence: Tensor | None = None) -> Readings:
+def single_views(correct: Tensor, confidence: Tensor | None = None) -> Table:
     """Videos of one view and three classes; class 1 is true, and what is wrong is called class 0."""
     confidence = torch.full(correct.shape, 0.9) if confidence is None else confidence
     scores = ((1 - confidence) / 2)[..., None].repeat(1, 1, 3)
     scores.scatter_(2, correct.long()[..., None], confidence[..., None])
-    return Readings(scores, torch.ones(len(correct), dtype=torch.long), torch.arange(len(correct)))
+    return table_of_scores(scores, torch.ones(len(correct), dtype=torch.long), torch.arange(len(correct)))
+
+
+def asked(table: Table, short: Tensor) -> Table:
+    """The same table with an assigner's probabilities, given those of the short length."""
+    return replace(table, assigned=torch.stack([1 - short, short], dim=1))
 
 
 def rounded(points: list[Point]) -> list[tuple[float, float, float, list[float]]]:
@@ -40,9 +47,7 @@ def rounded(points: list[Point]) -> list[tuple[float, float, float, list[float]]
 def test_every_outcome_of_the_assigners_threshold() -> None:
     """The short length suffices with probability .1 .3 .5 .7: a rising threshold moves clip after clip."""
     short = torch.tensor([0.1, 0.3, 0.5, 0.7])
-    points = assigned_points(
-        torch.stack([1 - short, short], dim=1), single_views(CORRECT), GMACS, overhead=0.5
-    )
+    points = assigned_points(asked(single_views(CORRECT), short), COSTS, per_view=False)
     assert rounded(points) == [
         (50.0, 2.5, 0.0, [0.0, 1.0]),  # all short: clips 1 and 2 are right
         (75.0, 4.5, -25.0, [0.25, 0.75]),  # clip 0 long, and right
@@ -61,7 +66,7 @@ def test_every_outcome_of_the_assigners_threshold() -> None:
 def test_every_outcome_of_a_cascade() -> None:
     """A clip that goes on pays for both passes. What the long length is sure of does not matter."""
     confidence = torch.tensor([[0.99, 0.6], [0.4, 0.9], [0.99, 0.7], [0.99, 0.8]])
-    points = cascade_points(single_views(CORRECT, confidence), GMACS)
+    points = cascade_points(single_views(CORRECT, confidence), COSTS)
     assert rounded(points) == [
         (50.0, 2.0, 0.0, [0.0, 1.0]),
         (75.0, 4.5, -25.0, [0.25, 0.75]),
@@ -73,7 +78,7 @@ def test_every_outcome_of_a_cascade() -> None:
 
 def test_a_cascade_pays_for_each_of_three_passes() -> None:
     confidence = torch.tensor([[1.0, 0.5, 0.45], [1.0, 0.9, 0.4]])
-    points = cascade_points(single_views(torch.ones(2, 3).bool(), confidence), [10.0, 2.0, 1.0])
+    points = cascade_points(single_views(torch.ones(2, 3).bool(), confidence), Costs([10.0, 2.0, 1.0]))
     assert [round(point.gmacs, 6) for point in points] == [
         1.0,  # both stop at once
         (1 + 3) / 2,
@@ -93,10 +98,10 @@ VIDEOS = torch.tensor([7, 3, 7, 3])
 TRUE_CLASS = torch.tensor([[0.8, 0.3], [0.9, 0.4], [0.4, 0.6], [0.2, 0.2]])
 
 
-def two_views() -> Readings:
+def two_views() -> Table:
     labels = torch.tensor([0, 1, 0, 1])
     scores = torch.stack([TRUE_CLASS, 1 - TRUE_CLASS], dim=2)
-    return Readings(torch.where(labels[:, None, None] == 1, scores.flip(2), scores), labels, VIDEOS)
+    return table_of_scores(torch.where(labels[:, None, None] == 1, scores.flip(2), scores), labels, VIDEOS)
 
 
 @pytest.mark.parametrize(
@@ -109,13 +114,17 @@ def two_views() -> Readings:
     ],
 )
 def test_views_of_a_video_are_averaged_each_at_its_own_length(chosen: list[int], right: list[bool]) -> None:
-    assert right_videos(two_views(), torch.tensor(chosen)).tolist() == right
+    table = two_views()
+    scores = table.scores[torch.arange(4), chosen]
+    assert right_videos(scores, table.labels, table.rows).tolist() == right
+    videos = table.videos_at(torch.tensor(chosen))
+    assert (videos.scores.argmax(dim=1) == videos.labels).tolist() == right
 
 
 def test_one_decision_a_video() -> None:
     """Top-1 and its error are over two videos, cost and mix over four views."""
     short = torch.tensor([0.7, 0.3, 0.7, 0.3])
-    points = assigned_points(torch.stack([1 - short, short], dim=1), two_views(), GMACS, overhead=0.5)
+    points = assigned_points(asked(two_views(), short), COSTS, per_view=False)
     assert rounded(points) == [
         (0.0, 2.5, 100.0, [0.0, 1.0]),
         (50.0, 6.5, 50.0, [0.5, 0.5]),  # video 3 long
@@ -127,7 +136,7 @@ def test_one_decision_a_video() -> None:
 
 def test_each_view_decides_for_itself() -> None:
     short = torch.tensor([0.1, 0.3, 0.7, 0.5])
-    points = assigned_points(torch.stack([1 - short, short], dim=1), two_views(), GMACS, overhead=0.0)
+    points = assigned_points(asked(two_views(), short), Costs(COSTS.gmacs), per_view=True)
     assert rounded(points) == [
         (0.0, 2.0, 100.0, [0.0, 1.0]),
         (50.0, 4.0, 50.0, [0.25, 0.75]),  # the first view of video 7 long: right
@@ -139,7 +148,7 @@ def test_each_view_decides_for_itself() -> None:
 
 def test_a_cascade_stops_view_by_view() -> None:
     """At the short length the views are sure to .7 (of the wrong class), .6 (likewise), .6 and .8."""
-    points = cascade_points(two_views(), GMACS)
+    points = cascade_points(two_views(), COSTS)
     assert rounded(points) == [
         (0.0, 2.0, 100.0, [0.0, 1.0]),
         (50.0, 7.0, 50.0, [0.5, 0.5]),  # the middle two go on: video 3 right; of video 7 .3 + .4 < 1
@@ -211,18 +220,18 @@ CONFIDENCE = torch.tensor(
 def test_exit_fractions_give_the_thresholds(q: float, thresholds: list[float], chosen: list[int]) -> None:
     solved = exit_thresholds(CONFIDENCE, q)
     assert solved == pytest.approx(thresholds)
-    assert exits(CONFIDENCE, solved).tolist() == chosen
+    assert last_lengths(CONFIDENCE, solved).tolist() == chosen
 
 
 def test_views_that_are_equally_sure_leave_together() -> None:
     same = torch.full((6, 3), 0.5)
-    assert exits(same, exit_thresholds(same, 1)).tolist() == [2] * 6
+    assert last_lengths(same, exit_thresholds(same, 1)).tolist() == [2] * 6
 
 
 def test_every_outcome_of_a_staged_cascade() -> None:
     """What is paid is given: 5 at the long length after the short one's 2, not 5 + 2."""
     confidence = torch.tensor([[0.99, 0.6], [0.4, 0.9], [0.99, 0.7], [0.99, 0.8]])
-    points = staged_points(single_views(CORRECT, confidence), [5.0, 2.0])
+    points = cascade_points(single_views(CORRECT, confidence), Costs([5.0, 2.0], cumulative=True))
     assert rounded(points) == [
         (50.0, 2.0, 0.0, [0.0, 1.0]),
         (75.0, 2.75, -25.0, [0.25, 0.75]),
@@ -231,5 +240,5 @@ def test_every_outcome_of_a_staged_cascade() -> None:
         (50.0, 5.0, 0.0, [1.0, 0.0]),
     ]
     for each in points:
-        chosen = exits(confidence, exit_thresholds(confidence, each.threshold))
+        chosen = last_lengths(confidence, exit_thresholds(confidence, each.threshold))
         assert chosen.double().mean().item() == pytest.approx(each.mix[1])

@@ -6,28 +6,9 @@ from pathlib import Path
 
 import pytest
 import simplejson
-import torch
 
-from revit_video.evaluate import Evaluation, Table
-from revit_video.length import token_lengths
 from revit_video.runtime import output_dir
-from revit_video.stages.test import write_predictions
 from tests.toy import table_of
-
-NOTHING = torch.zeros(0)
-
-
-def evaluation(predicted: dict[str, list[int]], read: dict[str, list[int]]) -> Evaluation:
-    table = Table([], *[NOTHING] * 8, [])
-    return Evaluation(
-        scores={},
-        table=table,
-        videos=torch.tensor([0, 2]),
-        paths=["a.mp4", "with, comma.mp4"],
-        labels=torch.tensor([1, 0]),
-        predicted={name: torch.tensor(classes) for name, classes in predicted.items()},
-        lengths={name: torch.tensor(positions) for name, positions in read.items()},
-    )
 
 
 def test_output_dir_is_made(tmp_path: Path) -> None:
@@ -54,23 +35,6 @@ def test_skipped_videos_of_a_stage_are_replaced(tmp_path: Path) -> None:
     output_dir.record_skipped(folder, "test", [])
     output_dir.record_skipped(folder, "train", [])
     assert (tmp_path / "skipped.csv").read_text() == "path,stage,reason\n"
-
-
-def test_predictions_of_all_policies(tmp_path: Path) -> None:
-    predicted = {"4x4": [1, 0], "2x2": [3, 0], "assigned": [1, 0], "random": [3, 3]}
-    result = evaluation(predicted, {"assigned": [0, 1]})
-    write_predictions(str(tmp_path / "p.csv"), result, token_lengths([4, 2]))
-    assert (tmp_path / "p.csv").read_text() == (
-        "video,label,adaptive_length,adaptive_prediction,prediction_4x4,prediction_2x2\n"
-        "a.mp4,1,4x4,1,1,3\n"
-        '"with, comma.mp4",0,2x2,0,0,0\n'
-    )
-
-
-def test_predictions_without_an_assigner(tmp_path: Path) -> None:
-    result = evaluation({"4x4": [1, 0], "2x2": [3, 0]}, {})
-    write_predictions(str(tmp_path / "p.csv"), result, token_lengths([4, 2]))
-    assert (tmp_path / "p.csv").read_text().splitlines()[1] == "a.mp4,1,,,1,3"
 
 
 def test_json_can_be_read_back(tmp_path: Path) -> None:

@@ -93,9 +93,16 @@ def test_results_are_complete(toy_run: Path) -> None:
     results = results_of(toy_run)
     entries = {**results["static"], "adaptive": results["adaptive"], **results["policies"]}
     assert set(entries) == {*LENGTHS, "adaptive", "random", "cascade", "oracle"}
+    timed = {**{name: entry for name, entry in entries.items() if name != "oracle"}, **results["clock"]}
+    for speed in timed.values():
+        for name in ("clips_per_sec", "speedup"):
+            low, high = speed[f"{name}_quartiles"]
+            assert 0 < low <= speed[name] <= high
+    assert entries[LENGTHS[0]]["speedup"] == 1
+    assert not {"clips_per_sec", "speedup"} & set(entries["oracle"])
     for entry in entries.values():
         assert sum(entry["length_counts"].values()) == results["clips"]
-        assert entry["clips_per_sec"] > 0 and entry["speedup"] > 0
+        assert entry["macs_speedup"] == pytest.approx(entries[LENGTHS[0]]["gmacs"] / entry["gmacs"])
         assert 0 <= entry["top1"] <= entry["top5"] <= 100
     assert entries["oracle"]["top1"] >= max(results["static"][length]["top1"] for length in LENGTHS)
     assert results["classes"] == ["left", "right", "up", "down", "grow", "shrink"]

@@ -23,7 +23,8 @@ from benchmarks.timesformer import (
 )
 from benchmarks.timing import Measurement, Target, Timing, interleaved, milliseconds, ratio
 from revit_video import flops
-from revit_video.adaptive.policies import Oracle, Policy, Prediction, Static, Views
+from revit_video.adaptive.engine import Engine, Prediction
+from revit_video.adaptive.policies import Costs, Policy, static
 from revit_video.models.assigner import TokenLengthAssigner
 from revit_video.models.base import ResizableModel
 from revit_video.models.inference import for_inference, inference_dtype, logits_at
@@ -121,16 +122,14 @@ def adaptive(device: torch.device, rounds: int) -> list[Measurement]:
     count, batch = (ADAPTIVE_CLIPS, ADAPTIVE_BATCH) if device.type == "cpu" else (20 * 32, 32)
     clips = random_clips(model, batch)
     cost = [gmacs(model, i) for i in range(2)]
-    static, oracle = (
-        Static(reader, cost, LENGTHS[0], batch_size=batch),
-        Oracle(reader, cost, batch_size=batch),
-    )
+    costs = Costs(cost)
     actions: dict[str, Action] = {
-        "static": partial(_stream, static, clips, torch.zeros(count, dtype=torch.long)),
+        "static": partial(stream, Engine(reader, static(0), costs, None, batch), clips, count),
         "assigner": lambda: [assigner(clips) for _ in range(count // batch)],
     }
     for share in SHORT_SHARES:
-        actions[str(share)] = partial(_stream, oracle, clips, evenly_mixed(count, share))
+        policy = short_share(count, share)
+        actions[str(share)] = partial(stream, Engine(reader, policy, costs, None, batch), clips, count)
     with TemporaryDirectory() as folder:
         path = decode.write_moving_texture(Path(folder) / "a.mp4")
         actions["decoding"] = lambda: decode.ours(path, "pyav")
@@ -158,10 +157,10 @@ def _adaptive_rows(
         times["static"].seconds, adaptive_, times["assigner"].seconds, times["decoding"].seconds, strict=True
     )
     alone, asked, decoded = [], [], []
-    for static, model, assigner, decoding in columns:
-        alone.append(static / model / promised)
-        asked.append(static / (model + assigner) / (cost[0] / (mixed + asking)))
-        decoded.append((static + count * decoding) / (model + assigner + count * decoding))
+    for longest, model, assigner, decoding in columns:
+        alone.append(longest / model / promised)
+        asked.append(longest / (model + assigner) / (cost[0] / (mixed + asking)))
+        decoded.append((longest + count * decoding) / (model + assigner + count * decoding))
     title = f"{share} % of clips at 7x7"
     return [
         Measurement(f"{title}: speed-up by FLOPs", promised, "x"),
@@ -177,12 +176,18 @@ def evenly_mixed(count: int, share: int) -> Tensor:
     return edges.diff()
 
 
-def _stream(policy: Policy, clips: Tensor, truth: Tensor) -> list[Prediction]:
-    """Submits `clips` again and again, with the lengths of `truth`, as an evaluation would."""
+def short_share(count: int, share: int) -> Policy:
+    """Of each `count` clips, those of `evenly_mixed` at the second length and the others at the first."""
+    lengths = evenly_mixed(count, share)
+    return Policy(lambda known: lengths[known.rows % count])
+
+
+def stream(engine: Engine, clips: Tensor, count: int) -> list[Prediction]:
+    """Submits `clips` again and again, `count` in all, as an evaluation would."""
     done: list[Prediction] = []
-    for part in truth.split(len(clips)):
-        done += policy.submit(Views.of(clips)._replace(truth=part))
-    return [*done, *policy.flush()]
+    for _ in range(count // len(clips)):
+        done += engine.submit(clips)
+    return [*done, *engine.flush()]
 
 
 def _ratios(above: Timing, below: Timing, promised: float) -> list[float]:

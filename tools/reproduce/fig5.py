@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from fvcore.common.config import CfgNode
@@ -16,23 +16,20 @@ from reproduce.drawing import BAR
 from reproduce.markdown import Page, markdown_table
 from reproduce.rows import DVT, OWN, can_be_dvt
 from reproduce.runs import Runs
-from revit_video.adaptive.calibrate import (
-    Point,
-    assigned_points,
-    cascade_points,
-    exit_thresholds,
-    staged_points,
-)
-from revit_video.adaptive.policies import Assigned, Cascade, Policy
-from revit_video.evaluate import evaluate
+from revit_video.adaptive import policies
+from revit_video.adaptive.calibrate import Point, assigned_points, cascade_points, exit_thresholds
+from revit_video.adaptive.engine import Engine
+from revit_video.adaptive.policies import Policy
+from revit_video.data.batch import Batch
+from revit_video.evaluate import Answers, KeepFirst, replay, time_policies
 from revit_video.length import TokenLength
 from revit_video.report.style import DVT_MARK, INK, POLICIES, canvas, length_colours
 from revit_video.runtime.launch import launch
-from revit_video.runtime.logging import progress, setup
+from revit_video.runtime.logging import setup
 from revit_video.runtime.ranks import init
-from revit_video.stages.calibration import cascade_settings
+from revit_video.stages.calibration import cascade_threshold
 from revit_video.stages.job import Job
-from revit_video.stages.test import build_policies
+from revit_video.stages.test import Contest, prepare
 
 POINTS = 5  # along each curve, besides the calibrated point of the run
 ALL_POLICIES = ("TEST.POLICIES", ["static", "assigned", "random", "cascade", "oracle"])
@@ -50,7 +47,10 @@ SERIES = {
 LOOKS = POLICIES | {"DVT": DVT_MARK, "DVT, static": (DVT_MARK[0], "o", 6)}
 LABELS = {"DVT": "DVT, early exit", "DVT, static": "DVT, all clips up to a stage"}
 
-Scores = dict[str, list[dict[str, float]]]  # series -> points with top1, gmacs and speed
+CLOCK_BATCHES, CLOCK_BYTES = 16, 2 << 30  # of the test list, kept for the clock
+
+Series = dict[str, list[Policy]]
+Scores = dict[str, list[dict[str, float]]]  # series -> points with top1, gmacs and, if timed, speed
 
 
 def fig5(sources: Sequence[Runs]) -> Page:
@@ -61,75 +61,79 @@ def fig5(sources: Sequence[Runs]) -> Page:
     for seed in runs.seeds:
         own = runs.row_cfg(OWN, seed, *ALL_POLICIES)
         dvt = runs.row_cfg(DVT, seed, *STATIC_ALONE) if with_dvt else None
-        scores.append(launch(time_policies, runs.cfg.NUM_GPUS, own, dvt, runs.command))
+        scores.append(launch(operating_points, runs.cfg.NUM_GPUS, own, dvt, runs.command))
     return speed_page(scores, runs.lengths)
 
 
 # ---- Measuring -------------------------------------------------------------------------------------------
 
 
-def time_policies(cfg: CfgNode, dvt: CfgNode | None, command: str) -> Scores:
-    """Runs all policies over the test list, in turn on each batch; speed is relative to the longest."""
+def operating_points(cfg: CfgNode, dvt: CfgNode | None, command: str) -> Scores:
+    """All policies on the test list, timed in one rotation; speed is relative to the longest length's."""
     ranks = init(cfg.DEVICE)
     setup(ranks.is_main)
-    own_job = Job.of(cfg, ["test"], ranks, command)
-    series = _revit_series(own_job)
+    job = Job.of(cfg, ["test"], ranks, command)
+    batches = job.test_batches(cfg.TEST.SPLIT)
+    first = KeepFirst(batches, len(batches), CLOCK_BATCHES, CLOCK_BYTES)
+    answers, engines = _replayed(job, _revit_series, first)
     if dvt is not None:
-        series |= _dvt_series(Job.of(dvt, ["test"], ranks, command))
-    policies = {f"{name} {n}": policy for name, some in series.items() for n, policy in enumerate(some)}
-    batches = own_job.test_batches(cfg.TEST.SPLIT)
-    with progress(batches, len(batches), f"timing {len(policies)} policies", ranks.is_main) as bar:
-        scores = evaluate(bar, policies, ranks).scores
-    longest = scores["static 0"].clips_per_sec
-    return {
-        name: [
-            {"top1": score.top1, "gmacs": score.gmacs, "speed": score.clips_per_sec / longest}
-            for score in (scores[f"{name} {n}"] for n in range(len(some)))
-        ]
-        for name, some in series.items()
+        dvt_job = Job.of(dvt, ["test"], ranks, command)
+        theirs = _replayed(dvt_job, _dvt_series, dvt_job.test_batches(cfg.TEST.SPLIT))
+        answers, engines = answers | theirs[0], engines | theirs[1]
+    timed = {f"{name} {n}": engine for name, some in engines.items() for n, engine in enumerate(some)}
+    speeds = time_policies(timed, first.kept, ranks)
+    scores: Scores = {}
+    for name, some in answers.items():
+        scores[name] = [{"top1": each.top1, "gmacs": each.mean_gmacs} for each in some]
+        for n, score in enumerate(scores[name]):
+            if speed := speeds.get(f"{name} {n}"):
+                score["speed"] = speed.speedup[1]
+    return scores
+
+
+def _replayed(
+    job: Job, series: Callable[[Job, Contest], Series], batches: Iterable[Batch]
+) -> tuple[dict[str, list[Answers]], dict[str, list[Engine]]]:
+    """Answers and engines of a job's series of policies; the oracle has no engine."""
+    _, model = job.trained()
+    contest = prepare(job, model)
+    table = job.tabulate(contest.model, "test", batches, contest.assigner)
+    found = series(job, contest)
+    answers = {name: [replay(table, each, contest.costs) for each in some] for name, some in found.items()}
+    engines = {
+        name: [contest.engine(each) for each in some] for name, some in found.items() if name != "oracle"
     }
+    return answers, engines
 
 
-def _revit_series(job: Job) -> dict[str, list[Policy]]:
+def _revit_series(job: Job, contest: Contest) -> Series:
     """The policies of a ReViT; the first adaptive and the first cascade are the calibrated ones."""
-    _, model = job.trained()
-    policies, _, _ = build_policies(job, model)
-    assigned, cascade = policies["assigned"], policies["cascade"]
-    assert isinstance(assigned, Assigned) and isinstance(cascade, Cascade)
-    reader, gmacs = assigned.model, assigned.gmacs
-    run: dict[str, Any] = {"batch_size": assigned.batch_size}
-    table = job.tabulate(model, "val", job.test_batches("val"), assigned)
-    asked = assigned_points(table.assigned, table.readings, gmacs, assigned.overhead)
-    more = [
-        Assigned(
-            reader, gmacs, assigned.assigner, assigned.overhead, point.threshold, assigned.per_view, **run
-        )
-        for point in along(asked, POINTS)
-    ]
-    worthwhile = [p for p in cascade_points(table.readings, gmacs) if p.gmacs <= gmacs[0]]
-    exits = along(worthwhile, POINTS)
+    costs, own, per_view = contest.costs, contest.policies, contest.settings.per_view
+    table = job.tabulate(contest.model, "val", job.test_batches("val"), contest.assigner)
+    assigned = along(assigned_points(table, costs, per_view), POINTS)
+    worthwhile = [point for point in cascade_points(table, costs) if point.gmacs <= costs.gmacs[0]]
+    count = len(costs.gmacs)
+    exits = [policies.cascade([point.threshold] * count) for point in along(worthwhile, POINTS)]
     return {
-        "static": [policies[str(length)] for length in model.lengths],
-        "adaptive": [assigned, *more],
-        "cascade": [cascade, *(Cascade(reader, gmacs, point.threshold, **run) for point in exits)],
-        "random": [policies["random"]],
-        "oracle": [policies["oracle"]],
+        "static": [own[str(length)] for length in contest.model.lengths],
+        "adaptive": [own["assigned"], *(policies.assigned(point.threshold, per_view) for point in assigned)],
+        "cascade": [own["cascade"], *exits],
+        "random": [own["random"]],
+        "oracle": [own["oracle"]],
     }
 
 
-def _dvt_series(job: Job) -> dict[str, list[Policy]]:
+def _dvt_series(job: Job, contest: Contest) -> Series:
     """The policies of a DVT: all clips up to each stage, and early exits for several budgets."""
-    _, model = job.trained()
-    policies, costs, _ = build_policies(job, model)
-    statics = list(policies.values())
-    reader, gmacs = statics[0].model, statics[0].gmacs
-    table = job.tabulate(model, "val", job.test_batches("val"))
-    confidence = table.readings.scores.amax(dim=2)
-    calibrated = cascade_settings(job.cfg, model, table, costs)["cascade_threshold"]
-    points = along(staged_points(table.readings, gmacs), POINTS)
-    thresholds = [calibrated, *(exit_thresholds(confidence, point.threshold) for point in points)]
-    run: dict[str, Any] = {"batch_size": statics[0].batch_size}
-    return {"DVT, static": statics, "DVT": [Cascade(reader, gmacs, each, **run) for each in thresholds]}
+    table = job.tabulate(contest.model, "val", job.test_batches("val"))
+    calibrated = cascade_threshold(job.cfg, table, contest.costs)
+    assert isinstance(calibrated, list)
+    points = along(cascade_points(table, contest.costs), POINTS)
+    thresholds = [calibrated, *(exit_thresholds(table.confidence, point.threshold) for point in points)]
+    return {
+        "DVT, static": list(contest.policies.values()),
+        "DVT": [policies.cascade(each) for each in thresholds],
+    }
 
 
 def along(points: Sequence[Point], count: int) -> list[Point]:
@@ -149,13 +153,14 @@ def speed_page(measured: Sequence[Scores], lengths: Sequence[TokenLength]) -> Pa
     rows = []
     for name, some in points.items():
         for n, point in enumerate(some):
+            speed = f"{point['speed'].text(2, exact=True)}x" if "speed" in point else "-"
             cost = point["gmacs"].by(longest["gmacs"], lambda a, b: 100 * a / b)
             rows.append(
                 [
                     point_title(name, n, lengths),
                     point["top1"].text(),
                     point["top1"].by(longest["top1"], lambda a, b: a - b).text(),
-                    f"{point['speed'].text(2, exact=True)}x",
+                    speed,
                     f"{cost.text(0, exact=True)} %",
                     f"{cost.by(cost, lambda c, _: 100 / c).text(2, exact=True)}x",
                 ]
@@ -171,9 +176,9 @@ def speed_page(measured: Sequence[Scores], lengths: Sequence[TokenLength]) -> Pa
         "Fig. 5: accuracy against speed",
         [
             "Top-1 on the test list, and clips/s of policy and model without decoding, relative to the same "
-            f"seed's ReViT always at {lengths[0]}. All policies ran in turn on each batch, in one process. "
-            f"Accuracy and speed are {_of_seeds(len(measured))}. Thresholds are from the validation list: "
-            "the calibrated ones, and others at evenly spaced costs.",
+            f"seed's ReViT always at {lengths[0]}. All policies ran in turn on the same batches, in one "
+            f"process; the oracle cannot be timed. Accuracy and speed are {_of_seeds(len(measured))}. "
+            "Thresholds are from the validation list: the calibrated ones, and others evenly spaced in cost.",
             markdown_table(header, rows),
             "The paper's points, on ImageNet-1K with an RTX 3090 at batch 32:",
             "\n".join(f"- {point}" for point in paper.OPERATING_POINTS),
@@ -187,7 +192,7 @@ def _points(seeds: Sequence[Sequence[dict[str, float]]]) -> list[dict[str, PerSe
     """The points of a series over the seeds, without repetitions of the same top-1 and cost."""
     points: dict[tuple[PerSeed, PerSeed], dict[str, PerSeed]] = {}
     for each in zip(*seeds, strict=True):
-        point = {key: PerSeed.of(score[key] for score in each) for key in ("top1", "gmacs", "speed")}
+        point = {key: PerSeed.of(score[key] for score in each) for key in each[0]}
         points.setdefault((point["top1"], point["gmacs"]), point)
     return list(points.values())
 
@@ -212,6 +217,7 @@ def speed_figure(
     """Top-1 against relative speed; calibrated points are large, with bars of one standard deviation."""
     figure = canvas(4.8)
     axes = figure.subplots()
+    points = {name: some for name, some in points.items() if "speed" in some[0]}
     for name, some in points.items():
         colour, marker, size = LOOKS.get(name, (INK, "", 0))
         curve = sorted(some, key=lambda point: point["speed"].mean)

@@ -6,7 +6,8 @@ import pytest
 import torch
 from benchmarks import forward, timesformer
 
-from revit_video.adaptive.policies import Oracle
+from revit_video.adaptive.engine import Engine
+from revit_video.adaptive.policies import Costs
 
 CPU = torch.device("cpu")
 
@@ -39,8 +40,9 @@ def test_shares_are_what_they_say(share: int) -> None:
 
 def test_a_stream_classifies_every_clip_at_its_length(small: None) -> None:
     model = forward.base(CPU)
-    policy = Oracle(model, [1.0, 1.0, 1.0], batch_size=4)
     choice = forward.evenly_mixed(20, 45)
-    parts = forward._stream(policy, timesformer.random_clips(model, 4), choice)
-    assert sorted(torch.cat([part.lengths for part in parts]).tolist()) == sorted(choice.tolist())
-    assert not len(policy.buckets)
+    engine = Engine(model, forward.short_share(20, 45), Costs([1.0, 1.0, 1.0]), batch_size=4)
+    for _ in range(2):
+        parts = forward.stream(engine, timesformer.random_clips(model, 4), 20)
+        assert sorted(torch.cat([part.lengths for part in parts]).tolist()) == sorted(choice.tolist())
+        assert not len(engine.buckets)

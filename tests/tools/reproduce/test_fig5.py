@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from reproduce.fig5 import ALL_POLICIES, POINTS, STATIC_ALONE, along, speed_page, time_policies
+from reproduce.fig5 import ALL_POLICIES, POINTS, STATIC_ALONE, along, operating_points, speed_page
 
 from revit_video.adaptive.calibrate import Point
 from revit_video.length import token_lengths
@@ -16,7 +16,7 @@ def test_points_are_those_of_the_runs(own_run: Path, videos: Path, tmp_path: Pat
     keys = ("DVT.ENABLE", True, "TEST.POLICIES", "[static, cascade]")
     dvt_run = run_toy(videos, tmp_path, *keys, stages=["train", "test"])
     own = toy_cfg(videos, own_run, *ALL_POLICIES)
-    scores = time_policies(own, toy_cfg(videos, dvt_run, *keys, *STATIC_ALONE), "python toy")
+    scores = operating_points(own, toy_cfg(videos, dvt_run, *keys, *STATIC_ALONE), "python toy")
 
     results, dvt = results_of(own_run), results_of(dvt_run)
     wanted = {
@@ -33,6 +33,7 @@ def test_points_are_those_of_the_runs(own_run: Path, videos: Path, tmp_path: Pat
             assert point["top1"] == entry["top1"] and point["gmacs"] == pytest.approx(entry["gmacs"])
     assert [len(scores[name]) for name in ("adaptive", "cascade", "DVT")] == 3 * [1 + POINTS]
     assert scores["static"][0]["speed"] == 1
+    assert [name for name, points in scores.items() if "speed" not in points[0]] == ["oracle"]
 
     page = speed_page([scores, scores], token_lengths(LENGTHS))
     assert "| always 4x4 " in page.paragraphs[1] and "| DVT, early exit, calibrated " in page.paragraphs[1]

@@ -1,0 +1,148 @@
+"""Running a policy: views that share a token length run together, whichever batch they came in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from revit_video.adaptive.bucketing import Buckets, Group
+from revit_video.adaptive.policies import Costs, Known, Policy
+from revit_video.models.assigner import TokenLengthAssigner
+from revit_video.models.base import NO_STATE, ResizableModel
+from revit_video.models.inference import logits_at, logits_at_next
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Predictions for B views.
+
+    Attributes:
+        numbers: position of each view in what the engine was given `(B,)`.
+        logits: `(B, classes)`.
+        lengths: position of the length that gave them `(B,)`.
+        gmacs: cost, with all lengths that were run and the assigner `(B,)`.
+    """
+
+    numbers: Tensor
+    logits: Tensor
+    lengths: Tensor
+    gmacs: Tensor
+
+    @classmethod
+    def joined(cls, parts: Iterable[Prediction]) -> Prediction:
+        """All parts as one, in the order in which the views were given."""
+        parts = list(parts)
+        columns = [torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)]
+        order = columns[0].argsort()
+        return cls(*(column[order.to(column.device)] for column in columns))
+
+
+class Engine:
+    """Classifies views with a model, each at the lengths that a policy chooses.
+
+    `engine(clips, rows)` classifies at once, in order. A stream calls `submit` for each batch and `flush` at
+    its end; predictions then come as buckets fill, in any order, and are counted on from batch to batch.
+
+    Args:
+        model: as `for_inference` gives it, or as it was trained, which is slower.
+        costs: of the model's lengths and the assigner.
+        assigner: for policies that ask it.
+        batch_size: views in one pass of the model.
+    """
+
+    def __init__(
+        self,
+        model: ResizableModel,
+        policy: Policy,
+        costs: Costs,
+        assigner: TokenLengthAssigner | None = None,
+        batch_size: int = 32,
+    ) -> None:
+        self.model, self.policy, self.costs, self.batch_size = model.eval(), policy, costs, batch_size
+        self.assigner = assigner.eval() if assigner is not None and policy.asks_assigner else None
+        self.buckets = Buckets(partial(logits_at, self.model), model.lengths, batch_size)
+        self.count = 0
+
+    def __call__(self, clips: Tensor, rows: Tensor | None = None) -> Prediction:
+        """Classifies `clips` now, in order; what was submitted earlier must have been flushed."""
+        return Prediction.joined([*self.submit(clips, rows), *self.flush()])
+
+    @torch.inference_mode()
+    def submit(self, clips: Tensor, rows: Tensor | None = None) -> list[Prediction]:
+        """Takes views in; returns the predictions that are finished.
+
+        Args:
+            clips: normalised `(B, 3, T, H, W)`.
+            rows: list row of each view's video `(B,)`, all views of a video in the same call; by default
+                every view is of a video of its own.
+        """
+        numbers = torch.arange(self.count, self.count + len(clips))
+        self.count += len(clips)
+        asked = ask(self.assigner, clips) if self.assigner is not None else None
+        rows = numbers if rows is None else rows.cpu()
+        start = self.policy.start(Known(rows, len(self.model.lengths), asked))
+        tickets = torch.stack([numbers, start], dim=1)
+        if self.policy.thresholds is not None and self.model.carries_state:
+            batches = zip(clips.split(self.batch_size), tickets.split(self.batch_size), strict=True)
+            return [part for batch in batches for part in self._through_stages(*batch)]
+        return list(self._settled(self.buckets.add(clips, tickets, start)))
+
+    @torch.inference_mode()
+    def flush(self) -> list[Prediction]:
+        """Finishes all that was submitted."""
+        done: list[Prediction] = []
+        while len(self.buckets):  # a view that goes on joins the queue of the next longer length
+            done += self._settled(self.buckets.flush())
+        return done
+
+    def _settled(self, groups: Iterable[Group]) -> Iterator[Prediction]:
+        """Predictions of the views that stop; the others are queued at the next longer length."""
+        for group in groups:
+            if self.policy.thresholds is None:
+                yield self._predicted(group.tickets, group.logits, group.i)
+                continue
+            stops = self.policy.stops(_confidence(group.logits), group.i)
+            here = stops.to(group.tickets.device)
+            if here.any():
+                yield self._predicted(group.tickets[here], group.logits[stops], group.i)
+            if not here.all():
+                onward = torch.full((int((~here).sum()),), group.i - 1)
+                waiting = self.buckets.add(group.clips[~stops], group.tickets[~here], onward)
+                yield from self._settled(waiting)
+
+    def _through_stages(self, clips: Tensor, tickets: Tensor) -> Iterator[Prediction]:
+        """Predictions of a model that continues from the state of the shorter length (DVT).
+
+        Views that go on do not wait for those of later batches, since the state is large: for a TimeSformer
+        at 10x10, 47 MB per view.
+        """
+        state = NO_STATE
+        for i in reversed(range(len(self.model.lengths))):
+            logits, state = logits_at_next(self.model, clips, i, state)
+            stops = self.policy.stops(_confidence(logits), i)
+            here = stops.cpu() & (tickets[:, 1] >= i)
+            if here.any():
+                yield self._predicted(tickets[here], logits[here.to(logits.device)], i)
+            if here.all():
+                return
+            onward = (~here).to(clips.device)
+            clips, tickets, state = clips[onward], tickets[~here], state.of(onward)
+
+    def _predicted(self, tickets: Tensor, logits: Tensor, i: int) -> Prediction:
+        numbers, start = tickets.unbind(dim=1)
+        stop = torch.full_like(start, i)
+        return Prediction(numbers, logits, stop, self.costs.spent(start, stop, self.assigner is not None))
+
+
+def ask(assigner: TokenLengthAssigner, clips: Tensor) -> Tensor:
+    """Probability that each length is the shortest sufficient one `(B, lengths)`, on the CPU."""
+    return assigner(clips).float().softmax(dim=1).cpu()
+
+
+def _confidence(logits: Tensor) -> Tensor:
+    """Largest class probability of each view `(B,)`."""
+    return logits.softmax(dim=1).amax(dim=1)

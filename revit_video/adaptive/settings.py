@@ -1,0 +1,55 @@
+"""The operating points of the policies, as chosen on held-out videos and kept in checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from revit_video.adaptive import policies
+from revit_video.adaptive.policies import Policy
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What was chosen for the policies that need a choice.
+
+    Attributes:
+        threshold, per_view: of `policies.assigned`.
+        mix: share of views at each length under the assigner, longest first; None: there is no assigner.
+        cascade_threshold: one for all lengths, or one per length, longest first; None: there is no cascade.
+    """
+
+    threshold: float | None = None
+    per_view: bool = False
+    mix: list[float] | None = None
+    cascade_threshold: float | list[float] | None = None
+
+    @classmethod
+    def from_dict(cls, saved: Mapping[str, Any]) -> Settings:
+        """The inverse of `to_dict`."""
+        return cls(**saved)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps: the settings of the policies that there are."""
+        content = asdict(self)
+        if self.mix is None:
+            content = {"cascade_threshold": self.cascade_threshold}
+        if self.cascade_threshold is None:
+            del content["cascade_threshold"]
+        return content
+
+    def policies(self, num_lengths: int, seed: int = 0) -> dict[str, Policy]:
+        """`assigned`, `random` and `cascade`, where they are set.
+
+        Args:
+            seed: of the random lengths.
+        """
+        found: dict[str, Policy] = {}
+        if self.mix is not None:
+            found["assigned"] = policies.assigned(self.threshold, self.per_view)
+            found["random"] = policies.random(self.mix, seed)
+        if self.cascade_threshold is not None:
+            given = self.cascade_threshold
+            found["cascade"] = policies.cascade(given if isinstance(given, list) else [given] * num_lengths)
+        return found

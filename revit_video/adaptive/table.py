@@ -1,0 +1,126 @@
+"""What every token length says of every view of a list: computed once, evaluated many times."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from revit_video.adaptive.labels import MinedLabels, token_length_labels
+from revit_video.adaptive.policies import Known, mean_by_video
+from revit_video.data.batch import Skipped
+from revit_video.length import TokenLength
+from revit_video.meters import VideoScores, by_video, topk
+
+COLUMNS = ("rows", "labels", "starts", "clip_index", "crops", "correct", "scores", "assigned")
+
+
+@dataclass(frozen=True)
+class Table:
+    """V views in the order of (row, clip, crop); lengths are ordered longest first.
+
+    Attributes:
+        paths: video of each view.
+        rows: position of the video in its list `(V,)`.
+        labels: class label `(V,)`.
+        starts: start of the clip in seconds `(V,)`.
+        clip_index, crops: number of the clip within its video and of the crop within its clip `(V,)`.
+        correct: whether each length classifies the view correctly `(V, lengths)`.
+        scores: class probabilities `(V, lengths, classes)`, or `(V, lengths, 0)` if they were not kept.
+        assigned: the assigner's probabilities `(V, lengths)`, or `(V, 0)` without an assigner.
+        skipped: path and reason of each unreadable video.
+    """
+
+    paths: list[str]
+    rows: Tensor
+    labels: Tensor
+    starts: Tensor
+    clip_index: Tensor
+    crops: Tensor
+    correct: Tensor
+    scores: Tensor
+    assigned: Tensor
+    skipped: list[Skipped]
+
+    @classmethod
+    def joined(cls, parts: Sequence[Table]) -> Table:
+        """All parts as one table in the order of the list, whatever ranks and batches they came from.
+
+        Raises:
+            ValueError: no part holds a view; names the first unreadable video.
+        """
+        skipped = [skip for part in parts for skip in part.skipped]
+        paths = [path for part in parts for path in part.paths]
+        if not paths:
+            first = f"; the first: {': '.join(skipped[0])}" if skipped else ""
+            raise ValueError("no video could be read" + first)
+        filled = [part for part in parts if part.paths]
+        columns = {name: torch.cat([getattr(part, name) for part in filled]) for name in COLUMNS}
+        keys = list(zip(*(columns[name].tolist() for name in ("rows", "clip_index", "crops")), strict=True))
+        order = sorted(range(len(keys)), key=keys.__getitem__)
+        ordered = {name: column[order] for name, column in columns.items()}
+        return cls(paths=[paths[n] for n in order], skipped=sorted(skipped), **ordered)
+
+    @cached_property
+    def confidence(self) -> Tensor:
+        """Largest class probability at each length `(V, lengths)`."""
+        return self.scores.amax(dim=2)
+
+    @cached_property
+    def truth(self) -> Tensor:
+        """Position of the shortest length that classifies each view's video correctly `(V,)`."""
+        means = [mean_by_video(scores, self.rows) for scores in self.scores.unbind(dim=1)]
+        correct = [mean.argmax(dim=1) == self.labels for mean in means]
+        return token_length_labels(torch.stack(correct, dim=1))
+
+    @property
+    def known(self) -> Known:
+        """All that policies may know of the views, the truth included."""
+        assigned = self.assigned if self.assigned.shape[1] else None
+        return Known(self.rows, self.scores.shape[1], assigned, self.truth)
+
+    @cached_property
+    def first_views(self) -> Tensor:
+        """Position of each video's first view `(N,)`, videos in the order of the list."""
+        new = torch.ones(len(self.rows), dtype=torch.bool)
+        new[1:] = self.rows[1:] != self.rows[:-1]
+        return new.nonzero().flatten()
+
+    def videos_at(self, lengths: Tensor) -> VideoScores:
+        """Class probabilities of each video, averaged over its views, each at its own length `(V,)`."""
+        return by_video(self.scores[torch.arange(len(lengths)), lengths], self.labels, self.rows)
+
+
+def static_top1(table: Table, lengths: Sequence[TokenLength]) -> dict[str, float]:
+    """Top-1 in percent of videos at each length."""
+    result = {}
+    for i, length in enumerate(lengths):
+        videos = by_video(table.scores[:, i], table.labels, table.rows)
+        result[str(length)] = topk(videos.scores, videos.labels, 1)
+    return result
+
+
+def mined_labels(
+    table: Table, lengths: Sequence[TokenLength], none_correct: str, checkpoint: str
+) -> MinedLabels:
+    """The token-length label of every clip of `table` (paper section 3.1).
+
+    The clips of a video that is shorter than one clip coincide; only the first of them is labelled.
+    """
+    same_clip = (table.rows[1:] == table.rows[:-1]) & (table.starts[1:] == table.starts[:-1])
+    first = torch.cat([torch.tensor([True]), ~same_clip])
+    correct = table.correct[first]
+    return MinedLabels(
+        lengths=tuple(lengths),
+        videos=[path for path, kept in zip(table.paths, first.tolist(), strict=True) if kept],
+        rows=table.rows[first],
+        starts=table.starts[first],
+        views=table.clip_index[first],
+        classes=table.labels[first],
+        correct=correct,
+        labels=token_length_labels(correct, none_correct),
+        checkpoints=(checkpoint,),
+    )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from revit_video.config import ConfigError, dump_cfg, get_cfg, load_cfg
+from revit_video.config import ConfigError, dump_cfg, get_cfg, load_cfg, yaml_options
 from revit_video.config.load import nearest_key
 from revit_video.config.rules import get
 
@@ -34,6 +34,16 @@ def test_command_line_over_file_over_base_over_defaults(tmp_path: Path) -> None:
     cfg = load_cfg(path, ["SOLVER.BASE_LR", "0.3"])
     assert (cfg.SOLVER.BASE_LR, cfg.SOLVER.MAX_EPOCH, cfg.SOLVER.MOMENTUM) == (0.3, 4, 0.5)
     assert cfg.SOLVER.WEIGHT_DECAY == get_cfg().SOLVER.WEIGHT_DECAY
+
+
+def test_a_files_own_options_lie_over_any_config_without_its_base(tmp_path: Path) -> None:
+    write(tmp_path / "base.yaml", "SOLVER: {MAX_EPOCH: 3}\n")
+    text = "_BASE_: base.yaml\nMODEL: {ARCH: deit_small}\nREVIT: {TOKEN_LENGTHS: [8]}\n"
+    own = write(tmp_path / "own.yaml", text)
+    assert yaml_options(own) == ["MODEL.ARCH", "deit_small", "REVIT.TOKEN_LENGTHS", [8]]
+    other = write(tmp_path / "other.yaml", "SOLVER: {MAX_EPOCH: 7}\n")
+    cfg = load_cfg(other, ["REVIT.TOKEN_LENGTHS", "[14, 7]", *yaml_options(own)[2:]])
+    assert (cfg.SOLVER.MAX_EPOCH, cfg.REVIT.TOKEN_LENGTHS) == (7, [8])
 
 
 def test_result_is_frozen_and_survives_pickling() -> None:

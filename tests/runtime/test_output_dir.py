@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import pytest
@@ -75,3 +76,14 @@ def test_lines_of_repeated_work_and_half_a_line_are_dropped(tmp_path: Path) -> N
     kept = output_dir.keep_stats(str(tmp_path), lambda line: line["stage"] == "mine")
     assert kept == [{"stage": "mine", "labels": {"14x14": 3}}]
     assert path.read_text() == text.splitlines(keepends=True)[1]
+
+
+def test_no_other_module_spells_a_file_name() -> None:
+    names = {value for key, value in vars(output_dir).items() if key.isupper() and "." in value[1:]}
+    assert {"results.json", "labels.csv", "report.html"} <= names
+    package = Path(output_dir.__file__).parents[1]
+    for file in set(package.rglob("*.py")) - {Path(output_dir.__file__)}:
+        literals = {
+            node.value for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Constant)
+        }
+        assert not literals & names, file

@@ -14,7 +14,7 @@ from revit_video.data.images import ImageFile, is_image
 from revit_video.data.readers import open_video
 from revit_video.data.sampling import Seconds, Window, pauses, pick, random_window, uniform_windows
 from revit_video.data.transforms import TrainTransform, spatial_crops
-from revit_video.data.video import VideoFile
+from revit_video.data.video import VideoFile, decode_errors
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def train_view(
     Raises:
         DecodeError: the file cannot be read.
     """
-    with closing(open_file(path, sampling.backend)) as video:
+    with decode_errors(path), closing(open_file(path, sampling.backend)) as video:
         still = pauses(video.times, video.duration, sampling.duration)
         window = random_window(video.duration, sampling.duration, generator, still)
         short_side = transform.draw_short_side(generator)
@@ -111,7 +111,7 @@ def eval_views(
     Raises:
         DecodeError: the file cannot be read.
     """
-    with closing(open_file(path, sampling.backend)) as video:
+    with decode_errors(path), closing(open_file(path, sampling.backend)) as video:
         still = pauses(video.times, video.duration, sampling.duration)
         windows = uniform_windows(video.duration, sampling.duration, grid.num_clips, still)
         frames = [n for window in windows for n in sampling.pick(video.times, window, generator)]

@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from fractions import Fraction
+from functools import cache
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
+from PIL.ExifTags import Base
+from PIL.Image import Transpose
 
 from revit_video.data.video import DecodeError, VideoFile, local_file, scaled
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+
+_UPRIGHT_BY_EXIF = {
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}
+
+logger = logging.getLogger(__name__)
 
 
 def is_image(path: str) -> bool:
@@ -33,10 +51,12 @@ class ImageFile(VideoFile):
     duration = Fraction(0)
 
     def __init__(self, path: str) -> None:
-        file = local_file(path)
         try:
-            with Image.open(file) as image:
-                self._picture = _rgb(ImageOps.exif_transpose(image))
+            file = local_file(path)
+            with _warnings_logged(path), Image.open(file) as image:
+                self._picture = _rgb(_upright(image))
+        except DecodeError:
+            raise
         except Exception as error:  # Pillow raises many types for damaged files
             raise DecodeError(path, _reason(error)) from error
 
@@ -52,6 +72,31 @@ class ImageFile(VideoFile):
     def close(self) -> None:
         """Free the image."""
         self._picture.close()
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turn a picture as its EXIF orientation says; no other tag is read, because any may be broken."""
+    image.load()  # where its own errors are raised
+    orientation = None
+    with suppress(Exception):
+        orientation = image.getexif().get(Base.Orientation)
+    turn = _UPRIGHT_BY_EXIF.get(orientation) if isinstance(orientation, int) else None
+    return image if turn is None else image.transpose(turn)
+
+
+@contextmanager
+def _warnings_logged(path: str) -> Iterator[None]:
+    """Send Pillow's warnings to the log, once per file and process."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for text in dict.fromkeys(" ".join(str(warning.message).split()) for warning in caught):
+        _log_once(path, text)
+
+
+@cache
+def _log_once(path: str, text: str) -> None:
+    logger.info("%s: %s", path, text)
 
 
 def _rgb(image: Image.Image) -> Image.Image:

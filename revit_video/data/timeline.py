@@ -81,25 +81,24 @@ def timeline(
     """Decide when each frame is shown.
 
     Args:
-        frame_rate: for a stream without times, and for its last frame.
+        frame_rate: for streams that state no frame durations.
         has_b_frames: the decoder may return frames in another order than their packets'.
         has_pts: the container stores presentation times; without, decoding times are used, which are the
             frames' in the order shown, but for a constant delay.
     """
     shown = ~packets.is_discard
-    usual = 1 / (frame_rate * time_base)
+    last = packets.last_duration or 1 / (frame_rate * time_base)
     frame_of = np.full(len(packets), -1)
     has_pts = has_pts and 2 * int((packets.pts[shown] != UNKNOWN).sum()) > int(shown.sum())
     stamps = _with_holes_filled(packets.pts, shown) if has_pts else packets.dts
     timed = shown & (stamps != UNKNOWN)
     if not timed.any():
-        ticks = np.array([round(n * usual) for n in range(np.count_nonzero(shown))], dtype=np.int64)
-        return Timeline(ticks, time_base, frame_of, True, usual * time_base)
+        ticks = np.array([round(n * last) for n in range(np.count_nonzero(shown))], dtype=np.int64)
+        return Timeline(ticks, time_base, frame_of, True, last * time_base)
     stamps = _without_restarts(stamps[timed], packets.dts[timed], time_base)
     ticks, frame_of[timed] = np.unique(stamps, return_inverse=True)
     are_counted = not has_pts or (has_b_frames and bool(np.all(np.diff(stamps) > 0)))
     ticks, pause = _without_pauses(ticks, time_base)
-    last = packets.last_duration or usual
     last = last if pause is None or last <= pause[0] else pause[1]
     return Timeline(ticks - ticks[0], time_base, frame_of, are_counted, last * time_base)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from fractions import Fraction
 from pathlib import Path
 
@@ -48,11 +49,12 @@ def test_every_mode_becomes_rgb_as_in_torchvisions_loader(mode: str, tmp_path: P
     assert np.array_equal(pixels(path), np.array(pil_loader(path)))
 
 
-@pytest.mark.filterwarnings("error")
-def test_a_palette_with_transparent_colours(tmp_path: Path) -> None:
+def test_a_palette_with_transparent_colours(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     image = picture("red disc", 0).convert("P")
     path = saved(tmp_path / "a.png", image, transparency=bytes(range(256)))
-    assert np.array_equal(pixels(path), np.array(image.convert("RGB")))
+    with caplog.at_level("INFO"):
+        assert np.array_equal(pixels(path), np.array(image.convert("RGB")))
+    assert not caplog.messages, "Pillow warns of transparent colours"
 
 
 def test_sixteen_bits_become_eight(tmp_path: Path) -> None:
@@ -145,7 +147,37 @@ def test_no_file_and_a_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         ImageFile(path)
 
 
-@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def odd_exif(orientation: int) -> bytes:
+    """An orientation beside a rational of the wrong kind, which cannot be written back."""
+    entries = [
+        (0x0112, 3, 1, struct.pack(">HH", orientation, 0)),
+        (0x011A, 2, 4, b"abc\0"),
+        (0x9000, 99, 1, bytes(4)),
+    ]
+    body = b"".join(struct.pack(">HHI", *entry[:3]) + entry[3] for entry in entries)
+    return b"Exif\0\0MM\0*\0\0\0\x08" + struct.pack(">H", len(entries)) + body + bytes(4)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+def test_odd_exif_matters_only_where_it_tells_the_orientation(suffix: str, tmp_path: Path) -> None:
+    image = picture("red disc", 0)
+    options = {"quality": 100} | ({"lossless": True} if suffix == ".webp" else {})
+    plain = pixels(saved(tmp_path / f"plain{suffix}", image, **options))
+    turned = pixels(saved(tmp_path / f"odd{suffix}", image, exif=odd_exif(6), **options))
+    assert np.array_equal(turned, np.rot90(plain, -1))
+
+
+def test_pillows_warnings_are_logged_once_per_file(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder
+) -> None:
+    path = saved(tmp_path / "a.jpg", picture("red disc", 0), exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01\x12")
+    with caplog.at_level("INFO"):
+        for _ in range(3):
+            pixels(path)
+    assert len(caplog.messages) == 1 and caplog.messages[0].startswith(f"{path}: Corrupt EXIF data")
+    assert "site-packages" not in caplog.text and not recwarn
+
+
 def test_broken_exif_does_not_spoil_a_picture(tmp_path: Path) -> None:
     image = picture("red disc", 0)
     path = saved(tmp_path / "a.jpg", image, exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01\x12")

@@ -17,7 +17,7 @@ from revit_video.meters import VideoScores, topk
 from revit_video.models.assigner import TokenLengthAssigner
 from revit_video.models.base import ResizableModel
 from revit_video.models.inference import logits_at_all
-from revit_video.runtime.ranks import Ranks, gather_objects
+from revit_video.runtime.ranks import Ranks
 
 CONTROL = "control"  # the reference policy, timed a second time
 
@@ -49,7 +49,7 @@ def tabulate(
         else:
             scores, assigned = torch.empty(0, 1, 1), torch.empty(0, 0)
         parts.append(_part(batch, scores, assigned, keep_scores))
-    return Table.joined([part for own in gather_objects(parts, ranks) for part in own])
+    return Table.joined([part for own in ranks.gather(parts) for part in own])
 
 
 def _part(batch: Batch, scores: Tensor, assigned: Tensor, keep_scores: bool) -> Table:
@@ -169,7 +169,7 @@ def time_policies(
             if n == 0:
                 engine(batches[0].clips, batches[0].rows)  # warm-up
             seconds[name].append(_seconds(engine, batches))
-    shares = gather_objects((sum(map(len, batches)), seconds), ranks)
+    shares = ranks.gather((sum(map(len, batches)), seconds))
     views = sum(count for count, _ in shares)
     slowest = {
         name: torch.tensor([own[name] for _, own in shares if own[name]], dtype=torch.float64).amax(dim=0)

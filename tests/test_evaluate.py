@@ -417,11 +417,11 @@ def test_two_ranks_are_one(
     """Rank 1 runs first, for its part; then rank 0 gathers both. In the second case it has no video."""
     told: list[Any] = []
 
-    def gather(own: Any, ranks: Ranks) -> list[Any]:
+    def gather(ranks: Ranks, own: Any) -> list[Any]:
         told.insert(0, own)
         return list(told)
 
-    monkeypatch.setattr(evaluate_module, "gather_objects", gather)
+    monkeypatch.setattr(Ranks, "gather", gather)
     with suppress(ValueError):  # rank 1 of the second case, which is then told nothing else
         tabulate(batches(labels, shares[1]), model, ALONE, ASSIGNER)
     both = tabulate(batches(labels, shares[0]), model, ALONE, ASSIGNER)
@@ -442,9 +442,7 @@ def test_the_clock_counts_the_views_of_all_ranks(
     """The slowest rank decides; a rank without videos does not take part."""
     others = {"only": [2.0, 1.0], CONTROL: [2.0, 1.0]}
     idle: dict[str, list[float]] = {"only": [], CONTROL: []}
-    monkeypatch.setattr(
-        evaluate_module, "gather_objects", lambda own, ranks: [(9, others), (3, _all_at(1.5)), (0, idle)]
-    )
+    monkeypatch.setattr(Ranks, "gather", lambda ranks, own: [(9, others), (3, _all_at(1.5)), (0, idle)])
     engine = Engine(model, policies.static(0), COSTS, batch_size=4)
     speeds = time_policies({"only": engine}, batches(labels, [[0]]), ALONE, rounds=2)
     low, median, high = speeds["only"].clips_per_sec

@@ -57,6 +57,26 @@ class Ranks:
         """Whether this rank writes the files and messages."""
         return self.rank == 0
 
+    def barrier(self) -> None:
+        """Wait for all ranks."""
+        if self.world_size > 1:
+            dist.barrier()
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Sum of `tensor` over the ranks, as a new tensor on every rank."""
+        total = tensor.clone()
+        if self.world_size > 1:
+            dist.all_reduce(total)
+        return total
+
+    def gather(self, obj: T) -> list[T]:
+        """The picklable `obj` of every rank, in rank order, on every rank."""
+        if self.world_size == 1:
+            return [obj]
+        objects: list[Any] = [None] * self.world_size
+        dist.all_gather_object(objects, obj)
+        return objects
+
 
 def init(device: str = "auto") -> Ranks:
     """Choose the device, and join the process group if the run has several ranks.
@@ -198,26 +218,3 @@ def broadcast_from_longest(tensor: Tensor, ranks: Ranks) -> dist.Work:
     work = dist.broadcast(tensor, src=longest, group=ranks.length_group, async_op=True)
     assert work is not None  # None only for ranks outside the group
     return work
-
-
-def sum_over_ranks(tensor: Tensor, ranks: Ranks) -> Tensor:
-    """Sum of `tensor` over the ranks, as a new tensor on every rank."""
-    total = tensor.clone()
-    if ranks.world_size > 1:
-        dist.all_reduce(total)
-    return total
-
-
-def gather_objects(obj: T, ranks: Ranks) -> list[T]:
-    """The picklable `obj` of every rank, in rank order, on every rank."""
-    if ranks.world_size == 1:
-        return [obj]
-    objects: list[Any] = [None] * ranks.world_size
-    dist.all_gather_object(objects, obj)
-    return objects
-
-
-def barrier(ranks: Ranks) -> None:
-    """Wait for all ranks."""
-    if ranks.world_size > 1:
-        dist.barrier()

@@ -27,7 +27,7 @@ from revit_video.models.base import ResizableModel
 from revit_video.runtime import output_dir
 from revit_video.runtime.logging import StatsLog, progress
 from revit_video.runtime.output_dir import atomic_write_text
-from revit_video.runtime.ranks import Ranks, gather_objects
+from revit_video.runtime.ranks import Ranks
 
 logger = logging.getLogger(__name__)
 
@@ -137,7 +137,7 @@ class Job:
 
     def gathered(self, skipped: list[Skipped]) -> list[Skipped]:
         """Every rank's unreadable videos, each once."""
-        return sorted({skip for own in gather_objects(skipped, self.ranks) for skip in own})
+        return sorted({skip for own in self.ranks.gather(skipped) for skip in own})
 
 
 def percents(values: dict[str, float]) -> str:

@@ -20,7 +20,6 @@ from revit_video.models import checkpoint
 from revit_video.report import write_labels_picture
 from revit_video.runtime import output_dir
 from revit_video.runtime.output_dir import atomic_write_text, csv_text
-from revit_video.runtime.ranks import barrier
 from revit_video.stages.job import Job, percents
 from revit_video.stages.train import train
 
@@ -103,11 +102,11 @@ def _mined_in_folds(job: Job, videos: LabeledVideoPaths) -> MinedLabels:
     for n, own in enumerate(jobs):
         if job.ranks.is_main:
             output_dir.prepare(own.cfg.OUTPUT_DIR)
-        barrier(job.ranks)
+        job.ranks.barrier()
         logger.info("training without fold %d, in %s", n, own.cfg.OUTPUT_DIR)
         others = (fold != n).nonzero().flatten().tolist()
         train(own, LabeledVideoPaths([(paths[row], classes[row]) for row in others]))
-        barrier(job.ranks)
+        job.ranks.barrier()
     parts = [_mined(own, videos, (fold == n).nonzero().flatten().tolist()) for n, own in enumerate(jobs)]
     job.record_skipped("mine", [skip for _, skipped in parts for skip in skipped])
     return MinedLabels.joined([mined for mined, _ in parts])
@@ -143,6 +142,6 @@ def _record_folds(job: Job, paths: Sequence[str], classes: Sequence[int], fold: 
                 f"{os.path.dirname(path)}: its models were trained on other parts of the list (MINE.FOLDS, "
                 "RNG_SEED or the list itself has changed); remove it, or take another OUTPUT_DIR"
             )
-    barrier(job.ranks)
+    job.ranks.barrier()
     if job.ranks.is_main:
         atomic_write_text(path, text)

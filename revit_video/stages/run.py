@@ -10,7 +10,7 @@ from revit_video.data.loader import killed_workers_explained
 from revit_video.from_cfg.inputs import check_lists, clip_in_words
 from revit_video.runtime import output_dir
 from revit_video.runtime.logging import setup
-from revit_video.runtime.ranks import barrier, init
+from revit_video.runtime.ranks import init
 from revit_video.runtime.termination import Termination
 from revit_video.stages.assign import assigner
 from revit_video.stages.job import Job
@@ -32,12 +32,12 @@ def run(cfg: CfgNode, stages: list[str], command: str) -> None:
     if ranks.is_main:
         output_dir.prepare(cfg.OUTPUT_DIR)
         check_lists(job.cfg, job.data, stages)
-    barrier(ranks)
+    ranks.barrier()
     with Termination() as termination, termination.at_once():  # training, which has more to save, asks itself
         for stage in stages:
             with killed_workers_explained(), job.recording(stage):
                 STAGES[stage](job)
-            barrier(ranks)
+            ranks.barrier()
 
 
 def enabled_stages(cfg: CfgNode) -> list[str]:

@@ -23,7 +23,7 @@ from revit_video.models.checkpoint import CheckpointError
 from revit_video.models.pretrained import initialise
 from revit_video.runtime import output_dir
 from revit_video.runtime.logging import StatsLog
-from revit_video.runtime.ranks import Ranks, barrier, broadcast_parameters, gather_objects, in_length_groups
+from revit_video.runtime.ranks import Ranks, broadcast_parameters, in_length_groups
 from revit_video.runtime.termination import Termination
 from revit_video.stages.job import Job, percents
 from revit_video.train.loop import Training, fit
@@ -65,7 +65,7 @@ def train(job: Job, videos: LabeledVideoPaths | None = None) -> None:
         for stop in fit(training, stats, lambda: termination.asked):
             checkpoints.save_if_due(stop)
             if stop:
-                barrier(ranks)  # a rank that ends early has the others killed, in their save too
+                ranks.barrier()  # a rank that ends early has the others killed, in their save too
                 termination.leave()
             if _is_validated(cfg, training):
                 with termination.at_once():
@@ -180,7 +180,7 @@ def _result(training: Training) -> ResizableModel:
 
 def _check_agreement(training: Training) -> None:
     """ValueError where machines do not see the same checkpoints: they would wait for each other forever."""
-    places = set(gather_objects((training.epoch, training.batch), training.ranks))
+    places = set(training.ranks.gather((training.epoch, training.batch)))
     if len(places) > 1:
         raise ValueError(
             "OUTPUT_DIR: the machines found different checkpoints there; it must be a folder they share"
@@ -198,7 +198,7 @@ def _validated(job: Job, training: Training, state: dict[str, Any] | None) -> bo
 
     lines = output_dir.keep_stats(job.cfg.OUTPUT_DIR, happened) if job.ranks.is_main else []
     found = any(line["stage"] == "val" and line["epoch"] == training.epoch - 1 for line in lines)
-    (found, *_) = gather_objects(found, job.ranks)  # as the main rank has it
+    (found, *_) = job.ranks.gather(found)  # as the main rank has it
     return found or not _is_validated(job.cfg, training)
 
 

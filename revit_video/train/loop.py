@@ -15,13 +15,7 @@ from torch import Tensor, nn
 
 from revit_video.data.targets import Targets
 from revit_video.runtime.logging import StatsLog, progress
-from revit_video.runtime.ranks import (
-    Ranks,
-    gather_objects,
-    reduce_gradients,
-    shared_statistics,
-    sum_over_ranks,
-)
+from revit_video.runtime.ranks import Ranks, reduce_gradients, shared_statistics
 from revit_video.runtime.rng import seeded_generator
 from revit_video.train.optim import LearningRate
 from revit_video.train.steps import Step, trainable
@@ -220,7 +214,7 @@ def _forward_backward(training: Training, inputs: Tensor, labels: Tensor | Targe
 def _mean_over_ranks(metrics: dict[str, Tensor], ranks: Ranks) -> dict[str, float]:
     """The mean of each metric over the ranks, in one all-reduce."""
     stacked = torch.stack([value.float() for value in metrics.values()])
-    means = sum_over_ranks(stacked, ranks) / ranks.world_size
+    means = ranks.sum(stacked) / ranks.world_size
     return dict(zip(metrics, means.tolist(), strict=True))
 
 
@@ -230,7 +224,7 @@ def _non_finite(
     """An error that names the clips of the ranks with a non-finite loss, or of all ranks if none has one."""
     bad = [name for name, value in values.items() if not math.isfinite(value)]
     is_bad = not all(bool(value.isfinite()) for value in own.values())
-    shares = gather_objects((is_bad, list(names)), ranks)
+    shares = ranks.gather((is_bad, list(names)))
     worst = [share for share in shares if share[0]] or shares
     clips = list(dict.fromkeys(name for _, share in worst for name in share))
     shown = ", ".join(clips[:MOST_NAMED])

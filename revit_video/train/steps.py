@@ -12,7 +12,7 @@ from revit_video.data.targets import Targets
 from revit_video.length import TokenLength
 from revit_video.models.assigner import TokenLengthAssigner
 from revit_video.models.base import Output, ResizableModel
-from revit_video.runtime.ranks import Ranks, sum_over_ranks
+from revit_video.runtime.ranks import Ranks
 from revit_video.train.losses import Distillation, dense_loss, distillation_loss, label_loss
 
 
@@ -106,7 +106,7 @@ class MixedLengthStep(Step):
     def _update_teacher_top1(self, metrics: dict[str, Tensor]) -> None:
         if self.distillation is not None and self.distillation.min_teacher_top1 > 0:
             top1 = metrics[f"top1_{self.model.lengths[0]}"]
-            top1 = sum_over_ranks(top1, self.ranks) / self.ranks.world_size
+            top1 = self.ranks.sum(top1) / self.ranks.world_size
             self.teacher_top1.lerp_(top1, 1 - self.momentum)
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from revit_video.runtime.launch import RankError, launch
-from revit_video.runtime.ranks import barrier, init
+from revit_video.runtime.ranks import init
 
 
 def test_one_rank_runs_here() -> None:
@@ -38,7 +38,7 @@ def fail_on_rank_1(kind: str) -> None:
         if kind == "mistake":
             raise SlowToTell
         raise KeyError("a bug")
-    barrier(ranks)  # waits for a rank that never comes
+    ranks.barrier()  # waits for a rank that never comes
 
 
 def test_a_users_mistake_on_a_rank_is_told_as_it_is(capfd: pytest.CaptureFixture[str]) -> None:

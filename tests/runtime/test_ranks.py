@@ -12,14 +12,11 @@ from revit_video.runtime import ranks as ranks_module
 from revit_video.runtime.launch import launch
 from revit_video.runtime.ranks import (
     Ranks,
-    barrier,
     broadcast_parameters,
-    gather_objects,
     in_length_groups,
     init,
     reduce_gradients,
     shutdown,
-    sum_over_ranks,
 )
 
 ALONE = Ranks(rank=0, world_size=1, device=torch.device("cpu"))
@@ -58,15 +55,15 @@ def on_two_ranks(bucket_elements: int) -> list[dict[str, object]]:
     reduce_gradients(model.parameters(), ranks)
 
     count = torch.tensor(10 + ranks.rank)
-    barrier(ranks)
+    ranks.barrier()
     told = {
         "state": state,
         "gradients": gradients_of(model),
-        "sum": sum_over_ranks(count, ranks),
+        "sum": ranks.sum(count),
         "own": count,
         "rank": (ranks.rank, ranks.world_size, ranks.is_main, torch.get_num_threads()),
     }
-    everyone = gather_objects(told, ranks)
+    everyone = ranks.gather(told)
     shutdown()
     return everyone
 
@@ -113,9 +110,9 @@ def test_a_single_rank_needs_no_group() -> None:
     before = {name: g if g is None else g.clone() for name, g in gradients_of(model).items()}
     reduce_gradients(model.parameters(), ranks)
     torch.testing.assert_close(gradients_of(model), before)
-    assert gather_objects("a", ranks) == ["a"]
-    assert sum_over_ranks(torch.tensor(3), ranks) == 3
-    barrier(ranks)
+    assert ranks.gather("a") == ["a"]
+    assert ranks.sum(torch.tensor(3)) == 3
+    ranks.barrier()
     shutdown()
 
 

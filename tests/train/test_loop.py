@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from revit_video.models import checkpoint
 from revit_video.runtime.launch import launch
 from revit_video.runtime.logging import StatsLog
-from revit_video.runtime.ranks import Ranks, gather_objects, in_length_groups, init, shared_statistics
+from revit_video.runtime.ranks import Ranks, in_length_groups, init, shared_statistics
 from revit_video.train.loop import NonFiniteLoss, Training, fit
 from revit_video.train.losses import Distillation
 from revit_video.train.optim import cosine_schedule, make_optimizer, with_warmup
@@ -316,7 +316,7 @@ def one_bad_share() -> list[str]:
     with tempfile.TemporaryDirectory() as folder, pytest.raises(NonFiniteLoss) as caught:
         run_through(job, Path(folder))
     said = [str(caught.value), str(job.model.weight.abs().sum().item())]
-    return gather_objects(said, ranks)
+    return ranks.gather(said)
 
 
 def test_all_ranks_stop_together_and_name_the_clips_of_the_one() -> None:
@@ -351,7 +351,7 @@ def steps_with_batch_norms() -> dict[str, list[dict[str, Tensor]]]:
     ranks = init("cpu")
     meshes = {"data": ranks, "length": in_length_groups(ranks, 2)}
     states = {name: a_step_with_batch_norms(mesh) for name, mesh in meshes.items()}
-    return {name: gather_objects(state, ranks) for name, state in states.items()}
+    return {name: ranks.gather(state) for name, state in states.items()}
 
 
 def test_without_batch_norms_ranks_tell_each_other_nothing() -> None:

@@ -11,15 +11,7 @@ from torch import Tensor
 from revit_video.data.targets import Targets
 from revit_video.data.token_labels import TokenLabels
 from revit_video.runtime.launch import launch
-from revit_video.runtime.ranks import (
-    Ranks,
-    gather_objects,
-    in_length_groups,
-    init,
-    reduce_gradients,
-    shutdown,
-    sum_over_ranks,
-)
+from revit_video.runtime.ranks import Ranks, in_length_groups, init, reduce_gradients, shutdown
 from revit_video.train import replicas
 from revit_video.train.losses import Distillation
 from revit_video.train.replicas import ReplicaStep
@@ -85,7 +77,7 @@ def trained(case: Case, lengths: list[int], ranks: Ranks, shares: int = 1) -> di
         optimizer.zero_grad()
         for part in zip(clips.chunk(parts), targets.chunk(parts), strict=True):
             for name, value in step(*part).items():
-                mean = sum_over_ranks(value, ranks) / ranks.world_size / parts
+                mean = ranks.sum(value) / ranks.world_size / parts
                 told[f"{name} in step {n}"] = told.get(f"{name} in step {n}", 0) + mean
         reduce_gradients(trainable(model), ranks, parts)
         if n == 0:
@@ -120,7 +112,7 @@ def on_this_rank(lengths: list[int], length_size: int) -> Told:
     ranks = in_length_groups(plain, length_size)
     told = {name: trained(case, lengths, ranks) for name, case in CASES.items()}
     told["assigner"] = assigners_gradient(plain)
-    everyone = gather_objects(told, ranks)
+    everyone = ranks.gather(told)
     shutdown()
     return everyone
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from revit_video.data.token_labels import TokenLabels
 
@@ -22,11 +23,11 @@ class Skipped(NamedTuple):
 class VideoViews:
     """V = clips x crops views of one video, clip-major: clip 0's crops, clip 1's crops, …"""
 
-    clips: torch.Tensor  # uint8 (V, C, T, H, W)
-    starts: torch.Tensor  # (V,) start of the view's clip in seconds
-    clip_index: torch.Tensor  # (V,)
-    crops: torch.Tensor  # (V,)
-    boxes: torch.Tensor | None = None  # (V, 4) see `TrainTransform`; None in evaluation
+    clips: Tensor  # uint8 (V, C, T, H, W)
+    starts: Tensor  # (V,) start of the view's clip in seconds
+    clip_index: Tensor  # (V,)
+    crops: Tensor  # (V,) index of the crop
+    boxes: Tensor | None = None  # (V, 4) see `TrainTransform`; None in evaluation
 
     @classmethod
     def none(cls, num_frames: int, size: int) -> VideoViews:
@@ -47,19 +48,19 @@ class Sample:
     row: int  # index of the video in its list
     path: str
     skipped: list[Skipped] = field(default_factory=list)
-    label_map: torch.Tensor | None = None  # (2, K, H, W) see `TokenLabelMaps`; None if not asked for
+    label_map: Tensor | None = None  # (2, K, H, W) see `TokenLabelMaps`; None if not asked for
 
 
 @dataclass
 class Batch:
     """Views of several videos, those of a video adjacent. Empty if no video could be read."""
 
-    clips: torch.Tensor  # uint8 (B, C, T, H, W)
-    labels: torch.Tensor  # (B,)
-    rows: torch.Tensor  # (B,) index of the video in its list
-    starts: torch.Tensor  # (B,) seconds
-    clip_index: torch.Tensor  # (B,)
-    crops: torch.Tensor  # (B,)
+    clips: Tensor  # uint8 (B, C, T, H, W)
+    labels: Tensor  # (B,)
+    rows: Tensor  # (B,) index of the video in its list
+    starts: Tensor  # (B,) seconds
+    clip_index: Tensor  # (B,)
+    crops: Tensor  # (B,)
     paths: list[str]  # B entries
     skipped: list[Skipped] = field(default_factory=list)  # videos, not views
     token_labels: TokenLabels | None = None  # of B crops; None if not asked for
@@ -73,19 +74,12 @@ class Batch:
 
     def pin_memory(self) -> Batch:
         """Called by `DataLoader(pin_memory=True)`."""
-        return self._map(torch.Tensor.pin_memory)
+        return self._map(Tensor.pin_memory)
 
-    def _map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
-        return replace(
-            self,
-            clips=function(self.clips),
-            labels=function(self.labels),
-            rows=function(self.rows),
-            starts=function(self.starts),
-            clip_index=function(self.clip_index),
-            crops=function(self.crops),
-            token_labels=self.token_labels and self.token_labels.map(function),
-        )
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        moved: dict[str, Any] = {name: function(tensor) for name, tensor in tensors.items()}
+        return replace(self, **moved, token_labels=self.token_labels and self.token_labels.map(function))
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
@@ -106,17 +100,12 @@ def collate(samples: Sequence[Sample]) -> Batch:
 
 
 def _token_labels(samples: Sequence[Sample]) -> TokenLabels | None:
-    told = [
-        TokenLabels(sample.label_map.expand(len(sample.views), -1, -1, -1, -1), sample.views.boxes)
-        for sample in samples
-        if sample.label_map is not None and sample.views.boxes is not None
-    ]
-    if not told:
-        return None
-    return TokenLabels(torch.cat([each.maps for each in told]), torch.cat([each.boxes for each in told]))
+    maps = [sample.label_map for sample in samples if sample.label_map is not None]
+    boxes = [sample.views.boxes for sample in samples if sample.views.boxes is not None]
+    return TokenLabels(torch.stack(maps), torch.cat(boxes)) if maps else None
 
 
-def with_reversed(batch: Batch, partner: torch.Tensor) -> Batch:
+def with_reversed(batch: Batch, partner: Tensor) -> Batch:
     """Append a time-reversed copy of every clip.
 
     Args:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import partial
-from typing import Any
+from collections.abc import Iterator
 
 import torch
 from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
@@ -12,7 +10,7 @@ from torch.utils.data import Dataset
 
 from revit_video.data.batch import Sample, Skipped, VideoViews
 from revit_video.data.clips import ClipSampling, ViewGrid, eval_views, train_view
-from revit_video.data.isolate import Isolated
+from revit_video.data.isolate import Decode, Isolated
 from revit_video.data.token_labels import TokenLabelMaps
 from revit_video.data.transforms import TrainTransform
 from revit_video.data.video import DecodeError
@@ -44,12 +42,11 @@ class TrainClips(Dataset[Sample]):
         label_maps: TokenLabelMaps | None = None,
     ) -> None:
         self.videos = videos
-        self._label_maps = label_maps
-        self._sampling = sampling
-        self._transform = transform
-        self._frame_jitter = frame_jitter
-        self._seed = seed
-        self._decode = _decoder(self._view, len(videos), _num_bytes(sampling, transform.crop_size), timeout)
+        self._sampling, self._transform, self._frame_jitter = sampling, transform, frame_jitter
+        self._seed, self._label_maps = seed, label_maps
+        self._nothing = VideoViews.none(sampling.num_frames, transform.crop_size)
+        view_bytes = 3 * sampling.num_frames * transform.crop_size**2
+        self._decode = _isolated(self._view, len(videos), view_bytes, timeout)
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -64,8 +61,7 @@ class TrainClips(Dataset[Sample]):
                 return Sample(views, annotation["label"], row, path, skipped, label_map)
             except DecodeError as error:
                 skipped.append(Skipped(error.path, error.reason))
-        nothing = VideoViews.none(self._sampling.num_frames, self._transform.crop_size)
-        return Sample(nothing, annotation["label"], row, path, skipped)
+        return Sample(self._nothing, annotation["label"], row, path, skipped)
 
     def _candidates(self, epoch: int, row: int) -> Iterator[int]:
         """The video itself, then its replacements."""
@@ -74,7 +70,7 @@ class TrainClips(Dataset[Sample]):
         for _ in range(_MAX_TRIES - 1):
             yield int(torch.randint(len(self.videos), (), generator=generator))
 
-    def _view(self, path: str, epoch: int, row: int, attempt: int) -> VideoViews:
+    def _view(self, _: int, path: str, epoch: int, row: int, attempt: int) -> VideoViews:
         # One generator per attempt: the draws of a failed attempt must not affect the next one.
         generator = seeded_generator(self._seed, epoch, row, attempt)
         return train_view(path, self._sampling, self._transform, self._frame_jitter, generator)
@@ -98,42 +94,27 @@ class EvalClips(Dataset[Sample]):
     ) -> None:
         self.videos = videos
         self._sampling, self._grid = sampling, grid
-        largest = _num_bytes(sampling, grid.crop_size, grid.num_views)
-        self._decode = _decoder(self._views, len(videos), largest, timeout)
+        self._nothing = VideoViews.none(sampling.num_frames, grid.crop_size)
+        view_bytes = 3 * sampling.num_frames * grid.crop_size**2
+        self._decode = _isolated(self._views, len(videos), grid.num_views * view_bytes, timeout)
 
     def __len__(self) -> int:
         return len(self.videos)
 
     def __getitem__(self, row: int) -> Sample:
         path, annotation = self.videos[row]
-        skipped: list[Skipped] = []
         try:
-            views = self._decode(row, path, row)
+            return Sample(self._decode(row, path), annotation["label"], row, path)
         except DecodeError as error:
-            views = VideoViews.none(self._sampling.num_frames, self._grid.crop_size)
-            skipped.append(Skipped(error.path, error.reason))
-        return Sample(views, annotation["label"], row, path, skipped)
+            skipped = [Skipped(error.path, error.reason)]
+            return Sample(self._nothing, annotation["label"], row, path, skipped)
 
-    def _views(self, path: str, row: int) -> VideoViews:
+    def _views(self, row: int, path: str) -> VideoViews:
         return eval_views(path, self._sampling, self._grid, seeded_generator(row))
 
 
-def _decoder(
-    decode: Callable[..., VideoViews],
-    num_videos: int,
-    largest: int,
-    timeout: float | None,
-) -> Callable[..., VideoViews]:
-    """`decode(path, ...)` as a function of `(row, path, ...)`, in a child process if `timeout` is given."""
+def _isolated(decode: Decode, num_videos: int, largest: int, timeout: float | None) -> Decode:
+    """`decode`, in a child process if `timeout` is given and the platform can fork."""
     if timeout is None or not Isolated.is_possible():
-        return partial(_here, decode)
+        return decode
     return Isolated(decode, num_videos, largest, timeout)
-
-
-def _num_bytes(sampling: ClipSampling, crop_size: int, num_views: int = 1) -> int:
-    """Size of a video's uint8 views."""
-    return num_views * 3 * sampling.num_frames * crop_size**2
-
-
-def _here(decode: Callable[..., VideoViews], row: int, *arguments: Any) -> VideoViews:
-    return decode(*arguments)

@@ -19,28 +19,27 @@ from torch import Tensor
 from revit_video.data.batch import VideoViews
 from revit_video.data.video import DecodeError
 
-_LEFT = 255  # in place of a signal number, for a process that exited without a signal
+_EXITED = 255  # in place of a signal number, for a process that exited without a signal
 
 Decode = Callable[..., VideoViews]
+"""Row in the list, path, further arguments -> the video's views."""
 
 
 class Isolated:
-    """`decode(path, *arguments)`, called in a child process that is forked from this one.
+    """`decode(row, path, *arguments)`, called in a child process that is forked from this one.
 
     One child serves all calls. If it dies or a call takes too long, the video is tried once more in a new
     child, because the first may have been killed for lack of memory. The signal that ends a second child is
     stored in memory shared by all workers, and no worker tries that video again.
 
     Args:
-        num_videos: length of the list; a call names the row of its video.
+        num_videos: length of the list.
         largest: maximal number of bytes of a call's clips.
         timeout: seconds that a call may take; 0 for no limit.
     """
 
     def __init__(self, decode: Decode, num_videos: int, largest: int, timeout: float = 0.0) -> None:
-        self._decode = decode
-        self._largest = largest
-        self._timeout = timeout
+        self._decode, self._largest, self._timeout = decode, largest, timeout
         self._ended_by = torch.zeros(num_videos, dtype=torch.uint8).share_memory_()
         self._child: _Child | None = None
 
@@ -50,7 +49,7 @@ class Isolated:
         return hasattr(os, "fork")
 
     def __call__(self, row: int, path: str, *arguments: Any) -> VideoViews:
-        """`decode(path, *arguments)` for video `row`.
+        """`decode(row, path, *arguments)`.
 
         Raises:
             DecodeError: `decode` raised it, or this video crashed its decoder or took too long.
@@ -60,7 +59,7 @@ class Isolated:
                 break
             child = self._own_child()
             try:
-                return child.call(path, *arguments)
+                return child.call(row, path, *arguments)
             except (EOFError, ConnectionError):
                 self._child, ended_by = None, child.ended_by()
         else:
@@ -78,7 +77,7 @@ class Isolated:
     def _reason(self, ended_by: int) -> str:
         if ended_by == signal.SIGALRM:
             return f"not decoded within {self._timeout:g} s"
-        how = "exited" if ended_by == _LEFT else f"signal {ended_by}, {signal.strsignal(ended_by)}"
+        how = "exited" if ended_by == _EXITED else f"signal {ended_by}, {signal.strsignal(ended_by)}"
         return f"its decoder crashed ({how})"
 
 
@@ -111,7 +110,7 @@ class _Child:
         if isinstance(answer, DecodeError):
             raise answer
         if isinstance(answer, str):
-            raise RuntimeError(f"while decoding {arguments[0]}:\n{answer}")
+            raise RuntimeError(f"while decoding {arguments[1]}:\n{answer}")
         shape, rest, boxes = answer
         pixels = self._memory[: shape.numel()].view(shape).clone()
         starts, clip_index, crops = map(torch.tensor, rest)
@@ -120,7 +119,7 @@ class _Child:
     def ended_by(self) -> int:
         """The signal that ended the process."""
         status = self._end()
-        return os.WTERMSIG(status) if os.WIFSIGNALED(status) else _LEFT
+        return os.WTERMSIG(status) if os.WIFSIGNALED(status) else _EXITED
 
 
 def _end(line: Connection, pid: int) -> int:

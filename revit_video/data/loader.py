@@ -47,7 +47,7 @@ class TooManyUnreadable(ValueError):
 
 
 @dataclass(frozen=True)
-class Finish:
+class BatchTransform:
     """Steps on a training batch on its device: time reversal, normalisation, mixing.
 
     Attributes:
@@ -82,9 +82,11 @@ class TrainBatches:
         skipped: unreadable videos so far, which were replaced by others.
     """
 
-    def __init__(self, clips: TrainClips, order: TrainOrder, finish: Finish, loading: Loading) -> None:
+    def __init__(
+        self, clips: TrainClips, order: TrainOrder, transform: BatchTransform, loading: Loading
+    ) -> None:
         self.skipped: set[Skipped] = set()
-        self._order, self._finish, self._device = order, finish, loading.device
+        self._order, self._transform, self._device = order, transform, loading.device
         self.loader = _loader(clips, order.batch_size, order, loading)
         self._allowed = loading.max_skipped * len(clips) / order.world_size
 
@@ -96,7 +98,7 @@ class TrainBatches:
         for number, batch in enumerate(self.loader, start=first):
             self.skipped.update(batch.skipped)
             check_skipped(self.skipped, self._allowed, batch.skipped)
-            yield self._finish(batch.to(self._device, non_blocking=True), epoch, number)
+            yield self._transform(batch.to(self._device, non_blocking=True), epoch, number)
 
 
 class EvalBatches:

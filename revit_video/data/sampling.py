@@ -160,10 +160,10 @@ def _seconds(times: Sequence[Seconds], start: int, stop: int) -> np.ndarray:
 def clip_frame_indices(
     available: int, num_frames: int, jitter: torch.Generator | None = None
 ) -> torch.Tensor:
-    """Choose `num_frames` of the `available` frames of a window.
+    """Choose `num_frames` of the `available` frames of a window; a short window repeats frames.
 
-    Without a generator they are evenly spaced and hold the first and the last (TimeSformer's rule); with
-    one, each is drawn from its own of `num_frames` equal segments. A short window repeats frames.
+    Evenly spaced from the first to the last (TimeSformer's rule) or, with a generator, one at random from
+    each of `num_frames` equal segments.
 
     Returns:
         (num_frames,) int64, ascending.
@@ -177,9 +177,9 @@ def clip_frame_indices(
 
 
 def order_frames(indices: torch.Tensor, order: str, generator: torch.Generator | None) -> torch.Tensor:
-    """Leave the frames in time order, or take motion away: shuffle them, or repeat the first or last one.
+    """Keep the frames in time order, or remove motion: shuffle them, or repeat the first or last one.
 
-    A task that is still solved with `shuffled`, `first` or `last` does not need motion.
+    A task that is solved with `shuffled`, `first` or `last` does not need motion.
     """
     if order == "time":
         return indices

@@ -14,7 +14,7 @@ from revit_video.data.augment import Mixing, MixToken, RandAugment, RandomErasin
 from revit_video.data.clips import ClipSampling, ViewGrid
 from revit_video.data.datasets import EvalClips, TrainClips
 from revit_video.data.folders import DataFolder
-from revit_video.data.loader import EvalBatches, Finish, Loading, TrainBatches
+from revit_video.data.loader import BatchTransform, EvalBatches, Loading, TrainBatches
 from revit_video.data.order import TrainOrder, eval_rows
 from revit_video.data.sampling import clip_duration
 from revit_video.data.token_labels import TokenLabelMaps
@@ -91,8 +91,8 @@ def train_batches(cfg: CfgNode, videos: LabeledVideoPaths, ranks: Ranks) -> Trai
     partner = _partner(cfg)
     batch_size = cfg.TRAIN.BATCH_SIZE // ranks.data_size // (1 if partner is None else 2)
     order = TrainOrder(len(videos), batch_size, ranks.data_rank, ranks.data_size, seed, cfg.AUG.REPEATS)
-    finish = Finish(_normalize(cfg, ranks), partner, _mixing(cfg), _mix_token(cfg))
-    return TrainBatches(clips, order, finish, _loading(cfg, ranks))
+    transform = BatchTransform(_normalize(cfg, ranks), partner, _mixing(cfg), _mix_token(cfg))
+    return TrainBatches(clips, order, transform, _loading(cfg, ranks))
 
 
 def eval_batches(

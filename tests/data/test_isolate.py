@@ -36,7 +36,7 @@ CRASHES = {
 }
 
 
-def decode(path: str, log: str = "", number: int = 0) -> VideoViews:
+def decode(row: int, path: str, log: str = "", number: int = 0) -> VideoViews:
     """Clips full of `number`, unless the name of the video asks for something worse."""
     if log:
         with open(log, "a") as file:
@@ -73,7 +73,7 @@ def same_views(one: VideoViews, other: VideoViews) -> bool:
 def test_views_and_errors_are_those_of_the_function() -> None:
     isolated = Isolated(decode, 3, LARGEST)
     first, second = isolated(0, "a", "", 17), isolated(1, "b", "", 18)
-    assert same_views(first, decode("a", number=17)) and same_views(second, decode("b", number=18))
+    assert same_views(first, decode(0, "a", number=17)) and same_views(second, decode(1, "b", number=18))
     with pytest.raises(DecodeError, match="unreadable: no such file"):
         isolated(2, "unreadable")
     with pytest.raises(RuntimeError, match=r"while decoding bug:\n.*(\n.*)*ZeroDivisionError: our own"):
@@ -89,7 +89,7 @@ def test_a_crash_is_tried_twice_and_then_known(kind: str, tmp_path: Path) -> Non
         with pytest.raises(DecodeError) as caught:
             isolated(1, kind, str(log))
         assert str(caught.value) == f"{kind}: its decoder crashed ({CRASHES[kind]})"
-        assert same_views(isolated(0, "a"), decode("a"))
+        assert same_views(isolated(0, "a"), decode(0, "a"))
     assert log.read_text().splitlines() == [kind] * 2
 
 
@@ -100,19 +100,19 @@ def test_a_hang_ends_with_the_time(tmp_path: Path) -> None:
         isolated(1, "hang")
     assert 0.6 < time.monotonic() - start < 5
     time.sleep(0.4)  # the time runs only while a video is decoded
-    assert same_views(isolated(0, "a"), decode("a"))
+    assert same_views(isolated(0, "a"), decode(0, "a"))
 
 
-def killed_once(path: str, log: str) -> VideoViews:
+def killed_once(row: int, path: str, log: str) -> VideoViews:
     if not os.path.exists(log):
         Path(log).touch()
         os.kill(os.getpid(), signal.SIGKILL)
-    return decode(path)
+    return decode(row, path)
 
 
 def test_a_video_whose_decoder_was_killed_by_chance_is_read(tmp_path: Path) -> None:
     isolated = Isolated(killed_once, 1, LARGEST)
-    assert same_views(isolated(0, "a", str(tmp_path / "log")), decode("a"))
+    assert same_views(isolated(0, "a", str(tmp_path / "log")), decode(0, "a"))
 
 
 def all_closed(read_end: int, within: float = 5.0) -> bool:
@@ -187,7 +187,7 @@ def test_processes_that_inherit_it_start_children_of_their_own() -> None:
         get_context("fork").Process(target=send_numbers, args=(isolated, first, theirs)).start()
         lines.append(ours)
     assert [line.recv() for line in lines] == [list(range(100, 120)), list(range(200, 220))]
-    assert same_views(isolated(0, "a", "", 2), decode("a", number=2))
+    assert same_views(isolated(0, "a", "", 2), decode(0, "a", number=2))
 
 
 def crashes(isolated: Isolated, log: str) -> bool:

@@ -49,7 +49,7 @@ def decode(device: torch.device, rounds: int, video: str = "") -> list[Measureme
     with TemporaryDirectory() as folder, one_core():
         path = video or write_moving_texture(Path(folder) / "video.mp4")
         largest = 3 * NUM_FRAMES * SIZE[0] ** 2
-        isolated = Isolated(ours, 1, largest)
+        isolated = Isolated(lambda row, path: ours(path, "pyav"), 1, largest)
         actions: dict[str, Callable[[], object]] = {
             **{f"ours, {backend}": partial(ours, path, backend) for backend in available_backends()},
             "pytorchvideo": partial(pytorchvideo_clip, path),
@@ -58,7 +58,7 @@ def decode(device: torch.device, rounds: int, video: str = "") -> list[Measureme
         cpu = interleaved(actions, rounds, clock=time.process_time)
         apart: dict[str, Callable[[], object]] = {
             "here": actions["ours, pyav"],
-            "apart": partial(isolated, 0, path, "pyav"),
+            "apart": partial(isolated, 0, path),
         }
         wall = interleaved(apart, rounds)
     best, bare = cpu["ours, pyav"], cpu["bare sequential decoding"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from iopath.common.file_io import g_pathmgr
@@ -19,10 +18,10 @@ from revit_video.data.folders import KNOWN, list_videos
 from revit_video.data.sampling import clip_duration
 from revit_video.data.transforms import Normalize
 from revit_video.data.video import DecodeError
-from revit_video.from_cfg.backbone import CONVERT, assigner_from, model_from, read_payload
 from revit_video.length import TokenLength
 from revit_video.models import checkpoint
 from revit_video.models.base import ResizableModel
+from revit_video.models.checkpoint import DataSpec
 from revit_video.models.inference import for_inference, inference_dtype
 from revit_video.runtime import output_dir
 
@@ -62,20 +61,15 @@ class Predictor:
         class_names: in the order of the logits.
     """
 
-    def __init__(
-        self, model: ResizableModel, engine: Engine, data: dict[str, Any], device: torch.device
-    ) -> None:
+    def __init__(self, model: ResizableModel, engine: Engine, data: DataSpec, device: torch.device) -> None:
         self.model, self.engine, self.device = model, engine, device
-        self.class_names: list[str] = data["class_names"] or [f"class {n}" for n in range(model.num_classes)]
-        duration = clip_duration(data["num_frames"], data["sampling_rate"], data["target_fps"])
-        spacing = data.get("frame_spacing", "index")
+        self.class_names = data.class_names or [f"class {n}" for n in range(model.num_classes)]
+        duration = clip_duration(data.num_frames, data.sampling_rate, data.target_fps)
         self._sampling = ClipSampling(
-            data["num_frames"], duration, data["frame_order"], frame_spacing=spacing
+            data.num_frames, duration, data.frame_order, frame_spacing=data.frame_spacing
         )
-        self._grid = ViewGrid(
-            data["crop_size"], data["num_clips"], data["num_crops"], data.get("test_scale", 0)
-        )
-        self._normalize = Normalize(data["mean"], data["std"]).to(device)
+        self._grid = ViewGrid(data.crop_size, data.num_clips, data.num_crops, data.test_scale)
+        self._normalize = Normalize(data.mean, data.std).to(device)
 
     def predict(self, path: str | os.PathLike[str]) -> VideoPrediction:
         """Classifies one video or image file, with the evaluation's views and choice of length.
@@ -128,19 +122,18 @@ def load(path: str | os.PathLike[str], device: str = "auto", dtype: str = "auto"
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     place = torch.device(device)
-    payload = read_payload(_checkpoint_in(os.fspath(path)))
-    model = model_from(payload).to(place)
-    asked = payload["data"].get("dtype", "auto") if dtype == "auto" else dtype
-    costs = Costs.from_table(payload["costs"], model.carries_state)
-    policies = Settings.from_dict(payload.get("policy", {})).policies(len(model.lengths))
-    assigner, policy = None, static(0)
-    if "assigner" in payload:
-        assigner, policy = assigner_from(payload).to(place), policies["assigned"]
+    saved = checkpoint.read(_checkpoint_in(os.fspath(path)))
+    model, assigner, data = saved.model().to(place), saved.assigner(), saved.data
+    policies = Settings.from_dict(saved.settings).policies(len(model.lengths))
+    policy = static(0)
+    if assigner is not None:
+        assigner, policy = assigner.to(place), policies["assigned"]
     elif model.carries_state and "cascade" in policies:
         policy = policies["cascade"]
-    views = payload["data"]["num_clips"] * payload["data"]["num_crops"]
-    reader = for_inference(model, inference_dtype(asked, model))
-    return Predictor(model, Engine(reader, policy, costs, assigner, views), payload["data"], place)
+    reader = for_inference(model, inference_dtype(data.dtype if dtype == "auto" else dtype, model))
+    costs = Costs.from_table(saved.costs, model.carries_state)
+    engine = Engine(reader, policy, costs, assigner, data.num_clips * data.num_crops)
+    return Predictor(model, engine, data, place)
 
 
 def find_videos(paths: Iterable[str]) -> list[str]:
@@ -171,6 +164,7 @@ def _checkpoint_in(path: str) -> str:
     last = checkpoint.latest(os.path.join(path, output_dir.CHECKPOINTS)) or checkpoint.latest(path)
     if last is None:
         raise checkpoint.CheckpointError(
-            f"{path}: holds neither {output_dir.MODEL} nor {output_dir.CHECKPOINTS} of a run; {CONVERT}"
+            f"{path}: holds neither {output_dir.MODEL} nor {output_dir.CHECKPOINTS} of a run; "
+            f"{checkpoint.CONVERT}"
         )
     return last

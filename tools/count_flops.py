@@ -6,9 +6,8 @@ import _environment  # noqa: F401
 
 from revit_video import flops
 from revit_video.cli import clear_errors, config_parser
-from revit_video.from_cfg.model import assigner_spec, build_model
+from revit_video.from_cfg.model import build_assigner, build_model
 from revit_video.from_cfg.resolve import load_checked, resolved
-from revit_video.models.assigner import TokenLengthAssigner
 from revit_video.runtime import output_dir
 
 
@@ -19,7 +18,7 @@ def main() -> None:
         output_dir.prepare(cfg.OUTPUT_DIR)
         views = cfg.TEST.NUM_ENSEMBLE_VIEWS * cfg.TEST.NUM_SPATIAL_CROPS
         # A single length needs no assigner.
-        assigner = TokenLengthAssigner(**assigner_spec(cfg)) if len(cfg.REVIT.TOKEN_LENGTHS) > 1 else None
+        assigner = build_assigner(cfg, random=True) if len(cfg.REVIT.TOKEN_LENGTHS) > 1 else None
         costs = flops.cost_table(build_model(cfg), views, assigner)
         path = os.path.join(cfg.OUTPUT_DIR, output_dir.FLOPS)
         output_dir.write_json(path, costs)

@@ -11,16 +11,15 @@ from fvcore.common.config import CfgNode
 from torch import Tensor
 
 from revit_video import flops
-from revit_video.from_cfg.backbone import backbone_payload
-from revit_video.from_cfg.model import KEYS, PRESET_KEYS, build_model
+from revit_video.from_cfg.model import KEYS, PRESET_KEYS, build_model, data_spec
 from revit_video.from_cfg.resolve import fill_normalisation, load_checked
-from revit_video.from_cfg.sources import CONFIG, FIXED, PREPROCESSOR, SAFETENSORS, read_source
 from revit_video.length import patch_geometry
 from revit_video.models import checkpoint
 from revit_video.models.config import ReViTConfig
 from revit_video.models.presets import PRESETS, preset
-from revit_video.models.pretrained import Report, Source, at_length, initialise, to_transformers
+from revit_video.models.pretrained import PretrainedWeights, Report, at_length, initialise, to_transformers
 from revit_video.models.revit import ReViT
+from revit_video.models.sources import CONFIG, FIXED, PREPROCESSOR, SAFETENSORS, read_source
 from revit_video.runtime import output_dir
 
 PARTS = ("qkv_bias", "residual_scale", "dense_head", "norm_eps")  # in which LV-ViT differs
@@ -60,7 +59,7 @@ def convert(source: str, destination: str, to: str, cfg_path: str | None, opts: 
     return report
 
 
-def description(source: Source, opts: Sequence[Any]) -> list[Any]:
+def description(source: PretrainedWeights, opts: Sequence[Any]) -> list[Any]:
     """The config of a model like the source, as `KEY VALUE` pairs."""
     values = source.config.to_dict() if source.config else _values_like(source, opts)
     crop, keys = values["img_size"], KEYS | PRESET_KEYS
@@ -83,7 +82,7 @@ def description(source: Source, opts: Sequence[Any]) -> list[Any]:
     return [word for pair in pairs.items() for word in pair]
 
 
-def _values_like(source: Source, opts: Sequence[Any]) -> dict[str, Any]:
+def _values_like(source: PretrainedWeights, opts: Sequence[Any]) -> dict[str, Any]:
     """Fields of `ReViTConfig` for a TimeSformer, an LV-ViT, or an image model, the last with 8 frames."""
     state, sizes, (length,) = source.states[0], source.sizes, source.lengths
     heads = sizes["num_heads"] or sizes["embed_dim"] // HEAD_WIDTH
@@ -121,7 +120,8 @@ def _arch(values: dict[str, Any]) -> str:
 
 def _to_revit(path: str, cfg: CfgNode, model: ReViT, names: list[str] | None) -> None:
     views = cfg.TEST.NUM_ENSEMBLE_VIEWS * cfg.TEST.NUM_SPATIAL_CROPS
-    checkpoint.save(path, backbone_payload(cfg, model, names, flops.cost_table(model, views)))
+    costs = flops.cost_table(model, views)
+    checkpoint.save(path, checkpoint.model_payload(model, data_spec(cfg, names), costs))
 
 
 def _to_timesformer(path: str, cfg: CfgNode, model: ReViT, names: list[str] | None) -> None:

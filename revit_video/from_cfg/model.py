@@ -1,4 +1,4 @@
-"""The model of a config, and the rules that it must satisfy."""
+"""The models of a config, and the rules that it must satisfy."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from fvcore.common.config import CfgNode
 from revit_video.config.rules import Mistake, get
 from revit_video.models.assigner import TokenLengthAssigner
 from revit_video.models.base import ResizableModel
+from revit_video.models.checkpoint import DataSpec
 from revit_video.models.config import DVTConfig, ModelConfigError, ReViTConfig
 from revit_video.models.dvt import DVT
 from revit_video.models.inference import for_inference, inference_dtype
@@ -102,18 +103,35 @@ def reader(cfg: CfgNode, model: ResizableModel) -> ResizableModel:
     return for_inference(model, inference_dtype(cfg.TEST.DTYPE, model))
 
 
-def assigner_spec(cfg: CfgNode) -> dict[str, Any]:
-    """Arguments of `TokenLengthAssigner`."""
-    return {
-        "num_lengths": len(cfg.REVIT.TOKEN_LENGTHS),
-        "model": cfg.ASSIGNER.MODEL,
-        "stages": cfg.ASSIGNER.STAGES,
-        "num_frames": cfg.ASSIGNER.NUM_FRAMES,
-        "input_size": cfg.ASSIGNER.INPUT_SIZE,
-    }
-
-
-def build_assigner(cfg: CfgNode) -> TokenLengthAssigner:
-    """A new assigner; where it does not start from ImageNet, its weights follow from `RNG_SEED`."""
+def build_assigner(cfg: CfgNode, *, random: bool = False) -> TokenLengthAssigner:
+    """A new assigner, from ImageNet if the config says so and not `random`; else by `RNG_SEED`."""
     torch.manual_seed(cfg.RNG_SEED)
-    return TokenLengthAssigner(**assigner_spec(cfg), pretrained=cfg.ASSIGNER.PRETRAINED)
+    own = cfg.ASSIGNER
+    return TokenLengthAssigner(
+        len(cfg.REVIT.TOKEN_LENGTHS),
+        model=own.MODEL,
+        stages=own.STAGES,
+        num_frames=own.NUM_FRAMES,
+        input_size=own.INPUT_SIZE,
+        pretrained=own.PRETRAINED and not random,
+    )
+
+
+def data_spec(cfg: CfgNode, class_names: list[str] | None) -> DataSpec:
+    """How the model's clips are made."""
+    data, test = cfg.DATA, cfg.TEST
+    return DataSpec(
+        class_names,
+        mean=list(data.MEAN),
+        std=list(data.STD),
+        num_frames=data.NUM_FRAMES,
+        sampling_rate=data.SAMPLING_RATE,
+        target_fps=data.TARGET_FPS,
+        frame_order=data.FRAME_ORDER,
+        crop_size=data.TEST_CROP_SIZE,
+        test_scale=data.TEST_SCALE,
+        num_clips=test.NUM_ENSEMBLE_VIEWS,
+        num_crops=test.NUM_SPATIAL_CROPS,
+        dtype=test.DTYPE,
+        frame_spacing=data.FRAME_SPACING,
+    )

@@ -11,11 +11,10 @@ from fvcore.common.config import CfgNode
 
 from revit_video.config import load_cfg
 from revit_video.data.folders import DataFolder
-from revit_video.from_cfg.backbone import read_payload
 from revit_video.from_cfg.inputs import data_folder
 from revit_video.from_cfg.model import model_mistakes
-from revit_video.from_cfg.sources import clip_data
 from revit_video.models import checkpoint
+from revit_video.models.sources import clip_data
 from revit_video.runtime import output_dir
 
 MEAN, STD = [0.45] * 3, [0.225] * 3  # TimeSformer's
@@ -73,4 +72,4 @@ def _starting_from(cfg: CfgNode, stages: Sequence[str]) -> tuple[str, dict[str, 
         path = (own if cfg.TRAIN.AUTO_RESUME else "") or cfg.TRAIN.CHECKPOINT_FILE_PATH
         return path, clip_data(path) if path else {}
     path = (cfg.TEST.CHECKPOINT_FILE_PATH or own) if stages else ""
-    return path, read_payload(path, device="meta")["data"] if path else {}
+    return path, checkpoint.read(path, device="meta").payload["data"] if path else {}

@@ -41,6 +41,13 @@ class TokenLengthAssigner(nn.Module):
     ) -> None:
         super().__init__()
         self.num_frames, self.input_size = num_frames, input_size
+        self.spec = {
+            "num_lengths": num_lengths,
+            "model": model,
+            "stages": stages,
+            "num_frames": num_frames,
+            "input_size": input_size,
+        }
         self.backbone, width = _trunk(model, stages, pretrained)
         self.head = nn.Linear(2 * width, num_lengths)
 

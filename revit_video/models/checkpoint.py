@@ -1,4 +1,4 @@
-"""Checkpoints that are either whole or not there; loading never runs code."""
+"""Checkpoints: what they hold, and their files, which are whole or absent; loading never runs code."""
 
 from __future__ import annotations
 
@@ -8,20 +8,180 @@ import os
 import pickle
 import re
 import zipfile
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from iopath.common.file_io import g_pathmgr
 
+from revit_video.models.assigner import TokenLengthAssigner
+from revit_video.models.base import ResizableModel
+from revit_video.models.config import DVTConfig, ReViTConfig
+from revit_video.models.dvt import DVT
+from revit_video.models.revit import ReViT
 from revit_video.runtime.output_dir import UNFINISHED, atomic_write_text, replacing
 
+FORMAT = "revit_video 1"
+CONVERT = "tools/convert.py SOURCE DESTINATION --to revit makes one of a ViT, a TimeSformer or timm:<name>"
+KINDS: dict[str, tuple[Any, type[ReViTConfig]]] = {"revit": (ReViT, ReViTConfig), "dvt": (DVT, DVTConfig)}
 POINTER = "last"  # in a folder of checkpoints: a text file with the name of the newest one
 NAME = re.compile(r"epoch_(\d{5,})(?:_batch_(\d{5,}))?\.pyth")
 
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be written or read; the message has the path and the reason."""
+
+
+# ---- Content ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """How a model's clips are made, so that it can be used without a config.
+
+    Attributes:
+        class_names: in the order of the logits; None if unknown.
+        mean, std: of the normalisation, per channel.
+        num_frames, sampling_rate, target_fps, frame_order, frame_spacing: of the frames in a clip.
+        crop_size, test_scale: in pixels; `test_scale` is the frame's short side, 0 for that of the crop.
+        num_clips, num_crops: views of a video.
+        dtype: precision of inference, see `inference_dtype`.
+    """
+
+    class_names: list[str] | None
+    mean: list[float]
+    std: list[float]
+    num_frames: int
+    sampling_rate: int
+    target_fps: float
+    frame_order: str
+    crop_size: int
+    num_clips: int
+    num_crops: int
+    test_scale: int = 0
+    dtype: str = "auto"
+    frame_spacing: str = "index"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The content of a file `path`; properties of parts that it does not hold raise KeyError."""
+
+    path: str
+    payload: dict[str, Any]
+
+    @property
+    def kind(self) -> str:
+        """A key of `KINDS`."""
+        return self.payload["model"].get("kind", "revit")
+
+    @property
+    def config(self) -> ReViTConfig:
+        _, config = KINDS[self.kind]
+        return config.from_dict(self.payload["model"]["spec"])
+
+    @property
+    def data(self) -> DataSpec:
+        return DataSpec(**self.payload["data"])
+
+    @property
+    def costs(self) -> dict[str, Any]:
+        """As `flops.cost_table` gives them."""
+        return self.payload["costs"]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Of the policies; empty if none were chosen."""
+        return self.payload.get("policy", {})
+
+    @property
+    def training(self) -> dict[str, Any] | None:
+        """State of the training, None if it is not to be resumed."""
+        return self.payload.get("training")
+
+    def model(self) -> ResizableModel:
+        """The model in evaluation mode."""
+        model = KINDS[self.kind][0](self.config)
+        model.load_state_dict(self.payload["model"]["weights"])
+        return model.eval()
+
+    def assigner(self) -> TokenLengthAssigner | None:
+        """The assigner in evaluation mode, None if there is none."""
+        return assigner_of(self.payload) if "assigner" in self.payload else None
+
+    def load_into(self, model: ResizableModel) -> None:
+        """Load the weights into `model`.
+
+        Raises:
+            CheckpointError: they are of a model with other settings.
+        """
+        if model.kind != self.kind:
+            theirs, ours = KINDS[self.kind][0].__name__, type(model).__name__
+            raise CheckpointError(f"{self.path} is of a {theirs}, the config asks for a {ours} (DVT.ENABLE)")
+        if differing := model.config.differences(self.config):
+            raise CheckpointError(
+                f"{self.path} is of another model: {', '.join(differing)}; "
+                "TRAIN.CHECKPOINT_FILE_PATH takes its weights to other lengths, frames, pixels and classes"
+            )
+        model.load_state_dict(self.payload["model"]["weights"])
+
+
+def read(path: str, part: str = "model", device: str = "cpu") -> Checkpoint:
+    """A checkpoint of this project that holds `part`; CheckpointError for anything else."""
+    if g_pathmgr.isdir(path):
+        raise CheckpointError(f"{path}: a folder; name a file in it, such as a run's model.pyth; {CONVERT}")
+    return recognised(path, load(path, device), part)
+
+
+def recognised(path: str, payload: dict[str, Any], part: str = "model") -> Checkpoint:
+    """`payload`, loaded from `path`; CheckpointError unless it is this project's and holds `part`."""
+    if payload.get("format") != FORMAT:
+        raise CheckpointError(f"{path} is no checkpoint of revit_video; {CONVERT}")
+    if part not in payload:
+        raise CheckpointError(f"{path} holds no {part}; a run's model.pyth does")
+    return Checkpoint(path, payload)
+
+
+def read_assigner(path: str, num_lengths: int) -> Checkpoint:
+    """A checkpoint of an assigner.
+
+    Raises:
+        CheckpointError: it cannot be read, or chooses among another number of lengths.
+    """
+    found = read(path, "assigner")
+    theirs = found.payload["assigner"]["spec"]["num_lengths"]
+    if theirs != num_lengths:
+        raise CheckpointError(f"{path} chooses among {theirs} token lengths, the config has {num_lengths}")
+    return found
+
+
+def assigner_of(payload: Mapping[str, Any]) -> TokenLengthAssigner:
+    """The assigner that `assigner_payload` describes, in evaluation mode."""
+    network = TokenLengthAssigner(**payload["assigner"]["spec"])
+    network.load_state_dict(payload["assigner"]["weights"])
+    return network.eval()
+
+
+def model_payload(model: ResizableModel, data: DataSpec, costs: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a model's checkpoint, to which the parts of an assigner or a training may be added."""
+    kind = {} if model.kind == "revit" else {"kind": model.kind}
+    return {
+        "format": FORMAT,
+        "model": kind | {"spec": model.config.to_dict(), "weights": model.state_dict()},
+        "data": asdict(data),
+        "costs": dict(costs),
+    }
+
+
+def assigner_payload(network: TokenLengthAssigner, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of an assigner's checkpoint: its weights, and the settings of the policies."""
+    assigner = {"spec": network.spec, "weights": network.state_dict()}
+    return {"format": FORMAT, "assigner": assigner, "policy": dict(settings)}
+
+
+# ---- Files -----------------------------------------------------------------------------------------------
 
 
 def save(path: str, payload: dict[str, Any]) -> None:

@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
 from revit_video.length import TokenLength, halved, patch_geometry, stem_geometry, token_lengths
-from revit_video.models.norm import NORM_EPS
 
 Problem = tuple[tuple[str, ...], str]
 """The fields that contradict each other, the culprit first, and a message about it."""
 
+NORM_EPS = 1e-6  # TimeSformer's, DeiT's and timm's ViTs'
 CHOICES = {
     "attention": ("divided_space_time", "joint_space_time", "space_only"),
     "norm": ("per_length", "shared"),

@@ -1,4 +1,4 @@
-"""Multi-head self-attention, the MLP and stochastic depth."""
+"""LayerNorms per token length, multi-head self-attention, the MLP and stochastic depth."""
 
 from __future__ import annotations
 
@@ -8,9 +8,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from revit_video.models.config import NORM_EPS
 from revit_video.models.linear import Linear, linear, linear_gelu
 
 CACHED_SCORES = 1 << 19  # attention scores computed at once: 1 MiB in bfloat16
+
+
+class LengthNorm(nn.ModuleList):
+    """One LayerNorm per token length (TAL-LN, paper section 3.2, Fig. 3).
+
+    Parameters are `<name>.<i>.weight`, `i` being the length's position in the model, longest first.
+    With `shared` a single LayerNorm, `<name>.0`, serves every length (the ablation).
+    """
+
+    def __init__(self, dim: int, num_lengths: int, shared: bool = False, eps: float = NORM_EPS) -> None:
+        super().__init__(nn.LayerNorm(dim, eps=eps) for _ in range(1 if shared else num_lengths))
+
+    def forward(self, x: Tensor, i: int) -> Tensor:
+        """Normalise `x` `(..., C)` with the LayerNorm of length `i`."""
+        return self[min(i, len(self) - 1)](x)
 
 
 class Attention(nn.Module):

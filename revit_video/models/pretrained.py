@@ -1,8 +1,8 @@
-"""Weights of other models in ours, every one accounted for.
+"""Initialising a ReViT from another model's weights: pure functions from their state dict to a complete one.
 
-The names of TimeSformer are the common ones: `blocks.0.temporal_attn.qkv.weight`, `pos_embed`, `head.weight`.
-A ViT of timm has the same, without the temporal ones; transformers' and LV-ViT's are renamed; a ReViT, read
-at one of its token lengths, is a TimeSformer (`at_length`).
+TimeSformer's names are the common ones: `blocks.0.temporal_attn.qkv.weight`, `pos_embed`, `head.weight`.
+A ViT of timm has the same, without the temporal ones; those of transformers and LV-ViT are renamed; a ReViT
+at one of its token lengths is a TimeSformer (`at_length`).
 """
 
 from __future__ import annotations
@@ -20,43 +20,43 @@ from timm.layers import resample_abs_pos_embed, resample_patch_embed
 from torch import Tensor
 
 from revit_video.length import TokenLength
-from revit_video.models.config import ReViTConfig
+from revit_video.models.config import NORM_EPS, ReViTConfig
 from revit_video.models.embed import OnePatchEmbed, OnePositionEmbed, PatchEmbeds, ResizedPatchEmbed
-from revit_video.models.norm import NORM_EPS
 from revit_video.models.revit import ReViT
 
-State = Mapping[str, Tensor]
+Weights = Mapping[str, Tensor]
 
-OWN_TO_LENGTH = re.compile(r"((?:^|\.)(?:norm[12]?|temporal_norm1|patch_embed|pos_embed))\.(\d+)")
-# What has no counterpart starts as a copy of something else. Temporal parts: TimeSformer's way to start
-# from an image model. The distillation token and its head: as a twin of the class token, it lets the mean of
-# both heads be a pretrained answer from the first step; the two losses then pull the twins apart.
+PER_LENGTH = re.compile(r"((?:^|\.)(?:norm[12]?|temporal_norm1|patch_embed|pos_embed))\.(\d+)")
+# What the source lacks starts as a copy of a twin. Temporal parts: TimeSformer's initialisation from an image
+# model. The distillation token and head: as twins of the class token's, the mean of both heads is the
+# pretrained prediction at the first step; the two losses then move them apart.
 TEMPORAL_TWINS = {".temporal_norm1.": ".norm1.", ".temporal_attn.": ".attn."}
 DISTILLATION_TWINS = {"dist_token": "cls_token", "head_dist.": "head."}
-REUSE = "_reuse."  # in the names of what only a DVT has
+REUSE = "_reuse."  # in the names of weights that only a DVT has
 ZERO_IN_IMAGE_MODELS = (".temporal_fc.", "time_embed")
 LVVIT_STEM = "patch_embed.conv1.weight"  # tells an LV-ViT's weights from a ViT's
+SHARED_SETTINGS = ("embed_dim", "depth", "num_heads", "mlp_ratio", "attention", "residual_scale", "norm_eps")
 
 
 @dataclass(frozen=True)
-class Source:
-    """Weights to start from.
+class PretrainedWeights:
+    """Weights to start from, and what is known of their model.
 
     Attributes:
-        name: what messages call it, such as its path.
-        lengths: its token lengths, longest first; a single one, unless it is a ReViT.
-        states: for each of them, the weights under TimeSformer's names.
-        attention: its kind of blocks; None for an image model, which serves for every kind.
-        num_heads: None where it does not tell.
-        residual_scale, norm_eps: see `ReViT`.
-        data: what it tells of its clips, under the names of a checkpoint: `mean`, `std`, `class_names` ...
+        name: for messages, such as its path.
+        lengths: its token lengths, longest first; only one, unless it is a ReViT.
+        states: per length, the weights under TimeSformer's names.
+        attention: None for an image model, which suits every kind of attention.
+        num_heads: None if unknown.
+        residual_scale, norm_eps: see `ReViTConfig`.
+        data: what is known of its clips, under the names of a checkpoint: `mean`, `std`, `class_names` ...
         config: a ReViT's; None for other models.
-        notes: what else is to be said of it.
+        notes: remarks for the report.
     """
 
     name: str
     lengths: tuple[TokenLength, ...]
-    states: tuple[State, ...]
+    states: tuple[Weights, ...]
     attention: str | None = None
     num_heads: int | None = None
     residual_scale: float = 1.0
@@ -78,28 +78,22 @@ class Source:
 
     @property
     def halving(self) -> int:
-        """By how much LV-ViT's stem shrinks the frame before it is cut into patches; 1 if it has none."""
+        """Factor by which LV-ViT's stem shrinks the frame before the patches; 1 without that stem."""
         return 2 if LVVIT_STEM in self.states[0] else 1
 
     @property
     def sizes(self) -> dict[str, Any]:
-        """The arguments of `ReViT` that must be the same; None for what it leaves open."""
+        """Values of `SHARED_SETTINGS`; None if unknown."""
         state = self.states[0]
         width, hidden = state["cls_token"].shape[-1], state.get("blocks.0.mlp.fc1.weight")
         blocks = {name.split(".")[1] for name in state if name.startswith("blocks.")}
-        return {
-            "embed_dim": width,
-            "depth": len(blocks),
-            "num_heads": self.num_heads,
-            "mlp_ratio": None if hidden is None else len(hidden) / width,
-            "attention": self.attention,
-            "residual_scale": self.residual_scale,
-            "norm_eps": self.norm_eps,
-        }
+        ratio = None if hidden is None else len(hidden) / width
+        values = width, len(blocks), self.num_heads, ratio, self.attention, self.residual_scale, self.norm_eps
+        return dict(zip(SHARED_SETTINGS, values, strict=True))
 
 
-def single_length(name: str, state: State, **known: Any) -> Source:
-    """The source of an image model or a TimeSformer, `state` being under TimeSformer's names.
+def single_length(name: str, state: Weights, **known: Any) -> PretrainedWeights:
+    """An image model's or a TimeSformer's `state`, under TimeSformer's names.
 
     Raises:
         ValueError: it is neither, or its grid is not square.
@@ -116,33 +110,24 @@ def single_length(name: str, state: State, **known: Any) -> Source:
         raise ValueError(
             f"{name}: pos_embed has {places + special} places, not those of special tokens and a square grid"
         )
-    return Source(name, (TokenLength(side, side),), (state,), **known)
+    return PretrainedWeights(name, (TokenLength(side, side),), (state,), **known)
 
 
-def revit_source(name: str, model: ReViT, **known: Any) -> Source:
-    """The source of a ReViT, with all its lengths."""
+def all_lengths(name: str, model: ReViT, **known: Any) -> PretrainedWeights:
+    """A ReViT's weights at all its lengths."""
     states = tuple(at_length(model, i) for i in range(len(model.lengths)))
-    config = model.config
-    return Source(
-        name,
-        model.lengths,
-        states,
-        config.attention,
-        config.num_heads,
-        config.residual_scale,
-        config.norm_eps,
-        config=config,
-        **known,
-    )
+    names = ("attention", "num_heads", "residual_scale", "norm_eps")
+    settings = {name: getattr(model.config, name) for name in names}
+    return PretrainedWeights(name, model.lengths, states, **settings, config=model.config, **known)
 
 
 @torch.no_grad()
 def at_length(model: ReViT, i: int) -> dict[str, Tensor]:
-    """What length `i` reads, under TimeSformer's names, and `dist_token` and `head_dist` if it has them."""
+    """Weights used at length `i`, under TimeSformer's names; `dist_token` and `head_dist` only if used."""
     state = {}
     norm = min(i, len(model.norm) - 1)  # a single one where the lengths share it
     for name, value in model.state_dict().items():
-        common, own = _common_name(name)
+        common, own = split_name(name)
         if not common.startswith(("patch_embed", "pos_embed")) and own in (None, norm):
             state[common] = value
     if model.config.num_special[i] == 1:
@@ -151,7 +136,15 @@ def at_length(model: ReViT, i: int) -> dict[str, Tensor]:
     return state | embed | {"pos_embed": model.pos_embed[i].detach()}
 
 
-# ---- What became of every weight -------------------------------------------------------------------------
+def split_name(name: str) -> tuple[str, int | None]:
+    """`blocks.0.norm1.1.bias` -> `("blocks.0.norm1.bias", 1)`; None for a weight that all lengths share."""
+    match = PER_LENGTH.search(name)
+    if match is None:
+        return name, None
+    return name[: match.end(1)] + name[match.end() :], int(match[2])
+
+
+# ---- Report ----------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -192,118 +185,78 @@ def patterns(names: Iterable[str], most: int = 8) -> str:
     return ", ".join(shown[:most] + more) or "nothing"
 
 
-# ---- Loading ---------------------------------------------------------------------------------------------
+# ---- Initialisation --------------------------------------------------------------------------------------
 
 
-@torch.no_grad()
-def initialise(model: ReViT, source: Source) -> Report:
-    """Starts every parameter of `model` from `source`; the model's own initial heads stay for other classes.
+def initialise(model: ReViT, source: PretrainedWeights) -> Report:
+    """Start every weight of `model` from `source`; heads for other classes keep their initial weights.
 
     Embeddings are resampled to the model's grids, kernels (as in FlexiViT) and frames (linearly). Each token
     length starts from the source's shortest one that is no shorter, or from the longest; a stem, which has
-    running means as well, only from one of the same convolutions.
+    running means as well, only from one with the same convolutions.
 
     Raises:
-        ValueError: the source is of another model, lacks weights, or has some that mean nothing here.
+        ValueError: the source is of another model, lacks weights, or has some that this model cannot use.
     """
-    _check_sizes(model, source)
+    _check_settings(model.config, source)
+    fitted = {name: fit(name, like, model, source) for name, like in model.state_dict().items()}
+    ignored = _check_accounted(fitted, model, source)
+    model.load_state_dict({name: each.value for name, each in fitted.items()}, strict=True)
     report = Report(source.name, source.notes)
-    same_classes = source.num_classes == model.num_classes
-    read: set[str] = set()
-    lacking: list[str] = []
-    for name, parameter in model.state_dict().items():
-        common, own = _common_name(name)
-        if common.startswith("head") and not same_classes:
-            theirs = source.num_classes or "none"
-            report.add("initialised", name, f"new: {model.num_classes} classes, the source has {theirs}")
-            continue
-        if REUSE in common:
-            report.add("initialised", name, "new: what a DVT reuses passes through it")
-            continue
-        target = _target(model, common, own)
-        state, grid = _state_for(source, common, own, target)
-        if common.startswith("patch_embed") and not _has_stem(state, model, own):
-            report.add("initialised", name, "new: the source has another stem")
-            continue
-        key, remark = _origin(common, source, state)
-        if key is None and remark:
-            parameter.zero_()
-            report.add("initialised", name, remark)
-            continue
-        if key is None:
-            lacking.append(common)
-            continue
-        read.add(key)
-        value = _fitted(model, common, state[key], parameter, grid, target)
-        if value.shape != parameter.shape:
-            shapes = [" x ".join(map(str, tensor.shape)) for tensor in (state[key], parameter)]
-            raise ValueError(f"{source.name}: {key} is {shapes[0]}, which does not fit {name}, {shapes[1]}")
-        parameter.copy_(value)
-        if common.startswith("pos_embed"):
-            resampled = grid != target and common != "pos_embed.special"
-        else:
-            resampled = value.shape != state[key].shape
-        report.add("initialised" if remark else "resampled" if resampled else "copied", name, remark)
-    _check_accounted(model, source, read, lacking, report)
+    for name, each in fitted.items():
+        report.add(each.verb, name, each.remark)
+    for name in ignored:
+        report.add("ignored", name)
     return report
 
 
-def _check_sizes(model: ReViT, source: Source) -> None:
-    ours = sizes_of(model.config)
-    differing = [
-        f"{name} {theirs} (here: {ours[name]})"
-        for name, theirs in source.sizes.items()
-        if theirs is not None and theirs != ours[name]
-    ]
-    if differing:
-        raise ValueError(f"{source.name} is of another model: {', '.join(differing)}")
-    if source.is_distilled and source.config is None and not model.config.token_at_longest:
-        raise ValueError(
-            f"{source.name} is a distilled DeiT, whose distillation token takes part in its attention: give "
-            "the longest length one too (REVIT.DISTILL.TOKEN_AT_LONGEST True), or start from the plain DeiT"
-        )
+@dataclass(frozen=True)
+class Fitted:
+    """The value of one weight of the model.
+
+    Attributes:
+        key: name of the source's weight that it was made of; None if none was.
+        verb, remark: see `Report.add`; the verb `lacking` says that there is no value.
+    """
+
+    value: Tensor
+    verb: str
+    remark: str = ""
+    key: str | None = None
 
 
-def sizes_of(config: ReViTConfig) -> dict[str, Any]:
-    """The settings that a source must share, whether they show in the weights' shapes or not."""
-    names = ("embed_dim", "depth", "num_heads", "mlp_ratio", "attention", "residual_scale", "norm_eps")
-    hidden = int(config.embed_dim * config.mlp_ratio)
-    return {name: getattr(config, name) for name in names} | {"mlp_ratio": hidden / config.embed_dim}
+@torch.no_grad()
+def fit(name: str, like: Tensor, model: ReViT, source: PretrainedWeights) -> Fitted:
+    """The value of the weight `name`, which is `like` in the model as it is, from `source`.
 
-
-def _check_accounted(
-    model: ReViT, source: Source, read: set[str], lacking: Sequence[str], report: Report
-) -> None:
-    """Whatever of the source was not read is in the report, or in an error."""
-    left = [name for name in dict.fromkeys(k for state in source.states for k in state) if name not in read]
-    heads = [name for name in left if name.startswith("head")]
-    if source.num_classes != model.num_classes:
-        for name in heads:
-            report.add("ignored", name)
-        left = [name for name in left if name not in heads]
-    if not any(name.startswith("patch_embed") for name in read):  # all of another stem
-        for name in left:
-            if name.startswith("patch_embed"):
-                report.add("ignored", name)
-        left = [name for name in left if not name.startswith("patch_embed")]
-    if source.config is not None:  # ours: all its parts are known, this model may do without some
-        for name in left:
-            report.add("ignored", name)
-        for length in set(source.lengths) - {nearest(source.lengths, length) for length in model.lengths}:
-            report.add("ignored", f"token length {length}")
-        left = []
-    if lacking or left:
-        faults = [f"lacks {patterns(dict.fromkeys(lacking))}"] if lacking else []
-        faults += [f"has {patterns(left)}, which mean nothing in this model"] if left else []
-        raise ValueError(f"{source.name} {' and '.join(faults)}")
-
-
-def _common_name(name: str) -> tuple[str, int | None]:
-    """`blocks.0.norm1.1.bias` -> `("blocks.0.norm1.bias", 1)`; None where all lengths share it."""
-    match = OWN_TO_LENGTH.search(name)
-    if match is None:
-        return name, None
-    return name[: match.end(1)] + name[match.end() :], int(match[2])
+    Raises:
+        ValueError: the source's weight does not fit.
+    """
+    common, own = split_name(name)
+    if common.startswith("head") and source.num_classes != model.num_classes:
+        theirs = source.num_classes or "none"
+        return Fitted(like, "initialised", f"new: {model.num_classes} classes, the source has {theirs}")
+    if REUSE in common:
+        return Fitted(like, "initialised", "new: what a DVT reuses passes through it")
+    target = _target(model, common, own)
+    state, grid = source.states[-1], source.lengths[-1]
+    if own is not None or common.startswith(("patch_embed", "pos_embed")):
+        grid = nearest(source.lengths, target)
+        state = source.states[source.lengths.index(grid)]
+    if common.startswith("patch_embed") and not _has_stem(state, model, own):
+        return Fitted(like, "initialised", "new: the source has another stem")
+    key, remark = _origin(common, source, state)
+    if key is None:
+        return Fitted(torch.zeros_like(like), "initialised" if remark else "lacking", remark)
+    value = _resampled(model, common, state[key].to(like.dtype), like, grid, target)
+    if value.shape != like.shape:
+        shapes = [" x ".join(map(str, tensor.shape)) for tensor in (state[key], like)]
+        raise ValueError(f"{source.name}: {key} is {shapes[0]}, which does not fit {name}, {shapes[1]}")
+    if common.startswith("pos_embed"):
+        resampled = grid != target and common != "pos_embed.special"
+    else:
+        resampled = value.shape != state[key].shape
+    return Fitted(value, "initialised" if remark else "resampled" if resampled else "copied", remark, key)
 
 
 def nearest(lengths: Sequence[TokenLength], wanted: TokenLength) -> TokenLength:
@@ -312,8 +265,49 @@ def nearest(lengths: Sequence[TokenLength], wanted: TokenLength) -> TokenLength:
     return longer[-1] if longer else lengths[0]
 
 
+def _check_settings(config: ReViTConfig, source: PretrainedWeights) -> None:
+    ours = {name: getattr(config, name) for name in SHARED_SETTINGS}
+    ours["mlp_ratio"] = int(config.embed_dim * config.mlp_ratio) / config.embed_dim
+    differing = [
+        f"{name} {theirs} (here: {ours[name]})"
+        for name, theirs in source.sizes.items()
+        if theirs is not None and theirs != ours[name]
+    ]
+    if differing:
+        raise ValueError(f"{source.name} is of another model: {', '.join(differing)}")
+    if source.is_distilled and source.config is None and not config.token_at_longest:
+        raise ValueError(
+            f"{source.name} is a distilled DeiT, whose distillation token takes part in its attention: give "
+            "the longest length one too (REVIT.DISTILL.TOKEN_AT_LONGEST True), or start from the plain DeiT"
+        )
+
+
+def _check_accounted(fitted: Mapping[str, Fitted], model: ReViT, source: PretrainedWeights) -> list[str]:
+    """The source's weights to ignore; ValueError if others are unused, or if it lacks some."""
+    used = {each.key for each in fitted.values()}
+    unused = [name for name in dict.fromkeys(k for state in source.states for k in state) if name not in used]
+    ignorable: tuple[str, ...] = ()
+    if source.num_classes != model.num_classes:
+        ignorable += ("head",)
+    if not any(key and key.startswith("patch_embed") for key in used):  # all of another stem
+        ignorable += ("patch_embed",)
+    if source.config is not None:  # ours: all its parts are known, this model may do without some
+        ignorable += ("",)
+    ignored = [name for name in unused if name.startswith(ignorable)]
+    left = [name for name in unused if name not in ignored]
+    lacking = [split_name(name)[0] for name, each in fitted.items() if each.verb == "lacking"]
+    if lacking or left:
+        faults = [f"lacks {patterns(dict.fromkeys(lacking))}"] if lacking else []
+        faults += [f"has {patterns(left)}, which mean nothing in this model"] if left else []
+        raise ValueError(f"{source.name} {' and '.join(faults)}")
+    if source.config is not None:
+        lengths = set(source.lengths) - {nearest(source.lengths, length) for length in model.lengths}
+        ignored += [f"token length {length}" for length in lengths]
+    return ignored
+
+
 def _target(model: ReViT, common: str, own: int | None) -> TokenLength:
-    """The length of an embedding: its own; of a grid for all lengths that grid's; else the shortest."""
+    """The length of an embedding: its own; the learned one of a shared grid; else the shortest."""
     if own is not None:
         return model.lengths[own]
     if common == "pos_embed.grid" and isinstance(model.pos_embed, OnePositionEmbed):
@@ -321,25 +315,15 @@ def _target(model: ReViT, common: str, own: int | None) -> TokenLength:
     return model.lengths[-1]
 
 
-def _has_stem(state: State, model: ReViT, own: int | None) -> bool:
-    """Whether `state` has the convolutions that come before the projection at this length, if any."""
+def _has_stem(state: Weights, model: ReViT, own: int | None) -> bool:
+    """Whether `state` has the convolutions of the model's stem at this length."""
     weights = {} if own is None else model.patch_embed.weights(own)
     ours = {f"patch_embed.{name}": w.shape for name, w in weights.items() if name.startswith("conv")}
     return ours == {name: w.shape for name, w in state.items() if name.startswith("patch_embed.conv")}
 
 
-def _state_for(
-    source: Source, common: str, own: int | None, target: TokenLength
-) -> tuple[State, TokenLength]:
-    """Where a parameter comes from; an embedding of `target`, from that of another length."""
-    if own is None and not common.startswith(("patch_embed", "pos_embed")):
-        return source.states[-1], source.lengths[-1]
-    grid = nearest(source.lengths, target)
-    return source.states[source.lengths.index(grid)], grid
-
-
-def _origin(common: str, source: Source, state: State) -> tuple[str | None, str]:
-    """The name of the weights to start from and, where it is another's, the remark; `(None, "")`: nothing."""
+def _origin(common: str, source: PretrainedWeights, state: Weights) -> tuple[str | None, str]:
+    """The source's weight to start from, with a remark if it is a twin; `(None, "")` if there is none."""
     image = source.attention is None
     key = "pos_embed" if common.startswith("pos_embed") else common
     if key in state:
@@ -352,13 +336,12 @@ def _origin(common: str, source: Source, state: State) -> tuple[str | None, str]
     return None, ""
 
 
-def _fitted(
+def _resampled(
     model: ReViT, common: str, value: Tensor, like: Tensor, grid: TokenLength, target: TokenLength
 ) -> Tensor:
-    """`value` in the shape of the parameter `like`; `grid` and `target` are the lengths of both."""
-    value = value.to(like.dtype)
+    """`value` in the shape of `like`; `grid` and `target` are the lengths of the two."""
     if common.endswith(("norm2.weight", "norm2.bias", "mlp.fc1.weight")):
-        return torch.cat([value, like[..., value.shape[-1] :]], dim=-1)  # a DVT's read more channels
+        return torch.cat([value, like[..., value.shape[-1] :]], dim=-1)  # with more channels in a DVT
     if common.startswith("pos_embed"):
         return _positions(common, value, like, grid, target)
     if common == "patch_embed.proj.weight" and value.shape[:2] == like.shape[:2]:
@@ -371,16 +354,16 @@ def _fitted(
 def _kernel(embed: PatchEmbeds | OnePatchEmbed, value: Tensor, like: Tensor) -> Tensor:
     if value.shape == like.shape or not isinstance(embed, ResizedPatchEmbed):
         return resample_patch_embed(value, list(like.shape[2:]))
-    # The one that gives the longest length this kernel: what resampling makes of it there is undone.
+    # The kernel that becomes `value` at the longest length: invert the resampling there.
     value = resample_patch_embed(value, list(embed.kernels[0]))
     down, across = (torch.linalg.pinv(embed.get_buffer(name)) for name in ("down0", "across0"))
     return down @ value @ across.mT
 
 
 def _positions(common: str, value: Tensor, like: Tensor, grid: TokenLength, target: TokenLength) -> Tensor:
-    """A position embedding of `target` from one `(1, special + N, C)` of `grid`."""
+    """A position embedding for `target` from one for `grid`, `(1, S + N, C)`."""
     count = value.shape[1] - grid.count
-    # The last special token is the distillation token, or the class token where it is to be its twin.
+    # The last special token is the distillation token, or the class token as its twin.
     special = torch.cat([value[:, :1], value[:, count - 1 : count]], dim=1)
     if common == "pos_embed.special":
         return special[:, : like.shape[1]]
@@ -393,7 +376,7 @@ def _positions(common: str, value: Tensor, like: Tensor, grid: TokenLength, targ
 # ---- LV-ViT's names --------------------------------------------------------------------------------------
 
 
-def from_lvvit(state: State) -> dict[str, Tensor]:
+def from_lvvit(state: Weights) -> dict[str, Tensor]:
     """From the names of LV-ViT's authors: its second head is ours for patch tokens."""
     return {re.sub(r"^aux_head\.", "head_dense.", name): value for name, value in state.items()}
 
@@ -421,12 +404,12 @@ TRANSFORMERS_NAMES = {
 }
 
 
-def to_transformers(state: State) -> dict[str, Tensor]:
+def to_transformers(state: Weights) -> dict[str, Tensor]:
     """From TimeSformer's names to those of transformers' `TimesformerForVideoClassification`."""
     return _renamed(state, "blocks.", "timesformer.encoder.layer.", TRANSFORMERS_NAMES)
 
 
-def from_transformers(state: State) -> dict[str, Tensor]:
+def from_transformers(state: Weights) -> dict[str, Tensor]:
     """Back; names that are not transformers' stay as they are."""
     if not any(name.startswith("timesformer.") for name in state):  # the model without its head
         state = {f"timesformer.{name}": value for name, value in state.items()}
@@ -434,7 +417,7 @@ def from_transformers(state: State) -> dict[str, Tensor]:
     return _renamed(state, "timesformer.encoder.layer.", "blocks.", names)
 
 
-def _renamed(state: State, blocks: str, new_blocks: str, names: Mapping[str, str]) -> dict[str, Tensor]:
+def _renamed(state: Weights, blocks: str, new_blocks: str, names: Mapping[str, str]) -> dict[str, Tensor]:
     renamed = {}
     for name, value in state.items():
         match = re.fullmatch(rf"({re.escape(blocks)}\d+\.)?(.+?)(\.weight|\.bias)?", name)

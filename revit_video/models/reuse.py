@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from revit_video.length import TokenLength
 from revit_video.models.blocks import DividedBlock, JointBlock, SpaceBlock
 from revit_video.models.config import DVTConfig, ReViTConfig
-from revit_video.models.layers import Attention, Mlp
-from revit_video.models.norm import LengthNorm
+from revit_video.models.layers import Attention, LengthNorm, Mlp
 
 
 class FeatureReuse(nn.Module):

@@ -9,9 +9,8 @@ from fvcore.common.config import CfgNode
 from revit_video import flops
 from revit_video.adaptive.labels import MinedLabels, read_labels
 from revit_video.adaptive.policies import Costs
-from revit_video.from_cfg import backbone as build
 from revit_video.from_cfg.inputs import mined_batches
-from revit_video.from_cfg.model import build_assigner
+from revit_video.from_cfg.model import build_assigner, data_spec
 from revit_video.models import checkpoint
 from revit_video.models.assigner import TokenLengthAssigner
 from revit_video.runtime import output_dir
@@ -47,9 +46,9 @@ def assigner(job: Job) -> None:
     settings = calibrated(cfg, table, Costs.from_table(costs, model.carries_state))
     if ranks.is_main:
         output_dir.write_json(job.path(output_dir.FLOPS), costs)
-        payload = build.assigner_payload(cfg, network, settings.to_dict())
+        payload = checkpoint.assigner_payload(network, settings.to_dict())
         checkpoint.save(job.path(output_dir.ASSIGNER), payload)
-        backbone = build.backbone_payload(cfg, model, job.data.class_names, costs)
+        backbone = checkpoint.model_payload(model, data_spec(cfg, job.data.class_names), costs)
         checkpoint.save(job.path(output_dir.MODEL), backbone | payload)
 
 

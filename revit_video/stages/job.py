@@ -17,7 +17,6 @@ from revit_video.data.batch import Batch, Skipped
 from revit_video.data.folders import DataFolder
 from revit_video.data.loader import EvalBatches, TooManyUnreadable
 from revit_video.evaluate import tabulate
-from revit_video.from_cfg.backbone import load_backbone
 from revit_video.from_cfg.inputs import data_folder, eval_batches
 from revit_video.from_cfg.model import build_model, reader
 from revit_video.from_cfg.resolve import resolved
@@ -81,7 +80,7 @@ class Job:
                 "or name one with TEST.CHECKPOINT_FILE_PATH"
             )
         model = build_model(self.cfg)
-        load_backbone(path, model)
+        checkpoint.read(path).load_into(model)
         if self.cfg.MODEL.COMPILE:
             model.compile()
         return path, model.to(self.ranks.device).eval()

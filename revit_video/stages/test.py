@@ -18,7 +18,7 @@ from revit_video.adaptive.policies import Costs, Policy
 from revit_video.adaptive.settings import Settings
 from revit_video.adaptive.table import Table, static_top1
 from revit_video.evaluate import CONTROL, Answers, KeepFirst, Speed, replay, time_policies
-from revit_video.from_cfg import backbone as build
+from revit_video.from_cfg.model import data_spec
 from revit_video.length import TokenLength
 from revit_video.meters import counts_by_name
 from revit_video.models import checkpoint
@@ -53,7 +53,7 @@ def test(job: Job) -> None:
     predictions = _predictions(table, answers, model.lengths)
     write_predictions(job.path(output_dir.PREDICTIONS), predictions, model.lengths)
     if contest.payload:  # what `load` reads is what was tested
-        backbone = build.backbone_payload(cfg, model, job.data.class_names, contest.cost_table)
+        backbone = checkpoint.model_payload(model, data_spec(cfg, job.data.class_names), contest.cost_table)
         checkpoint.save(job.path(output_dir.MODEL), backbone | contest.payload)
     results = _results(job, contest, table, answers, speeds)
     output_dir.write_json(job.path(output_dir.RESULTS), results)  # last: where it is, all is
@@ -107,7 +107,7 @@ def prepare(job: Job, model: ResizableModel) -> Contest:
     """
     cfg = job.cfg
     reader, payload = job.reader(model), _assigner(job)
-    assigner = build.assigner_from(payload).to(job.ranks.device) if payload else None
+    assigner = checkpoint.assigner_of(payload).to(job.ranks.device) if payload else None
     cost_table = flops.cost_table(model, job.views, assigner)
     if payload is None and "cascade" in cfg.TEST.POLICIES:
         payload = _cascade(job, reader, Costs.from_table(cost_table, model.carries_state))
@@ -143,7 +143,7 @@ def _assigner(job: Job) -> dict[str, Any] | None:
         if wanted & NEED_ASSIGNER:
             logger.warning("%s: no assigner, so only policies that need none are tested", path)
         return None
-    payload = build.read_assigner(path, job.cfg)
+    payload = checkpoint.read_assigner(path, len(job.cfg.REVIT.TOKEN_LENGTHS)).payload
     payload["policy"] |= _overrides(job.cfg, payload["policy"])
     return payload
 

@@ -13,14 +13,21 @@ from timm.utils import ModelEmaV3
 from revit_video import flops
 from revit_video.adaptive.table import static_top1
 from revit_video.data.loader import TrainBatches
-from revit_video.from_cfg import backbone as build
 from revit_video.from_cfg.inputs import train_batches
-from revit_video.from_cfg.model import build_model
-from revit_video.from_cfg.sources import read_source
+from revit_video.from_cfg.model import build_model, data_spec
+from revit_video.from_cfg.training import (
+    autocast,
+    build_optimizer,
+    check_resumable,
+    distillation,
+    learning_rate,
+    lr_factor,
+)
 from revit_video.models import checkpoint
 from revit_video.models.base import ResizableModel
 from revit_video.models.checkpoint import CheckpointError
 from revit_video.models.pretrained import initialise
+from revit_video.models.sources import read_source
 from revit_video.runtime import output_dir
 from revit_video.runtime.logging import StatsLog
 from revit_video.runtime.ranks import Ranks, broadcast_parameters, in_length_groups
@@ -47,7 +54,7 @@ def train(job: Job, videos: LabeledVideoPaths | None = None) -> None:
     broadcast_parameters(model, ranks)
     training = _training(job, ranks, model, batches)
     if state is not None:
-        build.check_resumable(training.optimizer, cfg.RNG_SEED, state)
+        check_resumable(training.optimizer, cfg.RNG_SEED, state)
         training.load_state_dict(state)
     _check_agreement(training)
     if training.epoch < training.epochs:
@@ -80,7 +87,7 @@ class Checkpoints:
 
     def __init__(self, job: Job, training: Training) -> None:
         self.job, self.training = job, training
-        self.names = job.data.class_names
+        self.data = data_spec(job.cfg, job.data.class_names)
         self.costs = flops.cost_table(_result(training), job.views)
         self.saved_at = time.monotonic()
 
@@ -105,7 +112,7 @@ class Checkpoints:
 
     def _save(self) -> None:
         training = self.training
-        payload = build.backbone_payload(self.job.cfg, _result(training), self.names, self.costs)
+        payload = checkpoint.model_payload(_result(training), self.data, self.costs)
         payload["training"] = training.state_dict()
         checkpoint.save_progress(
             self.job.path(output_dir.CHECKPOINTS), payload, training.epoch, training.batch
@@ -129,17 +136,17 @@ def _training(job: Job, ranks: Ranks, model: ResizableModel, batches: TrainBatch
             network.compile()
     logger.info(
         "learning rate %g for %d clips a step",
-        cfg.SOLVER.BASE_LR * build.lr_factor(cfg),
+        cfg.SOLVER.BASE_LR * lr_factor(cfg),
         cfg.TRAIN.BATCH_SIZE,
     )
     return Training(
         model,
         training_step(cfg, ranks, model),
-        build.build_optimizer(cfg, model),
+        build_optimizer(cfg, model),
         batches,
         len(batches),
         cfg.TRAIN.BATCH_SIZE,
-        build.learning_rate(cfg),
+        learning_rate(cfg),
         cfg.SOLVER.MAX_EPOCH,
         ranks,
         accumulate=cfg.TRAIN.ACCUMULATE,
@@ -152,11 +159,11 @@ def _training(job: Job, ranks: Ranks, model: ResizableModel, batches: TrainBatch
 
 def training_step(cfg: CfgNode, ranks: Ranks, model: ResizableModel) -> Step:
     """What a batch does to the model: DVT's cascade, ReViT-E or ReViT-B."""
-    smoothing, autocast = cfg.SOLVER.LABEL_SMOOTHING, build.autocast(cfg, ranks)
+    smoothing, precision = cfg.SOLVER.LABEL_SMOOTHING, autocast(cfg, ranks)
     if cfg.DVT.ENABLE:
-        return CascadeStep(model, smoothing, autocast)
+        return CascadeStep(model, smoothing, precision)
     method = ReplicaStep if cfg.TRAIN.METHOD == "revit_e" else MixedLengthStep
-    return method(model, build.distillation(cfg), ranks, smoothing, autocast, cfg.TRAIN.DENSE_WEIGHT)
+    return method(model, distillation(cfg), ranks, smoothing, precision, cfg.TRAIN.DENSE_WEIGHT)
 
 
 def _starting_point(job: Job, model: ResizableModel) -> dict[str, Any] | None:
@@ -165,7 +172,9 @@ def _starting_point(job: Job, model: ResizableModel) -> dict[str, Any] | None:
     last = checkpoint.latest(job.path(output_dir.CHECKPOINTS)) if cfg.TRAIN.AUTO_RESUME else None
     if last is not None:
         logger.info("resuming from %s", last)
-        return build.load_backbone(last, model).get("training")
+        found = checkpoint.read(last)
+        found.load_into(model)
+        return found.training
     if cfg.TRAIN.CHECKPOINT_FILE_PATH:
         source = read_source(cfg.TRAIN.CHECKPOINT_FILE_PATH)
         for part in model.parts:

@@ -13,13 +13,13 @@ from torch._dynamo.testing import CompileCounter
 
 import revit_video
 from revit_video.flops import revit_macs
-from revit_video.from_cfg.sources import read_source
 from revit_video.length import TokenLength
 from revit_video.models.base import Output
 from revit_video.models.inference import for_inference, logits_at
 from revit_video.models.presets import lvvit_small, preset
 from revit_video.models.pretrained import initialise
 from revit_video.models.revit import ReViT, inside
+from revit_video.models.sources import read_source
 from tests.peers import random_vit, randomised
 from tests.tiny import CLASSES, SIZE, random_clips, tiny_revit
 from tests.toy import tool

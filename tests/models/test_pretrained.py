@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from revit_video.length import TokenLength
 from revit_video.models.presets import deit_small, timesformer_base
 from revit_video.models.pretrained import (
+    PretrainedWeights,
     Report,
-    Source,
+    all_lengths,
     at_length,
     from_transformers,
     initialise,
     nearest,
     patterns,
-    revit_source,
     single_length,
     to_transformers,
 )
@@ -33,17 +33,17 @@ SMALL = dict(embed_dim=24, depth=2, num_heads=3, mlp_ratio=2.0, num_classes=CLAS
 BASE = dict(hidden_size=768, num_hidden_layers=1, num_attention_heads=12, intermediate_size=3072)
 
 
-def loaded(source: Source, **changes: Any) -> tuple[ReViT, Report]:
+def loaded(source: PretrainedWeights, **changes: Any) -> tuple[ReViT, Report]:
     """A model in float32 that fits tiny sources, started from `source`."""
     model = tiny_revit(seed=1, **changes).float().eval()
     return model, initialise(model, source)
 
 
-def vit_source(**changes: Any) -> Source:
+def vit_source(**changes: Any) -> PretrainedWeights:
     return single_length("vit", random_vit(**changes).state_dict())
 
 
-def peer_source(peer: Any) -> Source:
+def peer_source(peer: Any) -> PretrainedWeights:
     config = peer.config
     state = from_transformers(peer.state_dict())
     return single_length("peer", state, attention=config.attention_type, num_heads=config.num_attention_heads)
@@ -283,7 +283,7 @@ def test_patterns_are_short() -> None:
 
 def test_the_same_model_is_copied_whole() -> None:
     theirs = tiny_revit(seed=2)
-    model, report = loaded(revit_source("own", theirs))
+    model, report = loaded(all_lengths("own", theirs))
     for name, value in model.state_dict().items():
         assert torch.equal(value, theirs.state_dict()[name].float()), name
     assert [verb for verb, groups in report.counts.items() if groups] == ["copied"]
@@ -292,7 +292,7 @@ def test_the_same_model_is_copied_whole() -> None:
 @torch.no_grad()
 def test_lengths_in_common_keep_their_own_weights() -> None:
     theirs = tiny_revit(seed=2, lengths=[8, 4, 2]).float().eval()
-    source = revit_source("own", theirs)
+    source = all_lengths("own", theirs)
     model, report = loaded(source, lengths=[8, 6, 2])
     clips = random_clips(2).float()
     for length in (8, 2):
@@ -321,7 +321,7 @@ def test_stems_are_copied_with_what_their_norms_have_seen() -> None:
     theirs, clips = tiny_revit(seed=2, lengths=[8, 4], **parts).float(), random_clips(4).float()
     for length in theirs.lengths:
         theirs.train()(clips, length)  # moves the running means
-    source = revit_source("own", theirs.eval())
+    source = all_lengths("own", theirs.eval())
     model, report = loaded(source, lengths=[8, 4], **parts)
     for length in theirs.lengths:
         torch.testing.assert_close(model(clips, length).logits, theirs(clips, length).logits)
@@ -343,14 +343,14 @@ def test_a_stem_that_the_source_has_not_is_left_as_it_was(stem: str) -> None:
     new = [name for name in report.counts["initialised"] if name.startswith("patch_embed")]
     assert new == [f"patch_embed.{i} (new: the source has another stem)" for i in (0, 1)]
     assert report.counts["ignored"]["patch_embed.proj"] == 2
-    plain, report = loaded(revit_source("own", model))
+    plain, report = loaded(all_lengths("own", model))
     assert report.counts["ignored"]["patch_embed.conv1"] == 1 and not report.counts["copied"]["patch_embed.0"]
 
 
 def test_resized_embeddings_start_as_resized_ones() -> None:
     parts = dict(patch_embed="resized", pos_embed="resized")
     theirs, clips = tiny_revit(seed=2, **parts).float(), random_clips(2).float()
-    model, _ = loaded(revit_source("own", theirs), **parts)
+    model, _ = loaded(all_lengths("own", theirs), **parts)
     for length in model.lengths:
         torch.testing.assert_close(model(clips, length).logits, theirs(clips, length).logits)
 

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from revit_video.models.base import Output
 from revit_video.models.blocks import JointBlock
 from revit_video.models.config import ReViTConfig
-from revit_video.models.layers import Attention
-from revit_video.models.norm import LengthNorm
+from revit_video.models.layers import Attention, LengthNorm
 from revit_video.models.presets import PRESETS, preset, timesformer_tiny
 from revit_video.models.revit import ReViT
 from tests.tiny import CLASSES, FRAMES, SIZE, random_clips, tiny_revit

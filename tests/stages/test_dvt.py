@@ -9,13 +9,12 @@ import pytest
 import torch
 
 import revit_video
-from revit_video.from_cfg.backbone import load_backbone, model_from
 from revit_video.from_cfg.model import build_model
-from revit_video.from_cfg.sources import read_source
 from revit_video.models import checkpoint
 from revit_video.models.checkpoint import CheckpointError
 from revit_video.models.dvt import DVT
 from revit_video.models.pretrained import at_length, initialise
+from revit_video.models.sources import read_source
 from revit_video.runtime.ranks import Ranks
 from revit_video.stages.job import Job
 from tests.images import write_pictures
@@ -128,10 +127,10 @@ def test_a_checkpoint_says_what_it_holds(run: Path, toy_run: Path, videos: Path,
     assert isinstance(model, DVT)
     plain = toy_cfg(videos, run)
     with pytest.raises(CheckpointError, match="is of a DVT, the config asks for a ReViT"):
-        load_backbone(path, build_model(plain))
+        checkpoint.read(path).load_into(build_model(plain))
     other = toy_cfg(videos, run, *VIDEOS, "DVT.RELATION_REUSE", False)
     with pytest.raises(CheckpointError, match=r"relation_reuse True \(config: False\)"):
-        load_backbone(path, build_model(other))
+        checkpoint.read(path).load_into(build_model(other))
     finished = tool("convert", path, tmp_path / "out.pyth", "--to", "revit")
     assert finished.code == 2 and "is a DVT" in finished.err
 
@@ -139,7 +138,7 @@ def test_a_checkpoint_says_what_it_holds(run: Path, toy_run: Path, videos: Path,
 def test_each_model_starts_from_a_single_one(toy_run: Path, videos: Path, tmp_path: Path) -> None:
     """What both have is copied; what a DVT has more, in new channels or modules, stays at random."""
     source = toy_run / "checkpoints" / "epoch_00001.pyth"
-    theirs = model_from(checkpoint.load(str(source)))
+    theirs = checkpoint.read(str(source)).model()
     ours = build_model(toy_cfg(videos, tmp_path, "DVT.ENABLE", True))
     assert isinstance(ours, DVT)
     for i, model in enumerate(ours.parts):

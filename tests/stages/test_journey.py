@@ -11,7 +11,6 @@ import torch
 
 from revit_video import flops
 from revit_video.config import dump_cfg
-from revit_video.from_cfg.backbone import load_backbone
 from revit_video.from_cfg.model import build_assigner, build_model
 from revit_video.models import checkpoint
 from revit_video.runtime import output_dir
@@ -266,6 +265,6 @@ def test_a_backbone_alone_can_be_tested(toy_run: Path, videos: Path, tmp_path: P
 def test_the_whole_model_serves_as_a_checkpoint(toy_run: Path, videos: Path) -> None:
     cfg = toy_cfg(videos, toy_run)
     model, whole = build_model(cfg), build_model(cfg)
-    load_backbone(str(toy_run / "checkpoints" / "epoch_00001.pyth"), model)
-    load_backbone(str(toy_run / output_dir.MODEL), whole)
+    checkpoint.read(str(toy_run / "checkpoints" / "epoch_00001.pyth")).load_into(model)
+    checkpoint.read(str(toy_run / output_dir.MODEL)).load_into(whole)
     assert same(model.state_dict(), whole.state_dict())

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch._dynamo.testing import CompileCounter
 
 from revit_video.config import load_cfg
-from revit_video.from_cfg import backbone as build
 from revit_video.from_cfg.model import build_model
+from revit_video.from_cfg.training import learning_rate
 from revit_video.models.revit import ReViT
 from revit_video.runtime.ranks import Ranks
 from revit_video.stages.job import Job
@@ -49,7 +49,7 @@ def test_rates_grow_with_the_batch(policy: str) -> None:
     given = load_cfg(None, ["SOLVER.LR_POLICY", policy, *map(str, rates), "TRAIN.BATCH_SIZE", "64"])
     scaled = load_cfg(None, ["SOLVER.LR_POLICY", policy, *map(str, rates), "TRAIN.BATCH_SIZE", "16",
                              "SOLVER.BASE_LR_BATCH_SIZE", "64"])  # fmt: skip
-    at, scaled_at = build.learning_rate(given), build.learning_rate(scaled)
+    at, scaled_at = learning_rate(given), learning_rate(scaled)
     for epoch in (0, 1, 2, 7, 11, 15):
         assert scaled_at(epoch) == pytest.approx(at(epoch) / 4) and at(epoch) > 0
 

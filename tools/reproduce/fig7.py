@@ -14,9 +14,9 @@ from reproduce.claims import Claim, PerSeed
 from reproduce.markdown import Page, markdown_table
 from reproduce.rows import DVT, can_be_dvt, row_options
 from reproduce.runs import Runs
-from revit_video.from_cfg.backbone import build_optimizer
 from revit_video.from_cfg.model import build_model
 from revit_video.from_cfg.resolve import load_checked, resolved
+from revit_video.from_cfg.training import build_optimizer
 from revit_video.runtime.ranks import Ranks, init
 from revit_video.stages.train import training_step
 

@@ -21,16 +21,15 @@ from safetensors import SafetensorError
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from revit_video.from_cfg.backbone import check_payload, kind_of, model_from
 from revit_video.models import checkpoint
 from revit_video.models.checkpoint import CheckpointError
-from revit_video.models.norm import NORM_EPS
+from revit_video.models.config import NORM_EPS
 from revit_video.models.pretrained import (
     LVVIT_STEM,
-    Source,
+    PretrainedWeights,
+    all_lengths,
     from_lvvit,
     from_transformers,
-    revit_source,
     single_length,
 )
 
@@ -57,7 +56,7 @@ CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 SAFETENSORS, TORCH_BIN = "model.safetensors", "pytorch_model.bin"
 
 
-def read_source(path: str) -> Source:
+def read_source(path: str) -> PretrainedWeights:
     """The weights at `path` and what they tell of their model.
 
     Raises:
@@ -70,7 +69,7 @@ def read_source(path: str) -> Source:
         return _transformers_folder(path)
     payload = _read_file(path)
     if "format" in payload:
-        return _own(path, check_payload(path, payload))
+        return _own(checkpoint.recognised(path, payload))
     return _bare(path, payload)
 
 
@@ -87,7 +86,7 @@ def clip_data(path: str) -> dict[str, Any]:
         return _transformers_data(path, _transformers_config(path))
     payload = _read_file(path, "meta")  # only names matter here
     if "format" in payload:
-        return check_payload(path, payload)["data"]
+        return checkpoint.recognised(path, payload).payload["data"]
     return _bare(path, payload).data
 
 
@@ -107,18 +106,18 @@ def _read_file(path: str, device: str = "cpu") -> dict[str, Any]:
         raise CheckpointError(f"{path}: not a checkpoint, or damaged: {error}") from None
 
 
-def _own(path: str, payload: dict[str, Any]) -> Source:
-    if kind_of(payload) == "dvt":
+def _own(found: checkpoint.Checkpoint) -> PretrainedWeights:
+    if found.kind == "dvt":
         raise CheckpointError(
-            f"{path} is a DVT, whose models do not stand alone: nothing is made of its weights"
+            f"{found.path} is a DVT, whose models do not stand alone: nothing is made of its weights"
         )
     with torch.random.fork_rng():  # its initial weights are not used, and must not move the seed on
-        (model,) = model_from(payload).parts
-    notes = ("the assigner that it holds is left out",) if "assigner" in payload else ()
-    return revit_source(path, model, data=payload["data"], notes=notes)
+        (model,) = found.model().parts
+    notes = ("the assigner that it holds is left out",) if "assigner" in found.payload else ()
+    return all_lengths(found.path, model, data=found.payload["data"], notes=notes)
 
 
-def _bare(path: str, payload: dict[str, Any]) -> Source:
+def _bare(path: str, payload: dict[str, Any]) -> PretrainedWeights:
     """TimeSformer's, a timm ViT's or an LV-ViT's weights, alone or as a training left them."""
     official = "model_state" in payload
     for key in ("model_state", "state_dict", "model"):
@@ -158,7 +157,7 @@ def _timm_config(path: str) -> Any:
     return known
 
 
-def _timm_model(path: str) -> Source:
+def _timm_model(path: str) -> PretrainedWeights:
     name, data = path.removeprefix(TIMM), clip_data(path)
     with torch.device("meta"):
         model: Any = timm.create_model(name)
@@ -195,7 +194,7 @@ def _unlike_ours(model: Any) -> str:
 # ---- transformers ----------------------------------------------------------------------------------------
 
 
-def _transformers_folder(path: str) -> Source:
+def _transformers_folder(path: str) -> PretrainedWeights:
     config = _transformers_config(path)
     names = [name for name in (SAFETENSORS, TORCH_BIN) if g_pathmgr.isfile(os.path.join(path, name))]
     if not names:

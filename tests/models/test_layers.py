@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from revit_video.models.norm import LengthNorm
+from revit_video.models.layers import LengthNorm
 
 
 def test_each_length_has_its_own_scale() -> None:

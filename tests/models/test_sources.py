@@ -16,12 +16,11 @@ import simplejson
 import timm
 import torch
 
-from revit_video.from_cfg import backbone as build
-from revit_video.from_cfg.model import build_model
+from revit_video.from_cfg.model import build_model, data_spec
 from revit_video.from_cfg.resolve import resolved
-from revit_video.from_cfg.sources import clip_data, read_source
 from revit_video.models import checkpoint
 from revit_video.models.pretrained import at_length, initialise
+from revit_video.models.sources import clip_data, read_source
 from tests.peers import random_timesformer, random_vit
 from tests.tiny import tiny_revit
 from tests.toy import LENGTHS, last_checkpoint, run_toy, toy_cfg
@@ -229,7 +228,7 @@ def test_a_run_normalises_as_the_checkpoint_it_uses_first(
     run, other = tmp_path / "run", tmp_path / "other.pyth"
     for path, value in ((run / "checkpoints" / "epoch_00001.pyth", 0.7), (other, 0.8)):
         cfg = toy_cfg(videos, tmp_path, "DATA.MEAN", [value] * 3)
-        checkpoint.save(str(path), build.backbone_payload(cfg, build_model(cfg), None, {}))
+        checkpoint.save(str(path), checkpoint.model_payload(build_model(cfg), data_spec(cfg, None), {}))
     fresh, begun = (toy_cfg(videos, where, *start) for where in (tmp_path / "fresh", run))
     assert mean(resolved(fresh, ["train", "test"])) == (0.1, 0.4)
     assert mean(resolved(begun, ["train"])) == (0.7, 0.1)  # goes on from its own
@@ -297,7 +296,7 @@ def test_training_starts_from_a_model_of_other_classes_and_lengths(
     videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path, theirs = tmp_path / "start.pyth", toy_cfg(videos, tmp_path, "MODEL.NUM_CLASSES", 7)
-    checkpoint.save(str(path), build.backbone_payload(theirs, build_model(theirs), None, {}))
+    checkpoint.save(str(path), checkpoint.model_payload(build_model(theirs), data_spec(theirs, None), {}))
     changes = ("REVIT.TOKEN_LENGTHS", [LENGTHS[0], "3x3"], "DATA.NUM_FRAMES", 3)
     start = ("TRAIN.CHECKPOINT_FILE_PATH", path, "TRAIN.EVAL_PERIOD", 0)
     run_toy(videos, tmp_path / "run", *start, *changes, stages=["train"])

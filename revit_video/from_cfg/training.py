@@ -1,0 +1,72 @@
+"""How a config trains the backbone: distillation, precision, optimiser and learning rate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from fvcore.common.config import CfgNode
+from torch import nn
+
+from revit_video.runtime.ranks import Ranks
+from revit_video.train.losses import Distillation
+from revit_video.train.optim import LearningRate, cosine_schedule, make_optimizer, step_schedule, with_warmup
+
+
+def distillation(cfg: CfgNode) -> Distillation | None:
+    """How the shorter lengths learn from the longest; None with `REVIT.DISTILL.ENABLE` off."""
+    how = cfg.REVIT.DISTILL
+    return Distillation(how.TAU, how.LAMBDA, how.HARD, how.MIN_TEACHER_TOP1) if how.ENABLE else None
+
+
+def autocast(cfg: CfgNode, ranks: Ranks) -> torch.dtype | None:
+    """dtype of mixed precision in training, None for full precision."""
+    return torch.bfloat16 if cfg.TRAIN.MIXED_PRECISION and ranks.device.type == "cuda" else None
+
+
+def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+    """The backbone's optimiser."""
+    solver = cfg.SOLVER
+    return make_optimizer(
+        model,
+        solver.OPTIMIZING_METHOD,
+        solver.BASE_LR * lr_factor(cfg),
+        solver.WEIGHT_DECAY,
+        solver.MOMENTUM,
+        solver.NESTEROV,
+        solver.BETAS,
+    )
+
+
+def check_resumable(optimizer: torch.optim.Optimizer, seed: int, state: dict[str, Any]) -> None:
+    """ValueError when the training `state` is another run's: of another seed, or of another optimiser."""
+    if state["seed"] != seed:
+        raise ValueError(
+            f"RNG_SEED: the run in OUTPUT_DIR has seed {state['seed']}, not {seed}; take another OUTPUT_DIR, "
+            "or train anew with TRAIN.AUTO_RESUME False"
+        )
+    theirs, ours = (
+        groups[0].keys() for groups in (state["optimizer"]["param_groups"], optimizer.param_groups)
+    )
+    if theirs != ours:
+        raise ValueError(
+            "SOLVER.OPTIMIZING_METHOD: the run in OUTPUT_DIR was trained with another one; to go on with its "
+            "weights alone, name its checkpoint with TRAIN.CHECKPOINT_FILE_PATH and take another OUTPUT_DIR"
+        )
+
+
+def learning_rate(cfg: CfgNode) -> LearningRate:
+    """The backbone's learning rate at each fractional epoch."""
+    solver, factor = cfg.SOLVER, lr_factor(cfg)
+    base, end, start = (factor * lr for lr in (solver.BASE_LR, solver.COSINE_END_LR, solver.WARMUP_START_LR))
+    if solver.LR_POLICY == "cosine":
+        schedule = cosine_schedule(base, end, solver.MAX_EPOCH)
+    else:
+        schedule = step_schedule(base, solver.STEPS, solver.LRS)
+    return with_warmup(schedule, solver.WARMUP_EPOCHS, start)
+
+
+def lr_factor(cfg: CfgNode) -> float:
+    """By how much the learning rates grow with the batch; they are given for `BASE_LR_BATCH_SIZE` clips."""
+    given_for = cfg.SOLVER.BASE_LR_BATCH_SIZE
+    return cfg.TRAIN.BATCH_SIZE / given_for if given_for else 1.0

@@ -1,0 +1,32 @@
+"""From the config to the training of the backbone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from revit_video.config import load_cfg
+from revit_video.from_cfg.training import autocast, distillation, learning_rate
+from revit_video.runtime.ranks import Ranks
+from revit_video.train.losses import Distillation
+
+ALONE = Ranks(rank=0, world_size=1, device=torch.device("cpu"))
+
+
+def test_the_recipes_learning_rates() -> None:
+    recipe = learning_rate(load_cfg(None))
+    assert [recipe(epoch) for epoch in (0, 10.9, 11, 14)] == pytest.approx([5e-3, 5e-3, 5e-4, 5e-5])
+    cosine = learning_rate(
+        load_cfg(None, ["SOLVER.LR_POLICY", "cosine", "SOLVER.WARMUP_EPOCHS", 1, "SOLVER.MAX_EPOCH", 11])
+    )
+    assert cosine(0) == 0 and cosine(11) == pytest.approx(0, abs=1e-9)
+
+
+def test_distillation_can_be_switched_off() -> None:
+    assert distillation(load_cfg(None, ["REVIT.DISTILL.ENABLE", False])) is None
+    assert distillation(load_cfg(None)) == Distillation(tau=0.9, lam=0.5)
+
+
+def test_no_mixed_precision_on_the_cpu() -> None:
+    assert autocast(load_cfg(None), ALONE) is None
+    assert autocast(load_cfg(None), Ranks(0, 1, torch.device("cuda"))) is torch.bfloat16

@@ -176,9 +176,9 @@ def test_mined_labels_are_of_clips(table: Table, model: ReViT) -> None:
     assert (mined.lengths, mined.checkpoints) == (model.lengths, ("0123",))
     assert mined.videos == [table.paths[n] for n in clips]
     assert len(set(zip(mined.rows.tolist(), mined.starts.tolist(), strict=True))) == len(clips)
-    for correct, label in zip(table.correct[clips].tolist(), mined.labels, strict=True):
+    for correct, label in zip(table.correct[clips].tolist(), mined.token_lengths, strict=True):
         assert label == max((i for i in range(3) if correct[i]), default=-1)
-    for ours, theirs in ((mined.classes, table.labels), (mined.views, table.clip_index)):
+    for ours, theirs in ((mined.labels, table.labels), (mined.clip_index, table.clip_index)):
         assert torch.equal(ours, theirs[clips])
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -13,19 +12,18 @@ from iopath.common.file_io import g_pathmgr
 from torch import Tensor
 
 from revit_video.length import TokenLength
-from revit_video.runtime.output_dir import atomic_write_text
+from revit_video.runtime.output_dir import write_csv
 
 NONE_CORRECT = -1
 
 
 def token_length_labels(correct: Tensor, none_correct: str = "longest") -> Tensor:
-    """The position of the shortest correct length, `(N,)`, from `correct` `(N, lengths)`, longest first.
-
-    Lengths need not agree: a clip that only the shortest and the longest get right has the shortest.
+    """Position of the shortest correct length `(N,)`, whether or not longer ones are correct too.
 
     Args:
-        none_correct: where no length is right, `longest` labels the clip with the longest length,
-            `drop` with `NONE_CORRECT`, to be left out.
+        correct: whether each length is correct `(N, lengths)`, longest first.
+        none_correct: the label where no length is: `longest` for the longest length, `drop` for
+            `NONE_CORRECT`, which leaves the clip out.
     """
     if none_correct not in ("longest", "drop"):
         raise ValueError(f"none_correct is 'longest' or 'drop', not {none_correct!r}")
@@ -37,39 +35,41 @@ def token_length_labels(correct: Tensor, none_correct: str = "longest") -> Tenso
 
 @dataclass(frozen=True)
 class MinedLabels:
-    """The content of `labels.csv`: one row a mined clip, in the order of (row, view).
+    """The content of `labels.csv`: N mined clips in the order of (row, clip).
 
     Attributes:
-        lengths: the model's, longest first.
-        videos: path of each clip's video, N of them.
+        lengths: the model's token lengths, longest first.
+        videos: path of each clip's video.
         rows: position of the video in its list `(N,)`.
         starts: start of each clip in seconds `(N,)`.
-        views: number of the clip within its video `(N,)`.
-        classes: true class of each clip `(N,)`.
-        correct: whether each length was right `(N, lengths)`.
-        labels: position of the token-length label in `lengths` `(N,)`, or `NONE_CORRECT`.
-        checkpoints: hash of the weights that mined, or of each fold's.
+        clip_index: number of the clip within its video `(N,)`.
+        labels: class label `(N,)`.
+        correct: whether each length classified the clip correctly `(N, lengths)`.
+        token_lengths: position of the token-length label in `lengths` `(N,)`, or `NONE_CORRECT`.
+        checkpoints: hash of the weights that mined, one for each fold.
     """
 
     lengths: tuple[TokenLength, ...]
     videos: list[str]
     rows: Tensor
     starts: Tensor
-    views: Tensor
-    classes: Tensor
-    correct: Tensor
+    clip_index: Tensor
     labels: Tensor
+    correct: Tensor
+    token_lengths: Tensor
     checkpoints: tuple[str, ...]
 
     @classmethod
     def joined(cls, parts: Sequence[MinedLabels]) -> MinedLabels:
-        """The parts of one list, each mined with weights of its own, in the order of the list."""
-        keys = [key for part in parts for key in zip(part.rows.tolist(), part.views.tolist(), strict=True)]
+        """All parts of one list, each mined with weights of its own, in the order of the list."""
+        keys = [
+            key for part in parts for key in zip(part.rows.tolist(), part.clip_index.tolist(), strict=True)
+        ]
         order = sorted(range(len(keys)), key=keys.__getitem__)
         videos = list(chain.from_iterable(part.videos for part in parts))
         columns = {
             name: torch.cat([getattr(part, name) for part in parts])[order]
-            for name in ("rows", "starts", "views", "classes", "correct", "labels")
+            for name in ("rows", "starts", "clip_index", "labels", "correct", "token_lengths")
         }
         return cls(
             lengths=parts[0].lengths,
@@ -84,36 +84,35 @@ class MinedLabels:
 
     def by_class(self, num_classes: int = 0) -> Tensor:
         """Clips per class and token-length label `(classes, lengths)`; at least `num_classes` rows."""
-        labelled = self.labels != NONE_CORRECT
+        labelled = self.token_lengths != NONE_CORRECT
         width = len(self.lengths)
-        cells = self.classes[labelled] * width + self.labels[labelled]
-        size = max(num_classes, int(self.classes.max()) + 1) * width
+        cells = self.labels[labelled] * width + self.token_lengths[labelled]
+        size = max(num_classes, int(self.labels.max()) + 1) * width
         return cells.bincount(minlength=size).view(-1, width)
 
 
-FIELDS = ("row", "video", "clip_start", "view", "label", "token_length")
+FIELDS = ("row", "video", "clip_start", "clip", "label", "token_length")
+OLD_NAMES = {"view": "clip"}  # columns of earlier files
 
 
 def write_labels(path: str, mined: MinedLabels) -> None:
-    """Writes `labels.csv`: a comment line with each checkpoint's hash, a header, a row a clip."""
-    text = io.StringIO()
-    text.write(f"# checkpoint {' '.join(mined.checkpoints)}\n")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*FIELDS, *(f"correct_{length}" for length in mined.lengths)])
+    """Writes `labels.csv`: a comment line with each checkpoint's hash, a header, one row per clip."""
+    rows = []
     for n, video in enumerate(mined.videos):
-        label = int(mined.labels[n])
-        writer.writerow(
+        i = int(mined.token_lengths[n])
+        rows.append(
             [
                 int(mined.rows[n]),
                 video,
                 f"{float(mined.starts[n]):.6f}",
-                int(mined.views[n]),
-                int(mined.classes[n]),
-                "" if label == NONE_CORRECT else mined.lengths[label],
+                int(mined.clip_index[n]),
+                int(mined.labels[n]),
+                "" if i == NONE_CORRECT else mined.lengths[i],
                 *(int(flag) for flag in mined.correct[n]),
             ]
         )
-    atomic_write_text(path, text.getvalue())
+    header = [*FIELDS, *(f"correct_{length}" for length in mined.lengths)]
+    write_csv(path, header, rows, f"checkpoint {' '.join(mined.checkpoints)}")
 
 
 def read_labels(path: str, lengths: Sequence[TokenLength]) -> MinedLabels:
@@ -126,9 +125,10 @@ def read_labels(path: str, lengths: Sequence[TokenLength]) -> MinedLabels:
         raise ValueError(f"{path}: no token-length labels; mine them first (MINE.ENABLE True)")
     with g_pathmgr.open(path, newline="") as file:
         head = file.readline().split()
-        table = list(csv.DictReader(file))
+        header = [OLD_NAMES.get(name, name) for name in next(csv.reader([file.readline()]), [])]
+        table = list(csv.DictReader(file, header))
     columns = [f"correct_{length}" for length in lengths]
-    if not table or head[:2] != ["#", "checkpoint"] or len(head) < 3 or set(table[0]) != {*FIELDS, *columns}:
+    if not table or head[:2] != ["#", "checkpoint"] or len(head) < 3 or set(header) != {*FIELDS, *columns}:
         wanted = ", ".join(map(str, lengths))
         raise ValueError(f"{path}: not labels of token lengths {wanted}; mine them again (MINE.ENABLE True)")
     names = {str(length): i for i, length in enumerate(lengths)} | {"": NONE_CORRECT}
@@ -138,10 +138,10 @@ def read_labels(path: str, lengths: Sequence[TokenLength]) -> MinedLabels:
             videos=[row["video"] for row in table],
             rows=torch.tensor([int(row["row"]) for row in table]),
             starts=torch.tensor([float(row["clip_start"]) for row in table]),
-            views=torch.tensor([int(row["view"]) for row in table]),
-            classes=torch.tensor([int(row["label"]) for row in table]),
+            clip_index=torch.tensor([int(row["clip"]) for row in table]),
+            labels=torch.tensor([int(row["label"]) for row in table]),
             correct=torch.tensor([[bool(int(row[name])) for name in columns] for row in table]),
-            labels=torch.tensor([names[row["token_length"]] for row in table]),
+            token_lengths=torch.tensor([names[row["token_length"]] for row in table]),
             checkpoints=tuple(head[2:]),
         )
     except (KeyError, TypeError, ValueError) as error:

@@ -118,9 +118,9 @@ def mined_labels(
         videos=[path for path, kept in zip(table.paths, first.tolist(), strict=True) if kept],
         rows=table.rows[first],
         starts=table.starts[first],
-        views=table.clip_index[first],
-        classes=table.labels[first],
+        clip_index=table.clip_index[first],
+        labels=table.labels[first],
         correct=correct,
-        labels=token_length_labels(correct, none_correct),
+        token_lengths=token_length_labels(correct, none_correct),
         checkpoints=(checkpoint,),
     )

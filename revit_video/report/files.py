@@ -100,5 +100,5 @@ class Run:
         with suppress(Missing):
             seen += [int(self.predictions.truth.max()), int(self.predictions.predicted.max())]
         with suppress(Missing):
-            seen.append(int(self.labels.classes.max()))
+            seen.append(int(self.labels.labels.max()))
         return [f"class {n}" for n in range(max(seen) + 1)]

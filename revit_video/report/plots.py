@@ -89,7 +89,7 @@ def label_histogram(mined: MinedLabels, class_names: Sequence[str]) -> Figure:
     solved, total = mined.correct.any(dim=1), len(mined.videos)
     names = ["none right", *map(str, mined.lengths)]
     counts = [int((~solved).sum())]
-    counts += [int((solved & (mined.labels == i)).sum()) for i in range(len(mined.lengths))]
+    counts += [int((solved & (mined.token_lengths == i)).sum()) for i in range(len(mined.lengths))]
     looks: list[dict[str, Any]] = [{"fc": "white", "hatch": "////", "ec": MUTED, "lw": 0.6}]
     looks += [{"color": colour} for colour in length_colours(mined.lengths)]
 

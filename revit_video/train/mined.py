@@ -64,8 +64,8 @@ class MinedBatches:
         seed: int,
     ) -> None:
         self._decode, self._frames, self._rank, self._seed = decode, frames, ranks.rank, seed
-        keys = list(zip(mined.rows.tolist(), mined.views.tolist(), strict=True))
-        labels = zip(keys, mined.labels.tolist(), strict=True)
+        keys = list(zip(mined.rows.tolist(), mined.clip_index.tolist(), strict=True))
+        labels = zip(keys, mined.token_lengths.tolist(), strict=True)
         self._labels = {key: label for key, label in labels if label != NONE_CORRECT}
         self._starts = dict(zip(keys, mined.starts.tolist(), strict=True))
         if not self._labels:
@@ -144,12 +144,12 @@ def check_mined_from(mined: MinedLabels, videos: LabeledVideoPaths, num_clips: i
     rows = zip(mined.rows.tolist(), mined.videos, strict=True)
     if not all(row < len(videos) and videos[row][0] == path for row, path in rows):
         raise ValueError("labels.csv was mined from another list; mine the labels again (MINE.ENABLE True)")
-    if int(mined.views.max()) >= num_clips:
+    if int(mined.clip_index.max()) >= num_clips:
         raise ValueError(OTHER_CLIPS)
 
 
 def class_weights(mined: MinedLabels) -> Tensor:
     """Weight of each length `(lengths,)`, inverse to how often it is the label; 1 on average over clips."""
-    labels = mined.labels[mined.labels != NONE_CORRECT]
+    labels = mined.token_lengths[mined.token_lengths != NONE_CORRECT]
     counts = labels.bincount(minlength=len(mined.lengths)).clamp(min=1).float()
     return len(labels) / (len(counts) * counts)

@@ -48,10 +48,10 @@ def mined() -> MinedLabels:
         videos=["a b.mp4", "a b.mp4", 'odd,"name".mp4', "ü.mp4", *["c.mp4"] * 4],
         rows=torch.tensor([0, 0, 3, 4, 5, 5, 5, 5]),
         starts=torch.tensor([0.0, 1 / 3, 12.5, 0.0, 0.0, 0.1, 0.2, 1234.567]),
-        views=torch.tensor([0, 1, 0, 0, 0, 1, 2, 3]),
-        classes=torch.tensor([5, 5, 0, 399, 1, 1, 1, 1]),
+        clip_index=torch.tensor([0, 1, 0, 0, 0, 1, 2, 3]),
+        labels=torch.tensor([5, 5, 0, 399, 1, 1, 1, 1]),
         correct=CASES,
-        labels=token_length_labels(CASES, "drop"),
+        token_lengths=token_length_labels(CASES, "drop"),
         checkpoints=("0123456789abcdef",),
     )
 
@@ -78,10 +78,16 @@ def test_what_is_written(file: Path) -> None:
     lines = file.read_text(encoding="utf-8").splitlines()
     assert lines[:4] == [
         "# checkpoint 0123456789abcdef",
-        "row,video,clip_start,view,label,token_length,correct_14x14,correct_10x10,correct_7x7",
+        "row,video,clip_start,clip,label,token_length,correct_14x14,correct_10x10,correct_7x7",
         "0,a b.mp4,0.000000,0,5,,0,0,0",
         "0,a b.mp4,0.333333,1,5,7x7,0,0,1",
     ]
+
+
+def test_an_earlier_name_of_a_column(file: Path) -> None:
+    text = file.read_text(encoding="utf-8")
+    file.write_text(text.replace("clip_start,clip,", "clip_start,view,"), encoding="utf-8")
+    assert torch.equal(read_labels(str(file), LENGTHS).clip_index, mined().clip_index)
 
 
 def test_clips_by_class() -> None:

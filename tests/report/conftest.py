@@ -73,7 +73,7 @@ def fake_run(directory: Path, classes: list[str], videos: list[str], count: int)
         file.write("# checkpoint 0123456789abcdef\n")
         writer = csv.writer(file)
         right = [f"correct_{length}" for length in LENGTHS]
-        writer.writerow(["row", "video", "clip_start", "view", "label", "token_length", *right])
+        writer.writerow(["row", "video", "clip_start", "clip", "label", "token_length", *right])
         for n, path in enumerate(paths):
             label = next((i for i in (2, 1, 0) if not errors[n, i]), 0)
             writer.writerow([n, path, "0.0", 0, truth[n], LENGTHS[label], *(int(not e) for e in errors[n])])

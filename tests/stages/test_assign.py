@@ -134,8 +134,8 @@ def test_ranks_take_equally_many_steps_whatever_was_dropped_or_lost(
 ) -> None:
     """Rank 0 has labels of one clip a video, rank 1 of both; then it loses a video."""
     labels = mined(own_videos, tmp_path, 2)
-    dropped = (labels.rows % 2 == 0) & (labels.views == 1)
-    labels = replace(labels, labels=torch.where(dropped, NONE_CORRECT, labels.labels.abs()))
+    dropped = (labels.rows % 2 == 0) & (labels.clip_index == 1)
+    labels = replace(labels, token_lengths=torch.where(dropped, NONE_CORRECT, labels.token_lengths.abs()))
     for name in labels.videos[8:10]:
         Path(name).write_bytes(b"")
     cfg = toy_cfg(own_videos, tmp_path, *SIZES, *TWO_CLIPS, *kept, "DATA.MAX_SKIPPED_FRACTION", 0.5)
@@ -176,15 +176,17 @@ def test_no_labels_and_too_few_for_the_ranks(videos: Path, tmp_path: Path) -> No
     cfg, labels = toy_cfg(videos, tmp_path, *SIZES), mined(videos, tmp_path)
     nothing = torch.full((12,), NONE_CORRECT)
     with pytest.raises(ValueError, match="labels no clip"):
-        batches_of(cfg, replace(labels, labels=nothing), ALONE)
+        batches_of(cfg, replace(labels, token_lengths=nothing), ALONE)
     one = nothing.clone()
     one[3] = 0
     with pytest.raises(ValueError, match="1 mined clips are too few for 2 ranks"):
-        batches_of(cfg, replace(labels, labels=one), Ranks(0, 2, CPU))
+        batches_of(cfg, replace(labels, token_lengths=one), Ranks(0, 2, CPU))
 
 
 def test_class_weights_are_one_on_average(videos: Path, tmp_path: Path) -> None:
-    labels = replace(mined(videos, tmp_path), labels=torch.tensor([0] * 8 + [1] * 2 + [NONE_CORRECT] * 2))
+    labels = replace(
+        mined(videos, tmp_path), token_lengths=torch.tensor([0] * 8 + [1] * 2 + [NONE_CORRECT] * 2)
+    )
     weights = class_weights(labels)
     assert weights.tolist() == pytest.approx([10 / 16, 10 / 4])
     assert (8 * weights[0] + 2 * weights[1]) / 10 == pytest.approx(1)

@@ -205,7 +205,7 @@ def test_mining_several_clips_a_video(own_run: Path, videos: Path) -> None:
     changes = ("MINE.NUM_CLIPS", 2, "DATA.SAMPLING_RATE", 2, "ASSIGNER.CACHE_GB", 0)
     run_toy(videos, own_run, *changes, stages=["mine", "assigner"])
     rows = table_of(own_run / "labels.csv")
-    assert [row["view"] for row in rows] == ["0", "1"] * COUNTS["mine"]
+    assert [row["clip"] for row in rows] == ["0", "1"] * COUNTS["mine"]
     assert len({row["clip_start"] for row in rows}) == 2
     assigner = [line for line in stats_of(own_run) if line["stage"] == "assigner"]
     assert assigner[-1]["step"] == 2 * COUNTS["mine"] // 4

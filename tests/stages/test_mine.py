@@ -228,7 +228,7 @@ def test_two_ranks_mine_what_one_does(videos: Path, tmp_path: Path) -> None:
     _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     rows = table_of(pair / "labels.csv")
-    assert [(int(row["row"]), int(row["view"])) for row in rows] == [
+    assert [(int(row["row"]), int(row["clip"])) for row in rows] == [
         (row, view) for row in range(COUNTS["train"]) for view in range(2)
     ]
     dropped = [row["token_length"] == "" for row in rows]

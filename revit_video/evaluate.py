@@ -13,7 +13,7 @@ from revit_video.adaptive.engine import Engine, ask
 from revit_video.adaptive.policies import Costs, Policy
 from revit_video.adaptive.table import Table
 from revit_video.data.batch import Batch
-from revit_video.meters import VideoScores, topk
+from revit_video.meters import VideoScores
 from revit_video.models.assigner import TokenLengthAssigner
 from revit_video.models.base import ResizableModel
 from revit_video.models.inference import logits_at_all
@@ -64,32 +64,17 @@ def _part(batch: Batch, scores: Tensor, assigned: Tensor, keep_scores: bool) -> 
     return Table(paths, rows, labels, starts, clip_index, crops, correct, scores, assigned, skipped)
 
 
-class KeepFirst:
-    """Passes on `batches`, and keeps the first ones that are not empty for the clock.
+def keep_first(batches: Iterable[Batch], kept: list[Batch], count: int, max_bytes: int) -> Iterator[Batch]:
+    """Passes on `batches` and appends the first ones that are not empty to `kept`.
 
     Args:
-        total: number of batches.
-        max_batches, max_bytes: at most so much is kept, but one batch in any case.
-
-    Attributes:
-        kept: the batches kept so far, as they are.
+        count, max_bytes: how much is kept at most; one batch is kept in any case.
     """
-
-    def __init__(self, batches: Iterable[Batch], total: int, max_batches: int, max_bytes: int) -> None:
-        self.batches, self.total = batches, total
-        self.max_batches, self.max_bytes = max_batches, max_bytes
-        self.kept: list[Batch] = []
-
-    def __len__(self) -> int:
-        return self.total
-
-    def __iter__(self) -> Iterator[Batch]:
-        for batch in self.batches:
-            size = sum(kept.clips.nbytes for kept in (*self.kept, batch))
-            fits = len(self.kept) < self.max_batches and size <= self.max_bytes
-            if len(batch) and (fits or not self.kept):
-                self.kept.append(batch)
-            yield batch
+    for batch in batches:
+        fits = len(kept) < count and sum(each.clips.nbytes for each in (*kept, batch)) <= max_bytes
+        if len(batch) and (fits or not kept):
+            kept.append(batch)
+        yield batch
 
 
 # ---- Answers ---------------------------------------------------------------------------------------------
@@ -108,16 +93,6 @@ class Answers:
     lengths: Tensor
     gmacs: Tensor
     videos: VideoScores
-
-    @property
-    def top1(self) -> float:
-        """Percent of videos."""
-        return topk(self.videos.scores, self.videos.labels, 1)
-
-    @property
-    def top5(self) -> float:
-        """Percent of videos."""
-        return topk(self.videos.scores, self.videos.labels, 5)
 
     @property
     def mean_gmacs(self) -> float:

@@ -21,11 +21,25 @@ def topk(scores: Tensor, labels: Tensor, k: int) -> float:
 
 
 class VideoScores(NamedTuple):
-    """Mean class probabilities `(N, classes)`, labels `(N,)` and list rows `(N,)` of N videos."""
+    """Mean class probabilities `(N, classes)`, class labels `(N,)` and list rows `(N,)` of N videos."""
 
     scores: Tensor
     labels: Tensor
     rows: Tensor
+
+    @property
+    def predicted(self) -> Tensor:
+        """The most probable class of each video `(N,)`."""
+        return self.scores.argmax(dim=1)
+
+    @property
+    def correct(self) -> Tensor:
+        """Whether that is the class label `(N,)`."""
+        return self.predicted == self.labels
+
+    def topk(self, k: int) -> float:
+        """Percent of videos with the label among the `k` most probable classes."""
+        return topk(self.scores, self.labels, k)
 
 
 def by_video(probabilities: Tensor, labels: Tensor, rows: Tensor) -> VideoScores:

@@ -124,7 +124,7 @@ def load(path: str | os.PathLike[str], device: str = "auto", dtype: str = "auto"
     place = torch.device(device)
     saved = checkpoint.read(_checkpoint_in(os.fspath(path)))
     model, assigner, data = saved.model().to(place), saved.assigner(), saved.data
-    policies = Settings.from_dict(saved.settings).policies(len(model.lengths))
+    policies = Settings(**saved.settings).policies(len(model.lengths))
     policy = static(0)
     if assigner is not None:
         assigner, policy = assigner.to(place), policies["assigned"]

@@ -15,12 +15,12 @@ from revit_video.adaptive import policies
 from revit_video.adaptive.calibrate import assigned_points, cascade_points
 from revit_video.adaptive.engine import Engine, Prediction
 from revit_video.adaptive.policies import Costs, Policy, mean_by_video
-from revit_video.adaptive.table import COLUMNS, Table, mined_labels, static_top1
+from revit_video.adaptive.table import COLUMNS, Table, mine_labels, static_top1
 from revit_video.data.batch import Batch, Sample, VideoViews, collate
 from revit_video.evaluate import (
     CONTROL,
     Answers,
-    KeepFirst,
+    keep_first,
     replay,
     tabulate,
     time_policies,
@@ -169,9 +169,9 @@ def test_top1_is_over_videos(table: Table, model: ReViT, labels: list[int]) -> N
         assert (length, top1) == (str(model.lengths[i]), pytest.approx(100 * sum(right) / len(right)))
 
 
-def test_mined_labels_are_of_clips(table: Table, model: ReViT) -> None:
+def test_mine_labels_are_of_clips(table: Table, model: ReViT) -> None:
     """Views that start alike, as in a video shorter than a clip, are one clip: the first of them."""
-    mined = mined_labels(table, model.lengths, "drop", "0123")
+    mined = mine_labels(table, model.lengths, "drop", "0123")
     clips = [n for n in range(len(table.rows)) if n % VIEWS != 1]
     assert (mined.lengths, mined.checkpoints) == (model.lengths, ("0123",))
     assert mined.videos == [table.paths[n] for n in clips]
@@ -208,7 +208,7 @@ def counts(answers: Answers) -> list[int]:
 
 
 def predicted(answers: Answers) -> list[int]:
-    return answers.videos.scores.argmax(dim=1).tolist()
+    return answers.videos.predicted.tolist()
 
 
 def streamed(engine: Engine, shares: Sequence[Batch]) -> Prediction:
@@ -265,8 +265,8 @@ def test_static_policies_average_the_views(
         each = answers[f"static {i}"]
         assert predicted(each) == expected
         right = [label == labels[row] for label, row in zip(expected, READABLE, strict=True)]
-        assert each.top1 == pytest.approx(100 * sum(right) / len(right))
-        assert each.top5 == 100.0  # of five classes
+        assert each.videos.topk(1) == pytest.approx(100 * sum(right) / len(right))
+        assert each.videos.topk(5) == 100.0  # of five classes
         assert each.mean_gmacs == GMACS[i]
         assert counts(each) == [VIEWS * len(READABLE) * (k == i) for k in range(3)]
 
@@ -292,7 +292,7 @@ def test_the_oracle_is_right_where_any_length_is_and_never_dearer(
         assert first_lengths(oracle)[n] == max(right, default=0)
         assert (predicted(oracle)[n] == labels[row]) == bool(right)
     assert oracle.mean_gmacs < answers["static 0"].mean_gmacs
-    assert 100 > oracle.top1 > max(answers[f"static {i}"].top1 for i in range(3))
+    assert 100 > oracle.videos.topk(1) > max(answers[f"static {i}"].videos.topk(1) for i in range(3))
 
 
 def test_a_cascade_pays_for_every_pass(answers: dict[str, Answers]) -> None:
@@ -314,8 +314,11 @@ def test_calibration_foresees_the_test(per_view: bool, table: Table) -> None:
     for point, policy in zip(points + sure, tested, strict=True):
         each = replay(table, policy, COSTS)
         assert [share * VIEWS * len(READABLE) for share in point.mix] == pytest.approx(counts(each))
-        assert (point.top1, point.gmacs) == (pytest.approx(each.top1), pytest.approx(each.mean_gmacs))
-        assert point.drop == pytest.approx(longest.top1 - each.top1)
+        assert (point.top1, point.gmacs) == (
+            pytest.approx(each.videos.topk(1)),
+            pytest.approx(each.mean_gmacs),
+        )
+        assert point.drop == pytest.approx(longest.videos.topk(1) - each.videos.topk(1))
 
 
 class Counting(PixelAssigner):
@@ -357,9 +360,10 @@ def test_the_first_batches_are_kept(labels: list[int]) -> None:
         (10, int(2.5 * size), [0, 3]),  # what does not fit is left out
         (0, 0, [0]),
     ]:
-        first = KeepFirst(iter(shares), len(shares), max_batches, max_bytes)
-        assert len(first) == len(SHARES) and [id(batch) for batch in first] == [id(batch) for batch in shares]
-        assert [id(batch) for batch in first.kept] == [id(shares[n]) for n in kept]
+        found: list[Batch] = []
+        passed = keep_first(iter(shares), found, max_batches, max_bytes)
+        assert [id(batch) for batch in passed] == [id(batch) for batch in shares]
+        assert [id(batch) for batch in found] == [id(shares[n]) for n in kept]
 
 
 def test_policies_are_timed_in_one_rotation(
@@ -430,7 +434,11 @@ def test_two_ranks_are_one(
         torch.testing.assert_close(getattr(both, name), getattr(table, name), rtol=1e-5, atol=1e-6)
     for name, policy in POLICIES.items():
         each, one = replay(both, policy, COSTS), answers[name]
-        assert (each.top1, each.top5, counts(each)) == (one.top1, one.top5, counts(one))
+        assert (each.videos.topk(1), each.videos.topk(5), counts(each)) == (
+            one.videos.topk(1),
+            one.videos.topk(5),
+            counts(one),
+        )
         assert each.mean_gmacs == pytest.approx(one.mean_gmacs)
         assert predicted(each) == predicted(one)
         assert torch.equal(each.lengths, one.lengths)

@@ -106,17 +106,6 @@ def best_within(points: Sequence[Point], budget: float) -> Point:
     return max(within, key=lambda point: (point.top1, -point.gmacs))
 
 
-def right_videos(scores: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
-    """Whether each video is classified correctly by the mean over its views `(N,)`, in the order of rows.
-
-    Args:
-        scores: class probabilities of each view `(V, classes)`.
-        labels, rows: class label and video of each view `(V,)`.
-    """
-    videos = by_video(scores, labels, rows)
-    return videos.scores.argmax(dim=1) == videos.labels
-
-
 def _sweep(
     table: Table, costs: Costs, policy_at: Callable[[float], Policy], thresholds: Sequence[float]
 ) -> list[Point]:
@@ -124,7 +113,7 @@ def _sweep(
     every, known = torch.arange(len(table.rows)), table.known
     _, video = table.rows.unique(return_inverse=True)
     chosen = torch.zeros_like(video)
-    right = at_longest = right_videos(table.scores[:, 0], table.labels, table.rows)
+    right = at_longest = table.videos_at(chosen).correct
     points: list[Point] = []
     for threshold in thresholds:
         policy = policy_at(threshold)
@@ -135,9 +124,8 @@ def _sweep(
         if changed.any():
             views = every[changed[video]]
             right = right.clone()
-            right[changed] = right_videos(
-                table.scores[views, chosen[views]], table.labels[views], table.rows[views]
-            )
+            scores = table.scores[views, chosen[views]]
+            right[changed] = by_video(scores, table.labels[views], table.rows[views]).correct
         loss = at_longest.double() - right.double()
         mix = chosen.bincount(minlength=table.scores.shape[1]).double() / len(chosen)
         point = Point(

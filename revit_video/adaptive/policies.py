@@ -62,7 +62,10 @@ class Policy:
         """
         if self.thresholds is None:
             return start
-        return last_lengths(confidence, self.thresholds, start)
+        stops = confidence >= torch.tensor(self.thresholds, dtype=confidence.dtype)
+        stops &= torch.arange(stops.shape[1]) <= start[:, None]
+        stops[:, 0] = True
+        return _shortest(stops)
 
 
 def static(i: int) -> Policy:
@@ -152,18 +155,13 @@ class Costs:
         Args:
             asked: whether the assigner was asked.
         """
-        overhead = self.assigner if asked else 0.0
-        return self._passes[start, stop] + overhead
-
-    @property
-    def _passes(self) -> Tensor:
-        """`[start, stop]` -> cost `(lengths, lengths)`."""
         count = range(len(self.gmacs))
-        if self.cumulative:
-            return torch.tensor([self.gmacs for _ in count], dtype=torch.float64)
-        return torch.tensor(
-            [[sum(self.gmacs[stop : start + 1]) for stop in count] for start in count], dtype=torch.float64
-        )
+        passes = [[self._pass(first, last) for last in count] for first in count]
+        overhead = self.assigner if asked else 0.0
+        return torch.tensor(passes, dtype=torch.float64)[start, stop] + overhead
+
+    def _pass(self, start: int, stop: int) -> float:
+        return self.gmacs[stop] if self.cumulative else sum(self.gmacs[stop : start + 1])
 
 
 def pick_lengths(probabilities: Tensor, threshold: float | None) -> Tensor:
@@ -177,21 +175,6 @@ def pick_lengths(probabilities: Tensor, threshold: float | None) -> Tensor:
     suffices = probabilities.flip(1).cumsum(dim=1).flip(1)
     suffices[:, 0] = torch.inf  # the longest always suffices, however the sum is rounded
     return _shortest(suffices >= threshold)
-
-
-def last_lengths(confidence: Tensor, thresholds: Sequence[float], start: Tensor | None = None) -> Tensor:
-    """Position of the length at which each view stops `(V,)`: the first confident one, or the longest.
-
-    Args:
-        confidence: largest class probability at every length `(V, lengths)`.
-        thresholds: one per length.
-        start: the first length that is run `(V,)`; the shortest by default.
-    """
-    stops = confidence >= torch.tensor(thresholds, dtype=confidence.dtype)
-    if start is not None:
-        stops &= torch.arange(stops.shape[1]) <= start[:, None]
-    stops[:, 0] = True
-    return _shortest(stops)
 
 
 def _shortest(allowed: Tensor) -> Tensor:

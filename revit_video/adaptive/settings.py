@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from revit_video.adaptive import policies
@@ -25,19 +24,12 @@ class Settings:
     mix: list[float] | None = None
     cascade_threshold: float | list[float] | None = None
 
-    @classmethod
-    def from_dict(cls, saved: Mapping[str, Any]) -> Settings:
-        """The inverse of `to_dict`."""
-        return cls(**saved)
-
     def to_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps: the settings of the policies that there are."""
-        content = asdict(self)
+        """What a checkpoint keeps; `Settings(**content)` is the inverse."""
+        cascade = {} if self.cascade_threshold is None else {"cascade_threshold": self.cascade_threshold}
         if self.mix is None:
-            content = {"cascade_threshold": self.cascade_threshold}
-        if self.cascade_threshold is None:
-            del content["cascade_threshold"]
-        return content
+            return cascade
+        return {"threshold": self.threshold, "per_view": self.per_view, "mix": self.mix} | cascade
 
     def policies(self, num_lengths: int, seed: int = 0) -> dict[str, Policy]:
         """`assigned`, `random` and `cascade`, where they are set.

@@ -13,7 +13,7 @@ from revit_video.adaptive.labels import MinedLabels, token_length_labels
 from revit_video.adaptive.policies import Known, mean_by_video
 from revit_video.data.batch import Skipped
 from revit_video.length import TokenLength
-from revit_video.meters import VideoScores, by_video, topk
+from revit_video.meters import VideoScores, by_video
 
 COLUMNS = ("rows", "labels", "starts", "clip_index", "crops", "correct", "scores", "assigned")
 
@@ -96,14 +96,11 @@ class Table:
 
 def static_top1(table: Table, lengths: Sequence[TokenLength]) -> dict[str, float]:
     """Top-1 in percent of videos at each length."""
-    result = {}
-    for i, length in enumerate(lengths):
-        videos = by_video(table.scores[:, i], table.labels, table.rows)
-        result[str(length)] = topk(videos.scores, videos.labels, 1)
-    return result
+    chosen = {str(length): torch.full_like(table.rows, i) for i, length in enumerate(lengths)}
+    return {name: table.videos_at(each).topk(1) for name, each in chosen.items()}
 
 
-def mined_labels(
+def mine_labels(
     table: Table, lengths: Sequence[TokenLength], none_correct: str, checkpoint: str
 ) -> MinedLabels:
     """The token-length label of every clip of `table` (paper section 3.1).

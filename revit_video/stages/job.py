@@ -104,14 +104,16 @@ class Job:
         batches: Iterable[Batch],
         assigner: TokenLengthAssigner | None = None,
         keep_scores: bool = True,
+        total: int | None = None,
     ) -> Table:
         """Runs a list at every length and records its unreadable videos as the stage's.
 
         Args:
             model: as `reader` gives it.
+            total: number of batches, where `batches` does not tell.
         """
         title = f"{stage}: every length"
-        with self.recording(stage), progress(batches, None, title, self.ranks.is_main) as bar:
+        with self.recording(stage), progress(batches, total, title, self.ranks.is_main) as bar:
             table = tabulate(bar, model, self.ranks, assigner, keep_scores)
         self.record_skipped(stage, table.skipped)
         return table

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from revit_video.adaptive.folds import cut_into_folds
 from revit_video.adaptive.labels import MinedLabels, write_labels
-from revit_video.adaptive.table import mined_labels
+from revit_video.adaptive.table import mine_labels
 from revit_video.data.batch import Skipped
 from revit_video.from_cfg.inputs import eval_batches, mine_split
 from revit_video.models import checkpoint
@@ -75,7 +75,7 @@ def _mined(job: Job, videos: LabeledVideoPaths, rows: Sequence[int]) -> tuple[Mi
     own = list(rows[ranks.rank :: ranks.world_size])
     batches = eval_batches(cfg, videos, ranks, cfg.MINE.NUM_CLIPS, 1, cfg.TEST.BATCH_SIZE, own)
     table = job.tabulate(job.reader(model), "mine", batches, keep_scores=False)
-    return mined_labels(table, model.lengths, cfg.MINE.NONE_CORRECT, checkpoint.digest(path)), table.skipped
+    return mine_labels(table, model.lengths, cfg.MINE.NONE_CORRECT, checkpoint.digest(path)), table.skipped
 
 
 # ---- Folds -----------------------------------------------------------------------------------------------

@@ -17,7 +17,8 @@ from revit_video.adaptive.engine import Engine
 from revit_video.adaptive.policies import Costs, Policy
 from revit_video.adaptive.settings import Settings
 from revit_video.adaptive.table import Table, static_top1
-from revit_video.evaluate import CONTROL, Answers, KeepFirst, Speed, replay, time_policies
+from revit_video.data.batch import Batch
+from revit_video.evaluate import CONTROL, Answers, Speed, keep_first, replay, time_policies
 from revit_video.from_cfg.model import data_spec
 from revit_video.length import TokenLength
 from revit_video.meters import counts_by_name
@@ -42,11 +43,11 @@ def test(job: Job) -> None:
     _, model = job.trained()
     contest = prepare(job, model)
     job.record_config()
-    batches = job.test_batches(cfg.TEST.SPLIT)
-    first = KeepFirst(batches, len(batches), max(2, int(CLOCK_SHARE * len(batches))), CLOCK_BYTES)
-    table = job.tabulate(contest.model, "test", first, contest.assigner)
+    batches, kept = job.test_batches(cfg.TEST.SPLIT), list[Batch]()
+    first = keep_first(batches, kept, max(2, int(CLOCK_SHARE * len(batches))), CLOCK_BYTES)
+    table = job.tabulate(contest.model, "test", first, contest.assigner, total=len(batches))
     answers = {name: replay(table, policy, contest.costs) for name, policy in contest.policies.items()}
-    speeds = time_policies(contest.engines(), first.kept, job.ranks)
+    speeds = time_policies(contest.engines(), kept, job.ranks)
     if not job.ranks.is_main:
         return
     output_dir.write_json(job.path(output_dir.FLOPS), contest.cost_table)
@@ -111,7 +112,7 @@ def prepare(job: Job, model: ResizableModel) -> Contest:
     cost_table = flops.cost_table(model, job.views, assigner)
     if payload is None and "cascade" in cfg.TEST.POLICIES:
         payload = _cascade(job, reader, Costs.from_table(cost_table, model.carries_state))
-    settings = Settings.from_dict(payload["policy"]) if payload else Settings()
+    settings = Settings(**payload["policy"]) if payload else Settings()
     found = _policies(cfg, settings, model.lengths)
     if not found:
         raise ValueError(
@@ -187,7 +188,7 @@ def _predictions(
 ) -> Predictions:
     """The content of predictions.csv. Without an assigner, as in DVT, the cascade is what adapts."""
     first = table.first_views
-    classes = {name: answer.videos.scores.argmax(dim=1).numpy() for name, answer in answers.items()}
+    classes = {name: answer.videos.predicted.numpy() for name, answer in answers.items()}
     adaptive = next((name for name in ("assigned", "cascade") if name in answers), None)
     return Predictions(
         videos=[table.paths[n] for n in first.tolist()],
@@ -230,8 +231,8 @@ def _results(
 def _entry(answers: Answers, speed: Speed | None, costs: Costs, lengths: list[str]) -> dict[str, Any]:
     """The figures of one policy; those of speed are left out where it was not timed."""
     entry = {
-        "top1": answers.top1,
-        "top5": answers.top5,
+        "top1": answers.videos.topk(1),
+        "top5": answers.videos.topk(5),
         "gmacs": answers.mean_gmacs,
         "macs_speedup": costs.gmacs[0] / answers.mean_gmacs,
         "length_counts": counts_by_name(answers.lengths, lengths),

@@ -16,9 +16,8 @@ from revit_video.adaptive.calibrate import (
     cascade_points,
     choose_point,
     exit_thresholds,
-    right_videos,
 )
-from revit_video.adaptive.policies import Costs, last_lengths
+from revit_video.adaptive.policies import Costs, cascade
 from revit_video.adaptive.table import Table
 from tests.tables import table_of_scores
 
@@ -33,6 +32,12 @@ def single_views(correct: Tensor, confidence: Tensor | None = None) -> Table:
     scores = ((1 - confidence) / 2)[..., None].repeat(1, 1, 3)
     scores.scatter_(2, correct.long()[..., None], confidence[..., None])
     return table_of_scores(scores, torch.ones(len(correct), dtype=torch.long), torch.arange(len(correct)))
+
+
+def exits(confidence: Tensor, thresholds: list[float]) -> Tensor:
+    """Where each view of a cascade stops."""
+    shortest = torch.full((len(confidence),), confidence.shape[1] - 1)
+    return cascade(thresholds).exits(shortest, confidence)
 
 
 def asked(table: Table, short: Tensor) -> Table:
@@ -114,11 +119,7 @@ def two_views() -> Table:
     ],
 )
 def test_views_of_a_video_are_averaged_each_at_its_own_length(chosen: list[int], right: list[bool]) -> None:
-    table = two_views()
-    scores = table.scores[torch.arange(4), chosen]
-    assert right_videos(scores, table.labels, table.rows).tolist() == right
-    videos = table.videos_at(torch.tensor(chosen))
-    assert (videos.scores.argmax(dim=1) == videos.labels).tolist() == right
+    assert two_views().videos_at(torch.tensor(chosen)).correct.tolist() == right
 
 
 def test_one_decision_a_video() -> None:
@@ -220,12 +221,12 @@ CONFIDENCE = torch.tensor(
 def test_exit_fractions_give_the_thresholds(q: float, thresholds: list[float], chosen: list[int]) -> None:
     solved = exit_thresholds(CONFIDENCE, q)
     assert solved == pytest.approx(thresholds)
-    assert last_lengths(CONFIDENCE, solved).tolist() == chosen
+    assert exits(CONFIDENCE, solved).tolist() == chosen
 
 
 def test_views_that_are_equally_sure_leave_together() -> None:
     same = torch.full((6, 3), 0.5)
-    assert last_lengths(same, exit_thresholds(same, 1)).tolist() == [2] * 6
+    assert exits(same, exit_thresholds(same, 1)).tolist() == [2] * 6
 
 
 def test_every_outcome_of_a_staged_cascade() -> None:
@@ -240,5 +241,5 @@ def test_every_outcome_of_a_staged_cascade() -> None:
         (50.0, 5.0, 0.0, [1.0, 0.0]),
     ]
     for each in points:
-        chosen = last_lengths(confidence, exit_thresholds(confidence, each.threshold))
+        chosen = exits(confidence, exit_thresholds(confidence, each.threshold))
         assert chosen.double().mean().item() == pytest.approx(each.mix[1])

@@ -12,7 +12,6 @@ from revit_video.adaptive.policies import (
     Known,
     assigned,
     cascade,
-    last_lengths,
     mean_by_video,
     oracle,
     pick_lengths,
@@ -125,7 +124,7 @@ def test_a_cascade_stops_at_the_first_confident_length() -> None:
 
 
 def test_lengths_before_the_start_do_not_count() -> None:
-    assert last_lengths(CONFIDENCE, [0, 0.75, 0.5], torch.tensor([1, 0, 2])).tolist() == [1, 0, 0]
+    assert cascade([0, 0.75, 0.5]).exits(torch.tensor([1, 0, 2]), CONFIDENCE).tolist() == [1, 0, 0]
 
 
 # ---- Cost ------------------------------------------------------------------------------------------------

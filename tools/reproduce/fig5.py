@@ -21,7 +21,7 @@ from revit_video.adaptive.calibrate import Point, assigned_points, cascade_point
 from revit_video.adaptive.engine import Engine
 from revit_video.adaptive.policies import Policy
 from revit_video.data.batch import Batch
-from revit_video.evaluate import Answers, KeepFirst, replay, time_policies
+from revit_video.evaluate import Answers, keep_first, replay, time_policies
 from revit_video.length import TokenLength
 from revit_video.report.style import DVT_MARK, INK, POLICIES, canvas, length_colours
 from revit_video.runtime.launch import launch
@@ -73,18 +73,17 @@ def operating_points(cfg: CfgNode, dvt: CfgNode | None, command: str) -> Scores:
     ranks = init(cfg.DEVICE)
     setup(ranks.is_main)
     job = Job.of(cfg, ["test"], ranks, command)
-    batches = job.test_batches(cfg.TEST.SPLIT)
-    first = KeepFirst(batches, len(batches), CLOCK_BATCHES, CLOCK_BYTES)
-    answers, engines = _replayed(job, _revit_series, first)
+    batches, kept = job.test_batches(cfg.TEST.SPLIT), list[Batch]()
+    answers, engines = _replayed(job, _revit_series, keep_first(batches, kept, CLOCK_BATCHES, CLOCK_BYTES))
     if dvt is not None:
         dvt_job = Job.of(dvt, ["test"], ranks, command)
         theirs = _replayed(dvt_job, _dvt_series, dvt_job.test_batches(cfg.TEST.SPLIT))
         answers, engines = answers | theirs[0], engines | theirs[1]
     timed = {f"{name} {n}": engine for name, some in engines.items() for n, engine in enumerate(some)}
-    speeds = time_policies(timed, first.kept, ranks)
+    speeds = time_policies(timed, kept, ranks)
     scores: Scores = {}
     for name, some in answers.items():
-        scores[name] = [{"top1": each.top1, "gmacs": each.mean_gmacs} for each in some]
+        scores[name] = [{"top1": each.videos.topk(1), "gmacs": each.mean_gmacs} for each in some]
         for n, score in enumerate(scores[name]):
             if speed := speeds.get(f"{name} {n}"):
                 score["speed"] = speed.speedup[1]

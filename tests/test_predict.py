@@ -17,8 +17,8 @@ from revit_video.from_cfg.inputs import data_folder, eval_batches
 from revit_video.models import checkpoint
 from revit_video.predict import VideoPrediction, find_videos
 from revit_video.runtime.ranks import Ranks
+from revit_video.stages.comparison import compare
 from revit_video.stages.job import Job
-from revit_video.stages.test import prepare
 from tests.toy import COUNTS, LENGTHS, results_of, run_toy, table_of, toy_cfg
 
 ALONE = Ranks(rank=0, world_size=1, device=torch.device("cpu"))
@@ -54,8 +54,8 @@ def evaluation_batches(run: Path, videos: Path, *changes: object) -> EvalBatches
 def evaluated(run: Path, videos: Path, name: str, *changes: object) -> torch.Tensor:
     """The evaluation's logits of each test video `(videos, classes)`, streamed through the buckets."""
     job = Job.of(toy_cfg(videos, run, *changes), [], ALONE, "")
-    contest = prepare(job, job.trained()[1])
-    engine = contest.engine(contest.policies[name])
+    compared = compare(job, job.trained()[1])
+    engine = compared.engine(compared.policies[name])
     parts: list[Prediction] = []
     for batch in evaluation_batches(run, videos, *changes):
         parts += engine.submit(batch.clips, batch.rows)

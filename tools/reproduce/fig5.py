@@ -28,8 +28,8 @@ from revit_video.runtime.launch import launch
 from revit_video.runtime.logging import setup
 from revit_video.runtime.ranks import init
 from revit_video.stages.calibration import cascade_threshold
+from revit_video.stages.comparison import Comparison, compare
 from revit_video.stages.job import Job
-from revit_video.stages.test import Contest, prepare
 
 POINTS = 5  # along each curve, besides the calibrated point of the run
 ALL_POLICIES = ("TEST.POLICIES", ["static", "assigned", "random", "cascade", "oracle"])
@@ -91,30 +91,30 @@ def operating_points(cfg: CfgNode, dvt: CfgNode | None, command: str) -> Scores:
 
 
 def _replayed(
-    job: Job, series: Callable[[Job, Contest], Series], batches: Iterable[Batch]
+    job: Job, series: Callable[[Job, Comparison], Series], batches: Iterable[Batch]
 ) -> tuple[dict[str, list[Answers]], dict[str, list[Engine]]]:
     """Answers and engines of a job's series of policies; the oracle has no engine."""
     _, model = job.trained()
-    contest = prepare(job, model)
-    table = job.tabulate(contest.model, "test", batches, contest.assigner)
-    found = series(job, contest)
-    answers = {name: [replay(table, each, contest.costs) for each in some] for name, some in found.items()}
+    compared = compare(job, model)
+    table = job.tabulate(compared.model, "test", batches, compared.assigner)
+    found = series(job, compared)
+    answers = {name: [replay(table, each, compared.costs) for each in some] for name, some in found.items()}
     engines = {
-        name: [contest.engine(each) for each in some] for name, some in found.items() if name != "oracle"
+        name: [compared.engine(each) for each in some] for name, some in found.items() if name != "oracle"
     }
     return answers, engines
 
 
-def _revit_series(job: Job, contest: Contest) -> Series:
+def _revit_series(job: Job, compared: Comparison) -> Series:
     """The policies of a ReViT; the first adaptive and the first cascade are the calibrated ones."""
-    costs, own, per_view = contest.costs, contest.policies, contest.settings.per_view
-    table = job.tabulate(contest.model, "val", job.test_batches("val"), contest.assigner)
+    costs, own, per_view = compared.costs, compared.policies, compared.settings.per_view
+    table = job.tabulate(compared.model, "val", job.test_batches("val"), compared.assigner)
     assigned = along(assigned_points(table, costs, per_view), POINTS)
     worthwhile = [point for point in cascade_points(table, costs) if point.gmacs <= costs.gmacs[0]]
     count = len(costs.gmacs)
     exits = [policies.cascade([point.threshold] * count) for point in along(worthwhile, POINTS)]
     return {
-        "static": [own[str(length)] for length in contest.model.lengths],
+        "static": [own[str(length)] for length in compared.model.lengths],
         "adaptive": [own["assigned"], *(policies.assigned(point.threshold, per_view) for point in assigned)],
         "cascade": [own["cascade"], *exits],
         "random": [own["random"]],
@@ -122,15 +122,15 @@ def _revit_series(job: Job, contest: Contest) -> Series:
     }
 
 
-def _dvt_series(job: Job, contest: Contest) -> Series:
+def _dvt_series(job: Job, compared: Comparison) -> Series:
     """The policies of a DVT: all clips up to each stage, and early exits for several budgets."""
-    table = job.tabulate(contest.model, "val", job.test_batches("val"))
-    calibrated = cascade_threshold(job.cfg, table, contest.costs)
+    table = job.tabulate(compared.model, "val", job.test_batches("val"))
+    calibrated = cascade_threshold(job.cfg, table, compared.costs)
     assert isinstance(calibrated, list)
-    points = along(cascade_points(table, contest.costs), POINTS)
+    points = along(cascade_points(table, compared.costs), POINTS)
     thresholds = [calibrated, *(exit_thresholds(table.confidence, point.threshold) for point in points)]
     return {
-        "DVT, static": list(contest.policies.values()),
+        "DVT, static": list(compared.policies.values()),
         "DVT": [policies.cascade(each) for each in thresholds],
     }
 

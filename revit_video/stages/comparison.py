@@ -1,0 +1,136 @@
+"""What the test compares: a trained model, its assigner, and the policies with their operating points."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass, replace
+from typing import Any
+
+from fvcore.common.config import CfgNode
+
+from revit_video import flops
+from revit_video.adaptive import policies
+from revit_video.adaptive.engine import Engine
+from revit_video.adaptive.policies import Costs, Policy
+from revit_video.adaptive.settings import Settings
+from revit_video.models import checkpoint
+from revit_video.models.assigner import TokenLengthAssigner
+from revit_video.models.base import ResizableModel
+from revit_video.runtime import output_dir
+from revit_video.stages.calibration import cascade_threshold
+from revit_video.stages.job import Job
+
+NEED_ASSIGNER = {"assigned", "random"}  # for its choice, its mix of lengths
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A model and the policies to compare.
+
+    Attributes:
+        model: as `Job.reader` gives it.
+        policies: by name; a static policy has the name of its length.
+        cost_table: see `flops.cost_table`.
+        batch_size: views in one pass of this rank.
+    """
+
+    model: ResizableModel
+    assigner: TokenLengthAssigner | None
+    settings: Settings
+    policies: dict[str, Policy]
+    cost_table: dict[str, Any]
+    batch_size: int
+
+    @property
+    def costs(self) -> Costs:
+        return Costs.from_table(self.cost_table, self.model.carries_state)
+
+    def engine(self, policy: Policy) -> Engine:
+        """Runs `policy` on the model."""
+        return Engine(self.model, policy, self.costs, self.assigner, self.batch_size)
+
+    def engines(self) -> dict[str, Engine]:
+        """Every policy's but the oracle's, which cannot run; the first is always the longest length's."""
+        longest = {str(self.model.lengths[0]): policies.static(0)}
+        runnable = {name: policy for name, policy in self.policies.items() if name != "oracle"}
+        return {name: self.engine(policy) for name, policy in (longest | runnable).items()}
+
+    def payload(self) -> dict[str, Any]:
+        """The parts of a checkpoint for the assigner and the settings, those that there are."""
+        if self.assigner is not None:
+            return checkpoint.assigner_payload(self.assigner, self.settings.to_dict())
+        return {"policy": self.settings.to_dict()} if self.settings != Settings() else {}
+
+
+def compare(job: Job, model: ResizableModel) -> Comparison:
+    """The policies that `TEST.POLICIES` names, those that need an assigner only where there is one.
+
+    Raises:
+        ValueError: there is nothing to test.
+    """
+    cfg, reader = job.cfg, job.reader(model)
+    assigner, settings = _assigner(job)
+    cost_table = flops.cost_table(model, job.views, assigner)
+    if assigner is None and "cascade" in cfg.TEST.POLICIES:
+        costs = Costs.from_table(cost_table, model.carries_state)
+        settings = Settings(cascade_threshold=_cascade_threshold(job, reader, costs))
+    found = settings.policies(len(model.lengths), cfg.RNG_SEED)
+    found |= {str(length): policies.static(i) for i, length in enumerate(model.lengths)}
+    found["oracle"] = policies.oracle()
+    wanted = list(cfg.TEST.POLICIES)
+    if {"static", "oracle"} & set(wanted):
+        wanted += map(str, model.lengths)
+    found = {name: policy for name, policy in found.items() if name in wanted}
+    if not found:
+        raise ValueError(
+            f"TEST.POLICIES {cfg.TEST.POLICIES}: nothing to test without an assigner "
+            f"({job.path(output_dir.ASSIGNER)}) or, for the cascade, a list to calibrate it on"
+        )
+    batch_size = max(1, cfg.TEST.BATCH_SIZE // job.ranks.world_size) * job.views
+    return Comparison(reader, assigner, settings, found, cost_table, batch_size)
+
+
+def _assigner(job: Job) -> tuple[TokenLengthAssigner | None, Settings]:
+    """The assigner and its settings, overridden by the config; None where no policy needs it."""
+    path, wanted = job.path(output_dir.ASSIGNER), set(job.cfg.TEST.POLICIES)
+    if not wanted & (NEED_ASSIGNER | {"cascade"}):  # the cascade was calibrated with it
+        return None, Settings()
+    if not os.path.isfile(path):
+        if wanted & NEED_ASSIGNER:
+            logger.warning("%s: no assigner, so only policies that need none are tested", path)
+        return None, Settings()
+    saved = checkpoint.read_assigner(path, len(job.cfg.REVIT.TOKEN_LENGTHS))
+    network = checkpoint.assigner_of(saved.payload).to(job.ranks.device)
+    return network, _overridden(job.cfg, Settings(**saved.settings))
+
+
+def _overridden(cfg: CfgNode, chosen: Settings) -> Settings:
+    """The settings chosen with the assigner, with those that the config fixes."""
+    adaptive = cfg.ADAPTIVE
+    threshold = None if adaptive.POLICY == "argmax" else adaptive.THRESHOLD or chosen.threshold
+    if adaptive.POLICY != "argmax" and threshold is None:
+        raise ValueError(
+            "ADAPTIVE.POLICY cumulative: no threshold was chosen with this assigner, which used argmax; "
+            "give ADAPTIVE.THRESHOLD, or train the assigner again"
+        )
+    return replace(
+        chosen,
+        threshold=threshold,
+        per_view=adaptive.DECISION == "view",
+        cascade_threshold=adaptive.CASCADE_THRESHOLD or chosen.cascade_threshold,
+    )
+
+
+def _cascade_threshold(job: Job, reader: ResizableModel, costs: Costs) -> float | list[float] | None:
+    """The config's threshold, or one chosen on the validation list; None where there is no such list."""
+    if job.cfg.ADAPTIVE.CASCADE_THRESHOLD > 0:
+        return job.cfg.ADAPTIVE.CASCADE_THRESHOLD
+    try:
+        batches = job.test_batches("val")
+    except (ValueError, OSError) as error:
+        logger.warning("the cascade is not tested, having no list to be calibrated on: %s", error)
+        return None
+    return cascade_threshold(job.cfg, job.tabulate(reader, "val", batches), costs)

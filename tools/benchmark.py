@@ -34,15 +34,15 @@ def main() -> None:
         options = {"video": arguments.video} if arguments.video else {}
         options |= {"picture": arguments.png} if arguments.png else {}
         device = init(arguments.device).device
-        print(f"{arguments.suite} on {describe(device)}, {arguments.rounds} rounds\n")
+        print(f"{arguments.suite} on {device_title(device)}, {arguments.rounds} rounds\n")
         rows = SUITES[arguments.suite](device, arguments.rounds, **options)
         print(format_rows(rows))
         if arguments.json:
-            content = {"suite": arguments.suite, "device": describe(device), "rows": as_json(rows)}
+            content = {"suite": arguments.suite, "device": device_title(device), "rows": as_json(rows)}
             write_json(arguments.json, content)
 
 
-def describe(device: torch.device) -> str:
+def device_title(device: torch.device) -> str:
     """Device, number of threads, version of torch."""
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"

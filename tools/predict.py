@@ -28,14 +28,14 @@ def main() -> None:
         predictor = revit_video.load(arguments.checkpoint, arguments.device)
         for answer in predictor.predict_many(find_videos(arguments.videos)):
             if isinstance(answer, VideoPrediction):
-                print(describe(answer, arguments.top))
+                print(line_of(answer, arguments.top))
             else:
                 print(f"error: {answer}", file=sys.stderr)
                 unreadable += 1
     raise SystemExit(1 if unreadable else 0)
 
 
-def describe(answer: VideoPrediction, top: int) -> str:
+def line_of(answer: VideoPrediction, top: int) -> str:
     """One line: the most probable classes, the token length and its cost."""
     classes = ", ".join(f"{name} {100 * probability:.1f} %" for name, probability in answer.classes[:top])
     scale, unit = (1, "GMACs") if answer.longest_gmacs >= 1 else (1000, "MMACs")

@@ -9,7 +9,7 @@ from benchmarks.forward import adaptive, forward, lengths
 from benchmarks.growth import growth
 from benchmarks.kinetics import kinetics
 from benchmarks.timing import Measurement
-from benchmarks.training import replicas, train
+from benchmarks.training import replicas, training
 
 Suite = Callable[..., list[Measurement]]
 
@@ -19,7 +19,7 @@ SUITES: dict[str, Suite] = {
     "forward": forward,
     "lengths": lengths,
     "adaptive": adaptive,
-    "train": train,
+    "train": training,
     "replicas": replicas,
     "growth": growth,
 }

@@ -28,7 +28,7 @@ CPU_DEPTH = 4  # of 12 blocks: a suite should end within minutes
 PAGE_PER_TENSOR = {"MALLOC_MMAP_THRESHOLD_": "65536"}
 
 
-def train(device: torch.device, rounds: int) -> list[Measurement]:
+def training(device: torch.device, rounds: int) -> list[Measurement]:
     """A step at several lengths (ReViT-B) against a step at full length: time and peak memory."""
     steps = {lengths: at_base_width(device, lengths) for lengths in (FULL, TWO, THREE)}
     actions = {names(lengths): step for lengths, step in steps.items()}

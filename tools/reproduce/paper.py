@@ -41,6 +41,6 @@ NEITHER_SHARED = (79.83, 76.85, 74.21)
 
 # Fig. 5 and section 4, on an RTX 3090 at batch 32, ImageNet-1K.
 OPERATING_POINTS = (
-    "DeiT-S, lengths 14x14, 10x10, 7x7: 50 % more images/s at 0.3 points less than always reading 14x14",
+    "DeiT-S, lengths 14x14, 10x10, 7x7: 50 % more images/s at 0.3 points less than always 14x14",
     "LV-ViT-S at 448 px: 0.2 points more than LV-ViT-S at 384 px, and slightly faster",
 )

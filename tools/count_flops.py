@@ -15,7 +15,7 @@ def main() -> None:
     arguments = config_parser(__doc__).parse_args()
     with clear_errors():
         cfg = resolved(load_checked(arguments.cfg, arguments.opts))
-        output_dir.prepare(cfg.OUTPUT_DIR)
+        output_dir.ensure_writable(cfg.OUTPUT_DIR)
         views = cfg.TEST.NUM_ENSEMBLE_VIEWS * cfg.TEST.NUM_SPATIAL_CROPS
         # A single length needs no assigner.
         assigner = build_assigner(cfg, random=True) if len(cfg.REVIT.TOKEN_LENGTHS) > 1 else None

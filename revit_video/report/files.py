@@ -1,4 +1,4 @@
-"""The files of an OUTPUT_DIR as the report reads them; what is missing or damaged is named, not raised."""
+"""The files of an OUTPUT_DIR, parsed on first use; `Missing` for a missing or damaged file."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from revit_video.runtime import output_dir
 
 
 class Missing(Exception):
-    """A section of the report cannot be made; the message is the one line that says why."""
+    """A file is missing or damaged; the message says which in one line."""
 
 
 class Run:
-    """One OUTPUT_DIR. Every property reads its file once and raises `Missing` if there is none to read."""
+    """One OUTPUT_DIR. Every property parses its file once, and raises `Missing`."""
 
     def __init__(self, directory: str) -> None:
         self.directory = directory
@@ -49,8 +49,7 @@ class Run:
     def stats(self) -> dict[str, list[dict[str, Any]]]:
         """The lines of `stats.jsonl` by stage.
 
-        A run that was resumed, or started again in the same place, repeats steps: its later lines
-        replace the earlier ones from that step on.
+        A resumed or restarted run repeats steps: later lines replace earlier ones from the same step on.
         """
         stages: dict[str, list[dict[str, Any]]] = {}
         self.text(output_dir.STATS)
@@ -63,7 +62,7 @@ class Run:
 
     @cached_property
     def lengths(self) -> tuple[TokenLength, ...]:
-        """The model's token lengths, longest first, from the results or, before there are any, the log."""
+        """Token lengths, longest first, from the results or, before the test, from the log."""
         try:
             return token_lengths(self.results["lengths"])
         except Missing:
@@ -92,7 +91,7 @@ class Run:
 
     @cached_property
     def class_names(self) -> list[str]:
-        """Names of the classes, "class 7" where the data set names none."""
+        """Names of the classes; "class 7" if the data set has none."""
         with suppress(Missing):
             if self.results.get("classes"):
                 return list(self.results["classes"])

@@ -15,8 +15,8 @@ from revit_video.adaptive.labels import MinedLabels
 from revit_video.report import plots
 from revit_video.report.files import Missing, Run
 from revit_video.report.gallery import gallery
+from revit_video.report.results_table import cost_unit, headline, summary, table
 from revit_video.report.style import RC, png
-from revit_video.report.table import cost_unit, headline, summary, table
 from revit_video.report.template import CSS, PAGE
 from revit_video.runtime import output_dir
 

@@ -15,8 +15,8 @@ from matplotlib.ticker import PercentFormatter
 from revit_video.adaptive.labels import MinedLabels
 from revit_video.length import TokenLength
 from revit_video.report.files import Missing, Run
+from revit_video.report.results_table import PolicyResult, cost_unit, policy_results
 from revit_video.report.style import INK, MUTED, POLICIES, SHARES, WIDTH, canvas, length_colours
-from revit_video.report.table import PolicyResult, cost_unit, policy_results
 
 MAX_BARS = 20  # classes per panel; more are cut to one panel of the hardest and one of the easiest
 MAX_MATRIX = 30  # classes of a legible confusion matrix

@@ -33,7 +33,7 @@ TRAINING_PICTURE = "training.png"
 UNFINISHED = ".tmp"  # suffix of a file that is being written
 
 
-def prepare(folder: str) -> None:
+def ensure_writable(folder: str) -> None:
     """Create `folder`; ValueError if no file can be written there."""
     try:
         os.makedirs(folder, exist_ok=True)

@@ -101,7 +101,7 @@ def _mined_in_folds(job: Job, videos: LabeledVideoPaths) -> MinedLabels:
     jobs = [_fold_job(job, n) for n in range(folds)]
     for n, own in enumerate(jobs):
         if job.ranks.is_main:
-            output_dir.prepare(own.cfg.OUTPUT_DIR)
+            output_dir.ensure_writable(own.cfg.OUTPUT_DIR)
         job.ranks.barrier()
         logger.info("training without fold %d, in %s", n, own.cfg.OUTPUT_DIR)
         others = (fold != n).nonzero().flatten().tolist()

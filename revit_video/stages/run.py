@@ -30,7 +30,7 @@ def run(cfg: CfgNode, stages: list[str], command: str) -> None:
     job = Job.of(cfg, stages, ranks, command)
     logger.info("clips: %s", clip_in_words(job.cfg))
     if ranks.is_main:
-        output_dir.prepare(cfg.OUTPUT_DIR)
+        output_dir.ensure_writable(cfg.OUTPUT_DIR)
         check_lists(job.cfg, job.data, stages)
     ranks.barrier()
     with Termination() as termination, termination.at_once():  # training, which has more to save, asks itself

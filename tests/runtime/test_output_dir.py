@@ -13,7 +13,7 @@ from tests.toy import table_of
 
 
 def test_output_dir_is_made(tmp_path: Path) -> None:
-    output_dir.prepare(str(tmp_path / "a" / "b"))
+    output_dir.ensure_writable(str(tmp_path / "a" / "b"))
     assert list((tmp_path / "a" / "b").iterdir()) == []
 
 
@@ -21,7 +21,7 @@ def test_output_dir_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(ValueError, match=f"OUTPUT_DIR {path} is not writable: "):
-            output_dir.prepare(str(path))
+            output_dir.ensure_writable(str(path))
 
 
 def test_skipped_videos_of_a_stage_are_replaced(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def reproduce(what: str, paths: Sequence[str], seeds: Sequence[int], options: Se
     needed = [study.needs(each.cfg) for each in runs]
     folder = runs[0].cfg.OUTPUT_DIR
     setup()
-    output_dir.prepare(folder)
+    output_dir.ensure_writable(folder)
     for each, names in zip(runs, needed, strict=True):
         each.run(names)
     try:

@@ -11,7 +11,7 @@ from reproduce.drawing import Spot, accuracies_figure, spots_figure
 from reproduce.markdown import Page, markdown_table
 from reproduce.rows import NO_DISTILLATION, OWN, PAPERS_TAU, TABLE3, single, tau_row
 from revit_video.length import TokenLength
-from revit_video.report.table import cost_unit
+from revit_video.report.results_table import cost_unit
 
 NOTHING = "-"
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from revit_video.report import print_table, summary
-from revit_video.report.table import cost_unit, table
+from revit_video.report.results_table import cost_unit, table
 
 LENGTHS = ["6x6", "4x4", "3x3"]
 

@@ -14,7 +14,6 @@ from revit_video.adaptive.engine import Engine
 from revit_video.adaptive.policies import Costs, static
 from revit_video.adaptive.settings import Settings
 from revit_video.data.clips import ClipSampling, ViewGrid, eval_views
-from revit_video.data.folders import KNOWN, list_videos
 from revit_video.data.sampling import clip_duration
 from revit_video.data.transforms import Normalize
 from revit_video.data.video import DecodeError
@@ -134,24 +133,6 @@ def load(path: str | os.PathLike[str], device: str = "auto", dtype: str = "auto"
     costs = Costs.from_table(saved.costs, model.carries_state)
     engine = Engine(reader, policy, costs, assigner, data.num_clips * data.num_crops)
     return Predictor(model, engine, data, place)
-
-
-def find_videos(paths: Iterable[str]) -> list[str]:
-    """The files among `paths`, and the videos (else the images) in those that are folders, sorted.
-
-    Raises:
-        ValueError: a folder that holds neither.
-    """
-    found = []
-    for path in paths:
-        if not g_pathmgr.isdir(path):
-            found.append(path)
-            continue
-        inside = list_videos(path)
-        if not inside:
-            raise ValueError(f"{path}: nothing to classify in this folder; no {KNOWN}")
-        found += [os.path.join(path, name) for name in inside]
-    return found
 
 
 def _checkpoint_in(path: str) -> str:

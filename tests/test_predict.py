@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,17 +13,19 @@ import torch
 import revit_video
 from revit_video.adaptive.engine import Prediction, ask
 from revit_video.adaptive.policies import mean_by_video
+from revit_video.data.folders import find_videos
 from revit_video.data.loader import EvalBatches
 from revit_video.data.video import DecodeError
 from revit_video.from_cfg.inputs import data_folder, eval_batches
 from revit_video.models import checkpoint
-from revit_video.predict import VideoPrediction, find_videos
+from revit_video.predict import VideoPrediction
 from revit_video.runtime.ranks import Ranks
 from revit_video.stages.comparison import compare
 from revit_video.stages.job import Job
 from tests.toy import COUNTS, LENGTHS, results_of, run_toy, table_of, toy_cfg
 
 ALONE = Ranks(rank=0, world_size=1, device=torch.device("cpu"))
+MODULES = 39  # of the package
 CLASSES = ["left", "right", "up", "down", "grow", "shrink"]
 
 
@@ -152,15 +156,12 @@ def test_a_broken_file_does_not_stop_the_others(toy_run: Path, own_videos: Path)
     assert str(answers[3]) == "nowhere.mp4: no such file"
 
 
-def test_folders_are_searched_for_videos(tmp_path: Path) -> None:
-    for name in ("b.MP4", "a.webm", "notes.txt"):
-        (tmp_path / name).touch()
-    folder = str(tmp_path)
-    assert find_videos([folder, "c.avi"]) == [f"{folder}/a.webm", f"{folder}/b.MP4", "c.avi"]
-    (tmp_path / "pictures").mkdir()
-    for name in ("b.JPG", "a.png", "notes.txt"):
-        (tmp_path / "pictures" / name).touch()
-    assert find_videos([f"{folder}/pictures"]) == [f"{folder}/pictures/{name}" for name in ("a.png", "b.JPG")]
-    (tmp_path / "none").mkdir()
-    with pytest.raises(ValueError, match="nothing to classify in this folder"):
-        find_videos([str(tmp_path / "none")])
+def test_what_importing_predict_loads() -> None:
+    """Of the package only models, data, policies and what they stand on."""
+    script = (
+        "import sys, revit_video.predict; print(*(n for n in sys.modules if n.startswith('revit_video')))"
+    )
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    rooms = {name.split(".")[1] for name in loaded.split() if "." in name}
+    assert rooms == {"adaptive", "data", "length", "models", "predict", "runtime"}
+    assert len(loaded.split()) <= MODULES

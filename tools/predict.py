@@ -7,7 +7,8 @@ import _environment  # noqa: F401
 
 import revit_video
 from revit_video.cli import clear_errors
-from revit_video.predict import VideoPrediction, find_videos
+from revit_video.data.folders import find_videos
+from revit_video.predict import VideoPrediction
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 
 from iopath.common.file_io import g_pathmgr
@@ -25,6 +25,24 @@ def list_videos(folder: str) -> list[str]:
     names = _entries(folder)
     videos = [name for name in names if name.lower().endswith(VIDEO_SUFFIXES)]
     return videos or [name for name in names if is_image(name)]
+
+
+def find_videos(paths: Iterable[str]) -> list[str]:
+    """The files among `paths`, and the videos (else the images) in those that are folders, sorted.
+
+    Raises:
+        ValueError: a folder that holds neither.
+    """
+    found = []
+    for path in paths:
+        if not g_pathmgr.isdir(path):
+            found.append(path)
+            continue
+        inside = list_videos(path)
+        if not inside:
+            raise ValueError(f"{path}: nothing to classify in this folder; no {KNOWN}")
+        found += [os.path.join(path, name) for name in inside]
+    return found
 
 
 def list_folders(folder: str) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from revit_video.data.folders import VIDEO_SUFFIXES, ClassFolders, split_by_name
+from revit_video.data.folders import VIDEO_SUFFIXES, ClassFolders, find_videos, split_by_name
 
 SHARES = {"train": 0.6, "mine": 0.15, "val": 0.1, "test": 0.15}
 
@@ -151,3 +151,20 @@ def test_a_split_does_not_depend_on_the_order_and_hardly_on_more_names() -> None
     assert few[1:] == [["2.mp4", "6.mp4"], ["3.mp4"], ["1.mp4"]], (
         "whoever has split by an earlier release wants the same"
     )
+
+
+# ---- Files to classify -----------------------------------------------------------------------------------
+
+
+def test_folders_are_searched_for_videos(tmp_path: Path) -> None:
+    for name in ("b.MP4", "a.webm", "notes.txt"):
+        (tmp_path / name).touch()
+    folder = str(tmp_path)
+    assert find_videos([folder, "c.avi"]) == [f"{folder}/a.webm", f"{folder}/b.MP4", "c.avi"]
+    (tmp_path / "pictures").mkdir()
+    for name in ("b.JPG", "a.png", "notes.txt"):
+        (tmp_path / "pictures" / name).touch()
+    assert find_videos([f"{folder}/pictures"]) == [f"{folder}/pictures/{name}" for name in ("a.png", "b.JPG")]
+    (tmp_path / "none").mkdir()
+    with pytest.raises(ValueError, match="nothing to classify in this folder"):
+        find_videos([str(tmp_path / "none")])

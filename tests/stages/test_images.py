@@ -10,11 +10,11 @@ import pytest
 import torch
 
 import revit_video
+from revit_video.data.folders import find_videos
 from revit_video.data.targets import Targets
 from revit_video.from_cfg.inputs import data_folder, eval_batches
 from revit_video.from_cfg.model import build_model
 from revit_video.length import TokenLength
-from revit_video.predict import find_videos
 from revit_video.runtime.ranks import Ranks
 from revit_video.stages.job import Job
 from revit_video.train.losses import Distillation

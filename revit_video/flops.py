@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -147,10 +147,15 @@ def cost_table(
             for length in model.lengths
         },
     }
-    if assigner is not None:
-        macs = assigner_macs(assigner, model.num_frames, model.img_size)
-        table |= {"assigner_gmacs": macs.gmacs, "assigner_params": count_params(assigner)}
-    return table
+    return table if assigner is None else with_assigner(table, model, assigner)
+
+
+def with_assigner(
+    costs: Mapping[str, Any], model: ResizableModel, assigner: TokenLengthAssigner
+) -> dict[str, Any]:
+    """The `cost_table` of `model` with the assigner's costs."""
+    macs = assigner_macs(assigner, model.num_frames, model.img_size)
+    return {**costs, "assigner_gmacs": macs.gmacs, "assigner_params": count_params(assigner)}
 
 
 def format_table(costs: dict[str, Any]) -> str:

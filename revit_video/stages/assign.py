@@ -28,12 +28,12 @@ logger = logging.getLogger(__name__)
 def assigner(job: Job) -> None:
     """Trains the Token-Length Assigner on labels.csv and chooses its operating point on the val list."""
     cfg, ranks = job.cfg, job.ranks
-    path, model = job.trained()
+    path, model, costs = job.trained()
     mined = read_labels(job.path(output_dir.LABELS), model.lengths)
     if ranks.is_main:
         _check_weights(job, mined, path)
     network = build_assigner(cfg).to(ranks.device)
-    costs = flops.cost_table(model, job.views, network)
+    costs = flops.with_assigner(costs, model, network)
     broadcast_parameters(network, ranks)
     training = assigner_training(cfg, ranks, network, mined, mined_batches(cfg, job.data, mined, ranks))
     job.record_config()

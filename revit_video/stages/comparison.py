@@ -19,7 +19,7 @@ from revit_video.models.assigner import TokenLengthAssigner
 from revit_video.models.base import ResizableModel
 from revit_video.runtime import output_dir
 from revit_video.stages.calibration import cascade_threshold
-from revit_video.stages.job import Job
+from revit_video.stages.job import Job, Trained
 
 NEED_ASSIGNER = {"assigned", "random"}  # for its choice, its mix of lengths
 
@@ -65,15 +65,15 @@ class Comparison:
         return {"policy": self.settings.to_dict()} if self.settings != Settings() else {}
 
 
-def compare(job: Job, model: ResizableModel) -> Comparison:
+def compare(job: Job, trained: Trained) -> Comparison:
     """The policies that `TEST.POLICIES` names, those that need an assigner only where there is one.
 
     Raises:
         ValueError: there is nothing to test.
     """
-    cfg, reader = job.cfg, job.reader(model)
+    cfg, model, reader = job.cfg, trained.model, job.reader(trained.model)
     assigner, settings = _assigner(job)
-    cost_table = flops.cost_table(model, job.views, assigner)
+    cost_table = flops.with_assigner(trained.costs, model, assigner) if assigner else trained.costs
     if assigner is None and "cascade" in cfg.TEST.POLICIES:
         costs = Costs.from_table(cost_table, model.carries_state)
         settings = Settings(cascade_threshold=_cascade_threshold(job, reader, costs))

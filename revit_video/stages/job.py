@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from fvcore.common.config import CfgNode
 from iopath.common.file_io import g_pathmgr
@@ -29,6 +30,14 @@ from revit_video.runtime.output_dir import atomic_write_text
 from revit_video.runtime.ranks import Ranks
 
 logger = logging.getLogger(__name__)
+
+
+class Trained(NamedTuple):
+    """The model of the checkpoint at `path`, and its `flops.cost_table`, counted when it was trained."""
+
+    path: str
+    model: ResizableModel
+    costs: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -71,8 +80,8 @@ class Job:
         """The run's statistics; only the main rank writes them."""
         return StatsLog(self.cfg.OUTPUT_DIR, self.cfg.TENSORBOARD.ENABLE, self.ranks.is_main)
 
-    def trained(self) -> tuple[str, ResizableModel]:
-        """Path and model of the checkpoint to use: the one that the config names, or the run's own last."""
+    def trained(self) -> Trained:
+        """The checkpoint to use: the one that the config names, or the run's own last."""
         path = self.cfg.TEST.CHECKPOINT_FILE_PATH or checkpoint.latest(self.path(output_dir.CHECKPOINTS))
         if path is None:
             raise ValueError(
@@ -80,10 +89,11 @@ class Job:
                 "or name one with TEST.CHECKPOINT_FILE_PATH"
             )
         model = build_model(self.cfg)
-        checkpoint.read(path).load_into(model)
+        found = checkpoint.read(path)
+        found.load_into(model)
         if self.cfg.MODEL.COMPILE:
             model.compile()
-        return path, model.to(self.ranks.device).eval()
+        return Trained(path, model.to(self.ranks.device).eval(), found.costs | {"views": self.views})
 
     def test_batches(self, split: str) -> EvalBatches:
         """A list with the views of the test."""

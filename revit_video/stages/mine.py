@@ -70,7 +70,7 @@ def _show(job: Job, mined: MinedLabels) -> None:
 def _mined(job: Job, videos: LabeledVideoPaths, rows: Sequence[int]) -> tuple[MinedLabels, list[Skipped]]:
     """Mines some rows of a list with the job's model; their labels, and the videos that cannot be read."""
     cfg, ranks = job.cfg, job.ranks
-    path, model = job.trained()
+    path, model, _ = job.trained()
     job.record_config()
     own = list(rows[ranks.rank :: ranks.world_size])
     batches = eval_batches(cfg, videos, ranks, cfg.MINE.NUM_CLIPS, 1, cfg.TEST.BATCH_SIZE, own)

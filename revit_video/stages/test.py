@@ -30,8 +30,8 @@ logger = logging.getLogger(__name__)
 def test(job: Job) -> None:
     """Evaluates every policy on the test list; writes results.json, predictions.csv and the report."""
     cfg = job.cfg
-    _, model = job.trained()
-    compared = compare(job, model)
+    trained = job.trained()
+    compared, lengths = compare(job, trained), trained.model.lengths
     job.record_config()
     batches, kept = job.test_batches(cfg.TEST.SPLIT), list[Batch]()
     first = keep_first(batches, kept, max(2, int(CLOCK_SHARE * len(batches))), CLOCK_BYTES)
@@ -41,11 +41,11 @@ def test(job: Job) -> None:
     if not job.ranks.is_main:
         return
     output_dir.write_json(job.path(output_dir.FLOPS), compared.cost_table)
-    predictions = _predictions(table, answers, model.lengths)
-    write_predictions(job.path(output_dir.PREDICTIONS), predictions, model.lengths)
+    predictions = _predictions(table, answers, lengths)
+    write_predictions(job.path(output_dir.PREDICTIONS), predictions, lengths)
     if payload := compared.payload():  # what `load` reads is what was tested
         data = data_spec(cfg, job.data.class_names)
-        payload = checkpoint.model_payload(model, data, compared.cost_table) | payload
+        payload = checkpoint.model_payload(trained.model, data, compared.cost_table) | payload
         checkpoint.save(job.path(output_dir.MODEL), payload)
     results = _results(job, compared, table, answers, speeds)
     output_dir.write_json(job.path(output_dir.RESULTS), results)  # last: where it is, all is

@@ -43,10 +43,10 @@ class MinedBatches:
     """`batches(epoch)`: small frames `(B, 3, frames, size, size)` of mined clips, and their labels `(B,)`.
 
     The first epoch decodes the mined clips. If their small frames fit into the cache, later epochs decode
-    nothing; otherwise every epoch decodes. Half of the clips are mirrored: that changes what they show, but
-    not how fine a grid they need.
+    nothing; otherwise every epoch decodes. Half of the clips are mirrored, which does not change how fine a
+    grid they need.
 
-    All ranks have equally many batches; where videos have become unreadable, others come twice.
+    All ranks have equally many batches; in place of videos that became unreadable, others come twice.
 
     Args:
         decode: batches of the mined views of the videos in the given rows, see `EvalBatches`.
@@ -70,11 +70,11 @@ class MinedBatches:
         self._starts = dict(zip(keys, mined.starts.tolist(), strict=True))
         if not self._labels:
             raise ValueError(
-                "labels.csv labels no clip: no token length is right on any; "
+                "labels.csv is empty: the model classified no clip correctly; "
                 "train longer, or mine with MINE.NONE_CORRECT longest"
             )
         clips_of = Counter(row for row, _ in self._labels)
-        # Each rank keeps its own videos in all epochs, so that what it has cached stays useful.
+        # Each rank keeps its own videos in all epochs, so that its cache stays valid.
         shares = [sorted(clips_of)[rank :: ranks.world_size] for rank in range(ranks.world_size)]
         counts = [sum(clips_of[row] for row in share) for share in shares]
         if min(counts) == 0:
@@ -121,7 +121,7 @@ class MinedBatches:
         """Small frames and labels of the labelled clips of `rows`, a batch of videos at a time.
 
         Raises:
-            ValueError: none of them can be read, or they start elsewhere than where they were mined.
+            ValueError: all are unreadable, or a clip does not start where it was mined.
         """
         found = False
         for batch in self._decode(rows):

@@ -175,7 +175,7 @@ def test_labels_of_other_videos_are_refused(videos: Path, tmp_path: Path) -> Non
 def test_no_labels_and_too_few_for_the_ranks(videos: Path, tmp_path: Path) -> None:
     cfg, labels = toy_cfg(videos, tmp_path, *SIZES), mined(videos, tmp_path)
     nothing = torch.full((12,), NONE_CORRECT)
-    with pytest.raises(ValueError, match="labels no clip"):
+    with pytest.raises(ValueError, match="classified no clip correctly"):
         batches_of(cfg, replace(labels, token_lengths=nothing), ALONE)
     one = nothing.clone()
     one[3] = 0

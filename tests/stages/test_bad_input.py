@@ -141,7 +141,9 @@ def test_labels_of_another_list(own_run: Path, videos: Path) -> None:
 def test_labels_that_label_nothing(own_run: Path, videos: Path) -> None:
     text = (own_run / "labels.csv").read_text()
     (own_run / "labels.csv").write_text(text.replace(",4x4,", ",,").replace(",2x2,", ",,"))
-    assert "labels.csv labels no clip" in refused(tool("train_assigner", *options(videos, own_run)))
+    assert "labels.csv classified no clip correctly" in refused(
+        tool("train_assigner", *options(videos, own_run))
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,20 +1,28 @@
-"""Videos decoded by decord, where it can be trusted."""
+"""Videos decoded by decord, where it shows the right frames."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fractions import Fraction
+from contextlib import closing
 
 import torch
 from torchvision.transforms.v2 import functional
 
-from revit_video.data.video import VideoFile, decode_errors, local_file, scaled
+from revit_video.data.packets import PacketFile
+from revit_video.data.pyav_video import PyAVVideo
+from revit_video.data.video import DecodeError, VideoFile, decode_errors, local_file, scaled
+
+# decord seeks to whatever the container marks as a keyframe, and elsewhere numbers frames wrongly.
+_CONTAINERS = {"mov", "matroska"}
+_CODECS = {"h264", "vp8", "vp9", "mjpeg", "prores", "ffv1"}
+
+_H264_IDR = 5
 
 
 class DecordVideo(VideoFile):
-    """A video decoded by decord; prefer `PyAVVideo`.
+    """A video decoded by decord; prefer `PyAVVideo`, which reads every video that ffmpeg reads.
 
-    decord's random access is off by a few frames on MPEG-4 with B-frames, and it reads fewer formats.
+    The times are those of `PyAVVideo`. A file in which decord would find other frames is refused.
     """
 
     def __init__(self, path: str) -> None:
@@ -23,11 +31,16 @@ class DecordVideo(VideoFile):
         self._path = path
         decord.logging.set_level(decord.logging.QUIET)
         with decode_errors(path):
-            # By path: given a file object, decord can crash the process on a truncated file.
-            self._reader = decord.VideoReader(local_file(path), num_threads=1)
-            spans = self._reader.get_frame_timestamp(range(len(self._reader)))
-        self.times = (spans[:, 0] - spans[0, 0]).tolist()
-        self.duration = Fraction(float(spans[-1, 1] - spans[0, 0]))
+            with closing(PyAVVideo(path)) as video:
+                self.times, self.duration = video.times, video.duration
+                objection = _objection(video)
+            if objection is None:
+                # By path: given a file object, decord can crash the process on a truncated file.
+                self._reader = decord.VideoReader(local_file(path), num_threads=1)
+                if len(self._reader) != len(self.times):
+                    objection = f"{len(self._reader)} frames instead of {len(self.times)}"
+            if objection is not None:
+                raise DecodeError(path, f"decord may show wrong frames ({objection}); use pyav")
 
     def read(self, frames: Sequence[int], short_side: int | None = None) -> torch.Tensor:
         """As `VideoFile.read`."""
@@ -38,3 +51,44 @@ class DecordVideo(VideoFile):
             height, width = clip.shape[-2:]
             clip = functional.resize(clip, list(scaled(height, width, short_side)))
         return clip.transpose(0, 1)
+
+
+def _objection(video: PyAVVideo) -> str | None:
+    """Why decord would not show the frames of `video`; None if nothing speaks against it."""
+    file = video.packets
+    container, codec = file.container.format.name.split(",")[0], file.stream.codec_context.name
+    if container not in _CONTAINERS:
+        return f"container {container}"
+    if codec not in _CODECS:
+        return f"codec {codec}"
+    if len(file.container.streams.video) > 1:
+        return "several video streams"
+    if file.index.is_discard.any():
+        return "trimmed by an edit list"
+    if not video.has_plain_pictures:
+        return "rotated, mirrored or with pixels that are not square"
+    if video.timeline.are_counted:
+        return "wrong timestamps"
+    if codec == "h264" and not _keys_are_idr(file):
+        return "keyframes that need earlier frames"
+    return None
+
+
+def _keys_are_idr(file: PacketFile) -> bool:
+    """Whether the container marks as keyframes only H.264 packets that hold an IDR picture."""
+    marks = [entry.is_keyframe for entry in getattr(file.stream, "index_entries", ())]
+    if len(marks) == len(file.index) and sum(marks) != file.index.is_key.sum():
+        return False  # FFmpeg's parser knows better
+    extradata = file.stream.codec_context.extradata or b""
+    size = (extradata[4] & 3) + 1 if len(extradata) > 4 else 4
+    keys = (packet for _, packet in file.packets_from(0) if packet.is_keyframe)
+    return all(_H264_IDR in _unit_types(bytes(packet), size) for packet in keys)
+
+
+def _unit_types(data: bytes, size: int) -> set[int]:
+    """Types of the NAL units in a packet, each after its length in `size` bytes."""
+    types, at = set(), 0
+    while at + size < len(data):
+        types.add(data[at + size] & 31)
+        at += size + int.from_bytes(data[at : at + size], "big")
+    return types

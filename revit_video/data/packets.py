@@ -97,12 +97,11 @@ class PacketFile:
         numbers = _by_preference(self.container)
         if not numbers:
             raise LookupError("it has no video stream")
-        for number in numbers:
-            self._stream_number = number
+        for self._stream_number in [*numbers, numbers[0]]:
             self.index = PacketIndex.of(self.container.demux(self.stream))
-            if len(self.index):
+            if len(self.index) > 1:
                 break
-            self._open()  # ffmpeg passes over a stream that is announced and never comes
+            self._open()  # beside a video, a stream of one picture is its thumbnail
 
     @property
     def stream(self) -> av.VideoStream:

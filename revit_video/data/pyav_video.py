@@ -56,6 +56,8 @@ class PyAVVideo(VideoFile):
     the wanted frames are converted to RGB, which scales them too.
 
     Attributes:
+        packets: of the video stream.
+        timeline: when its frames are shown.
         damaged: packets that could not be decoded in the latest read.
     """
 
@@ -64,25 +66,25 @@ class PyAVVideo(VideoFile):
         self._reformatter = VideoReformatter()  # one for all frames: its scaler is set up once
         self.damaged: list[int] = []
         with decode_errors(path):
-            self._file = PacketFile(local_file(path))
-            self._index = self._file.index
+            self.packets = PacketFile(local_file(path))
+            self._index = self.packets.index
             self._check()
-            stream = self._file.stream
-            self._timeline = timeline(
+            stream = self.packets.stream
+            self.timeline = timeline(
                 self._index,
                 time_base=stream.time_base or Fraction(1, av.time_base),
                 frame_rate=stream.average_rate or stream.guessed_rate or Fraction(_FALLBACK_FPS),
                 has_b_frames=bool(stream.codec_context.has_b_frames),
-                has_pts=self._file.container.format.name not in _CONTAINERS_WITHOUT_PTS,
+                has_pts=self.packets.container.format.name not in _CONTAINERS_WITHOUT_PTS,
             )
-            self.times = self._timeline.times
-            self.duration = self.times[-1] + self._timeline.last_duration
+            self.times = self.timeline.times
+            self.duration = self.times[-1] + self.timeline.last_duration
             ratio = stream.sample_aspect_ratio or 1
             self._pixel_aspect = ratio if Fraction(1, 10) <= ratio <= 10 else Fraction(1)
 
     def _check(self) -> None:
         """Raise DecodeError where frames are missing or the codec is unknown."""
-        stream, found = self._file.stream, len(self._index)
+        stream, found = self.packets.stream, len(self._index)
         if not stream.codec_context:
             raise DecodeError(self._path, "its video is in a format that this FFmpeg cannot decode")
         announced = len(getattr(stream, "index_entries", ()))  # from PyAV 17 on
@@ -96,7 +98,7 @@ class PyAVVideo(VideoFile):
         wanted = sorted(set(frames))
         attempts = [self._from_keyframes, self._from_start, self._counted]
         with decode_errors(self._path):
-            for attempt in attempts[-1:] if self._timeline.are_counted else attempts:
+            for attempt in attempts[-1:] if self.timeline.are_counted else attempts:
                 self.damaged = []
                 try:
                     pictures = self._pictures(attempt(wanted), short_side)
@@ -106,9 +108,15 @@ class PyAVVideo(VideoFile):
             clip = np.stack([pictures[number] for number in frames])
         return torch.from_numpy(clip).permute(3, 0, 1, 2)
 
+    @property
+    def has_plain_pictures(self) -> bool:
+        """Whether the first picture is shown as it is decoded, neither turned nor stretched."""
+        frame = next(iter(self._decode(0)), None)
+        return self._pixel_aspect == 1 and (frame is None or _orientation(frame) == UPRIGHT)
+
     def close(self) -> None:
         """Close the file; the video cannot be used after that."""
-        self._file.close()
+        self.packets.close()
 
     # ---- The wanted frames, each with its number ----------------------------------------------------------
 
@@ -139,7 +147,7 @@ class PyAVVideo(VideoFile):
 
     def _stretches(self, wanted: list[int]) -> list[tuple[int, list[int]]]:
         """(packet of a keyframe, ascending frames to decode in one go from it on)."""
-        frame_of = self._timeline.frame_of
+        frame_of = self.timeline.frame_of
         keys = np.flatnonzero(self._index.is_key & (frame_of >= 0))
         stretches: list[tuple[int, list[int]]] = []
         reached = -1
@@ -155,7 +163,7 @@ class PyAVVideo(VideoFile):
     def _by_packet(self, frames: Iterable[av.VideoFrame]) -> Iterator[tuple[int, av.VideoFrame]]:
         """Number frames by their packets' times."""
         for frame in frames:
-            number = int(self._timeline.frame_of[frame.pts])
+            number = int(self.timeline.frame_of[frame.pts])
             if number >= 0:
                 yield number, frame
 
@@ -165,11 +173,11 @@ class PyAVVideo(VideoFile):
         Args:
             wanted: frames to return; others may be left out unless these need them. None for all.
         """
-        decoder = self._file.stream.codec_context
+        decoder = self.packets.stream.codec_context
         droppable = wanted is not None and decoder.name in _DROPPABLE_CODECS
         was_wanted = True
-        for number, packet in self._file.packets_from(first):
-            frame = int(self._timeline.frame_of[number])
+        for number, packet in self.packets.packets_from(first):
+            frame = int(self.timeline.frame_of[number])
             is_wanted = wanted is None or frame < 0 or frame in wanted
             # A packet may hold one field, and the one after it the frame's other field.
             may_drop = droppable and not is_wanted and not was_wanted
@@ -199,8 +207,7 @@ class PyAVVideo(VideoFile):
         pictures: dict[int, np.ndarray] = {}
         size = None
         for number, frame in frames:
-            matrix = frame.side_data.get("DISPLAYMATRIX")
-            turned = orientation(bytes(matrix)) if isinstance(matrix, Buffer) else UPRIGHT
+            turned = _orientation(frame)
             size = size or self._upright_size(frame, turned, short_side)
             pictures[number] = self._to_rgb(frame, turned, size)
         return pictures
@@ -218,6 +225,11 @@ class PyAVVideo(VideoFile):
         height, width = size[::-1] if turned.transposes else size
         picture = self._reformatter.reformat(frame, width, height, "rgb24", **_ONE_THREAD).to_ndarray()
         return turned.apply(picture)
+
+
+def _orientation(frame: av.VideoFrame) -> Orientation:
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    return orientation(bytes(matrix)) if isinstance(matrix, Buffer) else UPRIGHT
 
 
 def nearest(frames: Iterable[tuple[int, T]], wanted: Sequence[int]) -> Iterator[tuple[int, int, T]]:

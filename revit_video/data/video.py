@@ -92,7 +92,7 @@ def _reason(error: Exception) -> str:
         return "it takes more memory than there is"
     text = str(getattr(error, "strerror", None) or error).strip()
     # decord starts with the time of day and a path on the machine it was built on.
-    text = re.sub(r"^\[[\d:]+\] \S+: ", "", text.splitlines()[0]) if text else ""
+    text = re.sub(r"^(\[[\d:]+\] \S+: )+", "", text.splitlines()[0]) if text else ""
     if isinstance(error, (av.FFmpegError, OSError, LookupError)):
         return text or type(error).__name__
     return f"its reader failed: {type(error).__name__} {text}".rstrip()

@@ -34,6 +34,7 @@ def write_video_to(
     options: dict[str, str] | None = None,
     ticks: Sequence[int] | None = None,
     container_options: dict[str, str] | None = None,
+    pix_fmt: str = "yuv420p",
 ) -> str:
     """Writes `frames` pictures of `size` (height, width); `ticks` are their times in 1/1000 s."""
     if codec not in av.codecs_available:
@@ -41,7 +42,7 @@ def write_video_to(
     with av.open(str(path), "w", options=container_options or {}) as container:
         stream = container.add_stream(codec, rate=fps, options=options or {})
         stream.height, stream.width = size
-        stream.pix_fmt = "yuv420p"
+        stream.pix_fmt = pix_fmt
         if codec in ("mpeg4", "mpeg2video"):
             stream.codec_context.max_b_frames = int((options or {}).get("bf", 0))
         if ticks is not None:

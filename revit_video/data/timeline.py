@@ -89,7 +89,8 @@ def timeline(
     shown = ~packets.is_discard
     last = packets.last_duration or 1 / (frame_rate * time_base)
     frame_of = np.full(len(packets), -1)
-    has_pts = has_pts and 2 * int((packets.pts[shown] != UNKNOWN).sum()) > int(shown.sum())
+    # Of two fields of a frame, the second may have none.
+    has_pts = has_pts and 3 * int((packets.pts[shown] != UNKNOWN).sum()) > int(shown.sum())
     stamps = _with_holes_filled(packets.pts, shown) if has_pts else packets.dts
     timed = shown & (stamps != UNKNOWN)
     if not timed.any():

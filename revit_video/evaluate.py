@@ -1,4 +1,4 @@
-"""Evaluation: run every length once, replay every policy from that table, and time the policies apart."""
+"""Evaluation: run every length once, replay every policy from that table, time the policies separately."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from revit_video.runtime.ranks import Ranks
 
 CONTROL = "control"  # the reference policy, timed a second time
 
-# ---- The table -------------------------------------------------------------------------------------------
+# ---- Table -----------------------------------------------------------------------------------------------
 
 
 @torch.inference_mode()
@@ -32,13 +32,13 @@ def tabulate(
     assigner: TokenLengthAssigner | None = None,
     keep_scores: bool = True,
 ) -> Table:
-    """Runs every view at every length; the table is that of all ranks.
+    """Run every view at every length; returns the table of all ranks.
 
     Args:
         batches: this rank's share, normalised and on the device.
-        model: as `for_inference` gives it.
-        assigner: asked as well where there is one.
-        keep_scores: if False, only `correct` is kept of the scores and sent between ranks.
+        model: from `for_inference`.
+        assigner: run too, if given.
+        keep_scores: whether scores are kept and sent between ranks; `correct` always is.
     """
     model.eval()
     parts = []
@@ -77,16 +77,16 @@ def keep_first(batches: Iterable[Batch], kept: list[Batch], count: int, max_byte
         yield batch
 
 
-# ---- Answers ---------------------------------------------------------------------------------------------
+# ---- Replay ----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Answers:
-    """The answers of a policy on V views of N videos.
+    """Results of a policy on V views of N videos.
 
     Attributes:
         lengths: position of the length that classified each view `(V,)`.
-        gmacs: cost of each view `(V,)`, with all lengths that were run and the assigner.
+        gmacs: cost of each view `(V,)`: all lengths that were run, and the assigner.
         videos: mean class probabilities, class labels and list rows of the videos, in the order of the list.
     """
 
@@ -101,18 +101,18 @@ class Answers:
 
 
 def replay(table: Table, policy: Policy, costs: Costs) -> Answers:
-    """The answers that running `policy` on the views of `table` gives, and their cost."""
+    """Predictions and cost of `policy`, equal to those of running it on the views of `table`."""
     start = policy.start(table.known)
     stop = policy.exits(start, table.confidence)
     return Answers(stop, costs.spent(start, stop, policy.asks_assigner), table.videos_at(stop))
 
 
-# ---- The clock -------------------------------------------------------------------------------------------
+# ---- Timing ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Speed of one policy over the rounds of the clock; each is (lower quartile, median, upper quartile).
+    """Speed of one policy over the rounds; each field is (lower quartile, median, upper quartile).
 
     Attributes:
         clips_per_sec: views per second, over all ranks.
@@ -126,13 +126,13 @@ class Speed:
 def time_policies(
     engines: Mapping[str, Engine], batches: Sequence[Batch], ranks: Ranks, rounds: int = 5
 ) -> dict[str, Speed]:
-    """Times policy and model, without decoding, on batches that are on the device already.
+    """Time the policies without decoding, on batches that are already on the device.
 
-    Each round runs every policy once over all batches and begins with another policy. The first engine is the
-    reference of the speed-ups; it runs twice in each round, and the second time is the control.
+    Each round runs every policy over all batches, starting with a different one. The first engine is the
+    reference of the speed-ups; it runs twice per round, the second time as a control.
 
     Args:
-        batches: this rank's share; a rank may have none, but not all ranks.
+        batches: this rank's share; may be empty on some ranks, but not on all.
     """
     names = [*engines, CONTROL]
     reference = next(iter(engines))

@@ -1,4 +1,4 @@
-"""Accuracies over videos whose views are scored one by one."""
+"""Accuracies over videos, whose views are scored separately."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 def topk(scores: Tensor, labels: Tensor, k: int) -> float:
     """Percent of rows of `scores` `(N, classes)` with the label `(N,)` among the `k` highest.
 
-    Where there are fewer classes than `k`, all of them count.
+    100 if there are at most `k` classes.
     """
     if len(labels) == 0:
         return 0.0
@@ -43,7 +43,7 @@ class VideoScores(NamedTuple):
 
 
 def by_video(probabilities: Tensor, labels: Tensor, rows: Tensor) -> VideoScores:
-    """Averages the class probabilities `(B, classes)` of each video's views, by its row `(B,)`, ascending."""
+    """Mean class probabilities `(B, classes)` over the views of each video, by ascending row `(B,)`."""
     unique, video, counts = rows.unique(return_inverse=True, return_counts=True)
     sums = probabilities.new_zeros(len(unique), probabilities.shape[1]).index_add_(0, video, probabilities)
     own = torch.zeros(len(unique), dtype=labels.dtype).scatter_(0, video, labels)
@@ -51,6 +51,6 @@ def by_video(probabilities: Tensor, labels: Tensor, rows: Tensor) -> VideoScores
 
 
 def counts_by_name(choices: Tensor, names: Sequence[str]) -> dict[str, int]:
-    """How often each position in `names` occurs in `choices`."""
+    """Number of occurrences in `choices` of each position in `names`."""
     counts = choices.bincount(minlength=len(names)).tolist()
     return dict(zip(names, counts, strict=True))

@@ -1,4 +1,4 @@
-"""Clips that share a token length run together, whichever batch they came in."""
+"""Batching by token length, across incoming batches."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from revit_video.length import TokenLength
 class Group(NamedTuple):
     """Clips `(B, C, T, H, W)` that ran at length `i`; their tickets `(B, ...)` and logits `(B, classes)`.
 
-    The clips are valid until the next group is asked for: their memory is then used again.
+    The clips are valid until the next group is requested, which reuses their memory.
     """
 
     i: int
@@ -24,11 +24,11 @@ class Group(NamedTuple):
 
 
 class Buckets:
-    """A buffer of waiting clips per length, run when `batch_size` of them have gathered.
+    """One buffer of waiting clips per length, which runs when it holds `batch_size` clips.
 
-    Filling across incoming batches keeps every pass full: a batch whose clips go three ways would
-    otherwise run as three small ones. `add` and `flush` yield each finished `Group`; at most
-    `batch_size - 1` clips wait per length. A clip is copied once, into its place in the buffer.
+    Filling across incoming batches keeps every pass full: a batch with clips of three lengths would otherwise
+    run as three small ones. `add` and `flush` yield each finished `Group`; at most `batch_size - 1` clips
+    wait per length. A clip is copied once, into the buffer.
 
     Args:
         run: `(clips, length) -> logits`.
@@ -51,10 +51,10 @@ class Buckets:
         return sum(map(self.waiting, range(len(self.lengths))))
 
     def add(self, clips: Tensor, tickets: Tensor, choice: Tensor) -> Iterator[Group]:
-        """Queues each clip under its chosen length `(B,)` and runs the buckets that are full.
+        """Queue each clip under its chosen length `(B,)`, and run the buckets that are full.
 
         Args:
-            tickets: handed back with each clip `(B, ...)`.
+            tickets: returned with each clip `(B, ...)`.
         """
         choice = choice.cpu()
         for i in range(len(self.lengths)):
@@ -70,7 +70,7 @@ class Buckets:
                     yield self._run(i)
 
     def flush(self) -> Iterator[Group]:
-        """Runs whatever still waits, shortest length first."""
+        """Run all waiting clips, shortest length first."""
         for i in reversed(range(len(self.lengths))):
             if self.waiting(i):
                 yield self._run(i)

@@ -1,4 +1,4 @@
-"""Choosing the operating point of a policy on held-out data, from a table; no model is run."""
+"""Choosing the operating point of a policy on held-out data, from a table; no model runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from revit_video.adaptive.table import Table
 from revit_video.meters import by_video
 
 NEVER = 2.0  # a threshold that no probability reaches
-# Thresholds from 0 to 1, evenly spaced in log-odds, since most of them matter close to 1.
+# Thresholds from 0 to 1, evenly spaced in log-odds: most of the interesting ones are close to 1.
 IN_LOG_ODDS = (0.0, *torch.linspace(-4, 10, 201).sigmoid().tolist(), 1.0)
 EXIT_RATIOS = (0.0, *torch.logspace(-3, 3, 201).tolist())  # q of `exit_thresholds`
 
@@ -27,7 +27,7 @@ class Point(NamedTuple):
         top1: percent of videos.
         gmacs: mean cost per view.
         drop: top-1 of the longest length less `top1`, in points.
-        error: standard error of `drop` over the videos.
+        error: standard error of `drop`, over videos.
         mix: share of views at each length, longest first.
     """
 
@@ -45,9 +45,9 @@ def assigned_points(table: Table, costs: Costs, per_view: bool) -> list[Point]:
 
 
 def cascade_points(table: Table, costs: Costs) -> list[Point]:
-    """Every distinct outcome of a cascade's threshold, cheapest first; each view stops on its own.
+    """Every distinct outcome of a cascade's threshold, cheapest first; each view exits on its own.
 
-    Where lengths continue from each other (DVT) they have a threshold each, and `Point.threshold` is the q of
+    With cumulative costs (DVT) each length has its own threshold, and `Point.threshold` is the q of
     `exit_thresholds`.
     """
 
@@ -63,13 +63,13 @@ def cascade_points(table: Table, costs: Costs) -> list[Point]:
 
 
 def exit_thresholds(confidence: Tensor, q: float) -> list[float]:
-    """One threshold per length, longest first, at which shares q^k (normalised) stop at the k-th shortest.
+    """One threshold per length, longest first, at which a share q^k (normalised) exits at the k-th shortest.
 
-    The rule of DVT. More views stop only where they are equally confident.
+    DVT's rule. The share is larger where several views are equally confident.
 
     Args:
         confidence: largest class probability of held-out views at each length `(V, lengths)`.
-        q: 0 stops all at the shortest length; the larger, the more go on.
+        q: with 0 all exit at the shortest length; the larger q, the fewer do.
     """
     count, lengths = confidence.shape
     shares = torch.tensor([q**k for k in range(lengths)], dtype=torch.float64)
@@ -86,8 +86,8 @@ def exit_thresholds(confidence: Tensor, q: float) -> list[float]:
 def choose_point(points: Sequence[Point], max_drop: float, safety: float) -> Point:
     """The cheapest point whose drop, plus `safety` standard errors, is at most `max_drop` points.
 
-    The margin matters: of many thresholds, the cheapest that just passes on the calibration videos
-    owes part of its accuracy to luck. Where none passes, the most accurate point.
+    The margin corrects for selection: of many thresholds, the cheapest that just passes on the calibration
+    videos does so partly by chance. If none passes, the most accurate point.
     """
     allowed = [point for point in points if point.drop + safety * point.error <= max_drop]
     if not allowed:
@@ -96,9 +96,9 @@ def choose_point(points: Sequence[Point], max_drop: float, safety: float) -> Poi
 
 
 def best_within(points: Sequence[Point], budget: float) -> Point:
-    """The most accurate point, of equal ones the cheapest, that costs at most `budget` GMACs a view.
+    """The most accurate point that costs at most `budget` GMACs per view; of equal ones, the cheapest.
 
-    The cheapest of all where none is within the budget.
+    If none is within the budget, the cheapest of all.
     """
     within = [point for point in points if point.gmacs <= budget * (1 + 1e-9)]
     if not within:
@@ -119,7 +119,7 @@ def _sweep(
         policy = policy_at(threshold)
         start = policy.start(known)
         before, chosen = chosen, policy.exits(start, table.confidence)
-        # A rising threshold changes few videos at a time: averaging all of them anew would be slow.
+        # A rising threshold changes few videos at a time; only these are averaged again.
         changed = torch.zeros_like(right).index_fill(0, video[chosen != before], True)
         if changed.any():
             views = every[changed[video]]

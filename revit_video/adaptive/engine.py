@@ -1,4 +1,4 @@
-"""Running a policy: views that share a token length run together, whichever batch they came in."""
+"""Running a policy on a model, with views batched by token length."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Prediction:
     """Predictions for B views.
 
     Attributes:
-        numbers: position of each view in what the engine was given `(B,)`.
+        numbers: position of each view in the order of submission `(B,)`.
         logits: `(B, classes)`.
         lengths: position of the length that gave them `(B,)`.
-        gmacs: cost, with all lengths that were run and the assigner `(B,)`.
+        gmacs: cost of all lengths that were run, and of the assigner `(B,)`.
     """
 
     numbers: Tensor
@@ -34,7 +34,7 @@ class Prediction:
 
     @classmethod
     def joined(cls, parts: Iterable[Prediction]) -> Prediction:
-        """All parts as one, in the order in which the views were given."""
+        """Concatenate the parts in the order of submission."""
         parts = list(parts)
         columns = [torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)]
         order = columns[0].argsort()
@@ -44,14 +44,14 @@ class Prediction:
 class Engine:
     """Classifies views with a model, each at the lengths that a policy chooses.
 
-    `engine(clips, rows)` classifies at once, in order. A stream calls `submit` for each batch and `flush` at
-    its end; predictions then come as buckets fill, in any order, and are counted on from batch to batch.
+    `engine(clips, rows)` classifies immediately, in order. For a stream, call `submit` for each batch and
+    `flush` at the end; predictions are returned as buckets fill, in any order, and numbered across batches.
 
     Args:
-        model: as `for_inference` gives it, or as it was trained, which is slower.
+        model: from `for_inference`; the trained model itself works too, but is slower.
         costs: of the model's lengths and the assigner.
-        assigner: for policies that ask it.
-        batch_size: views in one pass of the model.
+        assigner: for policies that need it.
+        batch_size: views per forward pass.
     """
 
     def __init__(
@@ -68,17 +68,17 @@ class Engine:
         self.count = 0
 
     def __call__(self, clips: Tensor, rows: Tensor | None = None) -> Prediction:
-        """Classifies `clips` now, in order; what was submitted earlier must have been flushed."""
+        """Classify `clips` in order; nothing may be waiting from earlier calls of `submit`."""
         return Prediction.joined([*self.submit(clips, rows), *self.flush()])
 
     @torch.inference_mode()
     def submit(self, clips: Tensor, rows: Tensor | None = None) -> list[Prediction]:
-        """Takes views in; returns the predictions that are finished.
+        """Queue views; returns the predictions that are finished.
 
         Args:
             clips: normalised `(B, 3, T, H, W)`.
             rows: list row of each view's video `(B,)`, all views of a video in the same call; by default
-                every view is of a video of its own.
+                every view is its own video.
         """
         numbers = torch.arange(self.count, self.count + len(clips))
         self.count += len(clips)
@@ -93,14 +93,14 @@ class Engine:
 
     @torch.inference_mode()
     def flush(self) -> list[Prediction]:
-        """Finishes all that was submitted."""
+        """Run all waiting views; returns their predictions."""
         done: list[Prediction] = []
-        while len(self.buckets):  # a view that goes on joins the queue of the next longer length
+        while len(self.buckets):  # a view that does not exit joins the queue of the next longer length
             done += self._settled(self.buckets.flush())
         return done
 
     def _settled(self, groups: Iterable[Group]) -> Iterator[Prediction]:
-        """Predictions of the views that stop; the others are queued at the next longer length."""
+        """Predictions of the views that exit; the others are queued at the next longer length."""
         for group in groups:
             if self.policy.thresholds is None:
                 yield self._predicted(group.tickets, group.logits, group.i)
@@ -117,8 +117,8 @@ class Engine:
     def _through_stages(self, clips: Tensor, tickets: Tensor) -> Iterator[Prediction]:
         """Predictions of a model that continues from the state of the shorter length (DVT).
 
-        Views that go on do not wait for those of later batches, since the state is large: for a TimeSformer
-        at 10x10, 47 MB per view.
+        Views that do not exit are not queued with those of later batches, because the state is large: 47 MB
+        per view for a TimeSformer at 10x10.
         """
         state = NO_STATE
         for i in reversed(range(len(self.model.lengths))):

@@ -1,4 +1,4 @@
-"""Cutting the training list into parts, so that each is mined by a model that was not trained on it."""
+"""Splitting the training list into folds, each mined by a model that was trained on the others."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from revit_video.runtime.rng import seeded_generator
 
 
 def cut_into_folds(paths: Sequence[str], classes: Sequence[int], folds: int, seed: int) -> Tensor:
-    """The fold of each row of a list `(N,)`, drawn at random, with as many videos of each class in all folds.
+    """A random fold for each row of a list `(N,)`, stratified by class.
 
-    Folds differ by at most one video, over all and in each class. Rows of the same video share a fold.
+    Sizes of folds differ by at most one video, in total and per class. Rows of the same video share a fold.
 
     Args:
         paths, classes: of each row.

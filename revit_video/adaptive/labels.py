@@ -116,7 +116,7 @@ def write_labels(path: str, mined: MinedLabels) -> None:
 
 
 def read_labels(path: str, lengths: Sequence[TokenLength]) -> MinedLabels:
-    """Reads `labels.csv`.
+    """Read `labels.csv`.
 
     Raises:
         ValueError: there is no such file, it is damaged, or it was mined with other token lengths.

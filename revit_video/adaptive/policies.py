@@ -1,4 +1,4 @@
-"""Which token lengths a view is run at: a policy says where to start and when to stop, and runs nothing."""
+"""Policies: at which token length a view starts, and when it exits. They run nothing themselves."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from revit_video.runtime.rng import seeded_generator
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of V views before the backbone runs.
+    """Information on V views before the backbone runs.
 
     Attributes:
-        rows: list row of each view's video `(V,)`; views of a video may share a decision.
+        rows: list row of each view's video `(V,)`, since the views of a video may share a decision.
         num_lengths: token lengths of the model.
-        assigned: the assigner's probabilities `(V, lengths)`, for policies that ask it.
+        assigned: the assigner's probabilities `(V, lengths)`, for policies that need them.
         truth: position of the shortest sufficient length `(V,)`, for the oracle.
     """
 
@@ -31,16 +31,16 @@ class Known:
 
 @dataclass(frozen=True)
 class Policy:
-    """Where a view starts, and how confident the model must be to stop there.
+    """The first length of a view, and the confidence at which it exits.
 
-    Lengths are positions in the model's lengths, longest first. A view that does not stop goes on at the next
-    longer length; at the longest every view stops.
+    Lengths are positions in the model's lengths, longest first. A view that does not exit continues at the
+    next longer length; at the longest every view exits.
 
     Attributes:
-        start: maps what is known to the first length of each view `(V,)`.
-        thresholds: largest class probability at which a view stops at each length; None: it stops where it
-            starts.
-        asks_assigner: whether `start` needs `Known.assigned`, whose cost is then counted.
+        start: from what is known to the first length of each view `(V,)`.
+        thresholds: confidence (largest class probability) required to exit at each length; None to exit at
+            the first length.
+        asks_assigner: whether `start` needs `Known.assigned`; the assigner's cost is then counted.
     """
 
     start: Callable[[Known], Tensor]
@@ -48,17 +48,17 @@ class Policy:
     asks_assigner: bool = False
 
     def stops(self, confidence: Tensor, i: int) -> Tensor:
-        """Which views stop at length `i`, given their largest class probability there `(B,)`."""
+        """Whether each view exits at length `i`, given its confidence there `(B,)`."""
         if self.thresholds is None or i == 0:
             return torch.ones_like(confidence, dtype=torch.bool)
         return confidence >= self.thresholds[i]
 
     def exits(self, start: Tensor, confidence: Tensor) -> Tensor:
-        """The last length of each view `(V,)`.
+        """Length at which each view exits `(V,)`.
 
         Args:
             start: the first length of each view `(V,)`.
-            confidence: largest class probability of each view at every length `(V, lengths)`.
+            confidence: largest class probability at every length `(V, lengths)`.
         """
         if self.thresholds is None:
             return start
@@ -74,11 +74,11 @@ def static(i: int) -> Policy:
 
 
 def assigned(threshold: float | None, per_view: bool = False) -> Policy:
-    """The Token-Length Assigner's choice (paper section 3.1).
+    """The length that the Token-Length Assigner predicts (paper section 3.1).
 
     Args:
         threshold: see `pick_lengths`.
-        per_view: decide for each view on its own, not once per video from the mean over its views.
+        per_view: decide for each view separately, instead of once per video from the mean over its views.
     """
 
     def start(known: Known) -> Tensor:
@@ -90,7 +90,7 @@ def assigned(threshold: float | None, per_view: bool = False) -> Policy:
 
 
 def cascade(thresholds: Sequence[float]) -> Policy:
-    """Start at the shortest length and go on until the largest class probability reaches the threshold.
+    """Start at the shortest length; exit once the largest class probability reaches the threshold.
 
     Args:
         thresholds: one per length, longest first; the longest length's is ignored.
@@ -99,7 +99,7 @@ def cascade(thresholds: Sequence[float]) -> Policy:
 
 
 def random(mix: Sequence[float], seed: int) -> Policy:
-    """Lengths drawn at random in a given mix, one per video: the baseline of an assigner.
+    """Random lengths in a given mix, one per video: the baseline for an assigner.
 
     A video's draw depends on the seed and its list row alone, not on batches or ranks.
 
@@ -118,7 +118,7 @@ def random(mix: Sequence[float], seed: int) -> Policy:
 
 
 def oracle() -> Policy:
-    """The true token-length labels: an upper bound for assigners, without the cost of knowing."""
+    """The true token-length labels at no cost: an upper bound for assigners."""
 
     def start(known: Known) -> Tensor:
         if known.truth is None:
@@ -135,8 +135,8 @@ class Costs:
     Attributes:
         gmacs: of each length, longest first.
         assigner: of choosing a length.
-        cumulative: whether a length continues from the state of the shorter ones (DVT): its cost then
-            includes theirs.
+        cumulative: whether a length continues from the state of the shorter ones (DVT) and its cost includes
+            theirs.
     """
 
     gmacs: Sequence[float]
@@ -150,10 +150,10 @@ class Costs:
         return cls(gmacs, table.get("assigner_gmacs", 0.0), cumulative)
 
     def spent(self, start: Tensor, stop: Tensor, asked: bool) -> Tensor:
-        """Cost of running each view at all lengths from `start` to `stop` `(V,)`; `(V,)` in double precision.
+        """Cost of running each view at all lengths from `start` to `stop` `(V,)`, float64 `(V,)`.
 
         Args:
-            asked: whether the assigner was asked.
+            asked: whether the assigner ran.
         """
         count = range(len(self.gmacs))
         passes = [[self._pass(first, last) for last in count] for first in count]
@@ -167,13 +167,13 @@ class Costs:
 def pick_lengths(probabilities: Tensor, threshold: float | None) -> Tensor:
     """Position of each view's length `(V,)`, from the assigner's probabilities `(V, lengths)`.
 
-    With a threshold: the shortest length that suffices with at least this probability, which is the sum of
-    the probabilities of it and of all shorter ones. Without: the most probable length.
+    With a threshold: the shortest length at which the cumulative probability, summed from the shortest
+    length up, reaches it. Without: the most probable length.
     """
     if threshold is None:
         return probabilities.argmax(dim=1)
     suffices = probabilities.flip(1).cumsum(dim=1).flip(1)
-    suffices[:, 0] = torch.inf  # the longest always suffices, however the sum is rounded
+    suffices[:, 0] = torch.inf  # the longest always suffices, whatever the rounding error
     return _shortest(suffices >= threshold)
 
 
@@ -183,7 +183,7 @@ def _shortest(allowed: Tensor) -> Tensor:
 
 
 def mean_by_video(values: Tensor, rows: Tensor) -> Tensor:
-    """Replaces each view's row of `values` `(V, K)` by the mean over the views of its video `(V,)`."""
+    """Replace `values` `(V, K)` of each view by the mean over the views of its video `(V,)`."""
     _, video, counts = rows.unique(return_inverse=True, return_counts=True)
     sums = values.new_zeros(len(counts), values.shape[1]).index_add_(0, video, values)
     return (sums / counts.unsqueeze(1))[video]

@@ -1,4 +1,4 @@
-"""The operating points of the policies, as chosen on held-out videos and kept in checkpoints."""
+"""The operating points of the policies, chosen on held-out videos and stored in checkpoints."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from revit_video.adaptive.policies import Policy
 
 @dataclass(frozen=True)
 class Settings:
-    """What was chosen for the policies that need a choice.
+    """Operating points of the policies that have one.
 
     Attributes:
         threshold, per_view: of `policies.assigned`.
-        mix: share of views at each length under the assigner, longest first; None: there is no assigner.
-        cascade_threshold: one for all lengths, or one per length, longest first; None: there is no cascade.
+        mix: share of views at each length under the assigner, longest first; None without an assigner.
+        cascade_threshold: one for all lengths, or one per length, longest first; None without a cascade.
     """
 
     threshold: float | None = None
@@ -32,7 +32,7 @@ class Settings:
         return {"threshold": self.threshold, "per_view": self.per_view, "mix": self.mix} | cascade
 
     def policies(self, num_lengths: int, seed: int = 0) -> dict[str, Policy]:
-        """`assigned`, `random` and `cascade`, where they are set.
+        """Those of `assigned`, `random` and `cascade` that have settings.
 
         Args:
             seed: of the random lengths.

@@ -1,4 +1,4 @@
-"""What every token length says of every view of a list: computed once, evaluated many times."""
+"""The predictions of every token length for every view of a list: computed once, evaluated many times."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Table:
 
     @classmethod
     def joined(cls, parts: Sequence[Table]) -> Table:
-        """All parts as one table in the order of the list, whatever ranks and batches they came from.
+        """Merge the parts of all ranks and batches into one table in the order of the list.
 
         Raises:
             ValueError: no part holds a view; names the first unreadable video.
@@ -78,7 +78,7 @@ class Table:
 
     @property
     def known(self) -> Known:
-        """All that policies may know of the views, the truth included."""
+        """Input of the policies, including the oracle's."""
         assigned = self.assigned if self.assigned.shape[1] else None
         return Known(self.rows, self.scores.shape[1], assigned, self.truth)
 
@@ -90,7 +90,7 @@ class Table:
         return new.nonzero().flatten()
 
     def videos_at(self, lengths: Tensor) -> VideoScores:
-        """Class probabilities of each video, averaged over its views, each at its own length `(V,)`."""
+        """Class probabilities of each video: mean over its views, each at its own length `(V,)`."""
         return by_video(self.scores[torch.arange(len(lengths)), lengths], self.labels, self.rows)
 
 
@@ -105,7 +105,7 @@ def mine_labels(
 ) -> MinedLabels:
     """The token-length label of every clip of `table` (paper section 3.1).
 
-    The clips of a video that is shorter than one clip coincide; only the first of them is labelled.
+    All clips of a video shorter than one clip are identical; only the first one is labelled.
     """
     same_clip = (table.rows[1:] == table.rows[:-1]) & (table.starts[1:] == table.starts[:-1])
     first = torch.cat([torch.tensor([True]), ~same_clip])

@@ -24,13 +24,13 @@ logger = logging.getLogger(__name__)
 
 
 def calibrated(cfg: CfgNode, table: Table, costs: Costs) -> Settings:
-    """The settings of all policies, from the table of the validation list with the assigner's answers."""
+    """Settings of all policies, from the table of the validation list with the assigner's probabilities."""
     settings = assigned_settings(cfg, table, costs)
     return replace(settings, cascade_threshold=cascade_threshold(cfg, table, costs))
 
 
 def assigned_settings(cfg: CfgNode, table: Table, costs: Costs) -> Settings:
-    """The assigner's threshold, None for the most probable length, and its mix of lengths."""
+    """The assigner's threshold (None for arg-max) and its mix of lengths."""
     per_view, longest = cfg.ADAPTIVE.DECISION == "view", costs.gmacs[0]
     if cfg.ADAPTIVE.POLICY == "argmax":
         chosen = assigned(None, per_view).start(table.known)
@@ -43,7 +43,7 @@ def assigned_settings(cfg: CfgNode, table: Table, costs: Costs) -> Settings:
 
 
 def cascade_threshold(cfg: CfgNode, table: Table, costs: Costs) -> float | list[float]:
-    """The cascade's threshold; where lengths continue from each other (DVT) one per length, longest first."""
+    """The cascade's threshold; with cumulative costs (DVT) one per length, longest first."""
     longest = costs.gmacs[0]
     point = _point(cfg, cascade_points(table, costs), cfg.ADAPTIVE.CASCADE_THRESHOLD, longest)
     if not costs.cumulative:
@@ -56,11 +56,11 @@ def cascade_threshold(cfg: CfgNode, table: Table, costs: Costs) -> float | list[
 
 
 def _point(cfg: CfgNode, points: list[Point], threshold: float, longest: float) -> Point:
-    """The point at a threshold that the config gives, or the chosen one.
+    """The point at the given threshold, or the one that `ADAPTIVE` chooses.
 
     Args:
-        threshold: 0 if none is given.
-        longest: GMACs of the longest length, of which `ADAPTIVE.BUDGET` is a share.
+        threshold: 0 to choose.
+        longest: GMACs of the longest length, which `ADAPTIVE.BUDGET` is relative to.
     """
     adaptive = cfg.ADAPTIVE
     if threshold > 0:

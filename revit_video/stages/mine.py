@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 def mine(job: Job) -> None:
-    """Writes the token-length label of every clip of the mining list to labels.csv, and draws them."""
+    """Write the token-length label of every clip of the mining list to labels.csv; draw a histogram."""
     cfg = job.cfg
     videos = job.data.videos(mine_split(cfg))
     if cfg.MINE.FOLDS:
@@ -47,7 +47,7 @@ def mine(job: Job) -> None:
 
 
 def _show(job: Job, mined: MinedLabels) -> None:
-    """The histogram of the labels, overall and by class: drawn, logged and written to stats.jsonl."""
+    """Draw the histogram of the labels, in total and by class, log it, and write it to stats.jsonl."""
     cfg, total = job.cfg, len(mined.videos)
     names = job.data.class_names or [f"class {n}" for n in range(cfg.MODEL.NUM_CLASSES)]
     counts, by_class = mined.histogram(), mined.by_class(len(names))
@@ -68,7 +68,7 @@ def _show(job: Job, mined: MinedLabels) -> None:
 
 
 def _mined(job: Job, videos: LabeledVideoPaths, rows: Sequence[int]) -> tuple[MinedLabels, list[Skipped]]:
-    """Mines some rows of a list with the job's model; their labels, and the videos that cannot be read."""
+    """Mine some rows of a list with the job's model; returns their labels and the unreadable videos."""
     cfg, ranks = job.cfg, job.ranks
     path, model, _ = job.trained()
     job.record_config()
@@ -82,10 +82,10 @@ def _mined(job: Job, videos: LabeledVideoPaths, rows: Sequence[int]) -> tuple[Mi
 
 
 def _mined_in_folds(job: Job, videos: LabeledVideoPaths) -> MinedLabels:
-    """Mines each part of the training list with a backbone that was trained on the other parts alone.
+    """Mine each fold of the training list with a backbone that was trained on the other folds.
 
-    The backbones are trained first, each in a folder of its own, from where a broken run goes on. Mining
-    is a single pass over the list and is done anew.
+    The backbones are trained first, each in its own folder, where an interrupted run resumes. Mining is a
+    single pass over the list and starts over.
     """
     folds = job.cfg.MINE.FOLDS
     paths, annotations = zip(*(videos[row] for row in range(len(videos))), strict=True)
@@ -113,7 +113,7 @@ def _mined_in_folds(job: Job, videos: LabeledVideoPaths) -> MinedLabels:
 
 
 def _fold_job(job: Job, fold: int) -> Job:
-    """The run's own recipe in a folder of its own; the validation list is for the run's backbone."""
+    """A job with the run's recipe and its own folder, without validation."""
     cfg = job.cfg.clone()
     cfg.defrost()
     cfg.OUTPUT_DIR = job.path(output_dir.FOLDS, str(fold))
@@ -124,12 +124,12 @@ def _fold_job(job: Job, fold: int) -> Job:
 
 
 def _record_folds(job: Job, paths: Sequence[str], classes: Sequence[int], fold: Tensor) -> None:
-    """Writes down each video's fold, in the order of the list.
+    """Write the fold of each video, in the order of the list.
 
     Raises:
-        ValueError: there are folds already, of another list or another number.
+        ValueError: there are folds of another list or another number already.
     """
-    # Relative, so that a data folder may move between two starts of a run.
+    # Relative paths, so that a data folder may move before a run is resumed.
     folder = job.cfg.DATA.PATH_PREFIX or job.cfg.DATA.PATH_TO_DATA_DIR
     names = (os.path.relpath(path, folder) for path in paths)
     text = csv_text(["fold", "video", "label"], zip(fold.tolist(), names, classes, strict=True))

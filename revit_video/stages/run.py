@@ -24,7 +24,7 @@ STAGES = {"train": train, "mine": mine, "assigner": assigner, "test": test}
 
 
 def run(cfg: CfgNode, stages: list[str], command: str) -> None:
-    """Runs the named stages on this rank: `train`, `mine`, `assigner`, `test`."""
+    """Run the named stages on this rank: `train`, `mine`, `assigner`, `test`."""
     ranks = init(cfg.DEVICE)
     setup(ranks.is_main)
     job = Job.of(cfg, stages, ranks, command)
@@ -41,5 +41,5 @@ def run(cfg: CfgNode, stages: list[str], command: str) -> None:
 
 
 def enabled_stages(cfg: CfgNode) -> list[str]:
-    """The stages that the config switches on, in order."""
+    """The stages that the config enables, in order."""
     return [name for name in STAGES if cfg[name.upper()].ENABLE]

@@ -27,15 +27,14 @@ from revit_video.runtime import output_dir
 
 @dataclass(frozen=True)
 class VideoPrediction:
-    """What a model says of one video.
+    """The prediction for one video.
 
     Attributes:
-        path: the video.
         classes: name and probability of each class, most probable first.
-        length: the token length that was read.
-        gmacs: multiply-accumulates spent on all views, the assigner's included.
-        longest_gmacs: what always reading the longest length would have spent.
-        logits: mean over the views, `(classes,)`.
+        length: token length of the first view.
+        gmacs: cost of all views, with every length that was run and the assigner.
+        longest_gmacs: cost of all views at the longest length.
+        logits: mean over the views `(classes,)`.
     """
 
     path: str
@@ -52,10 +51,10 @@ class VideoPrediction:
 
 
 class Predictor:
-    """A trained model and its way of choosing lengths. `load` makes one.
+    """A trained model with its policy; see `load`.
 
     Attributes:
-        model: the `ReViT` or `DVT`; `model.lengths` are its token lengths, longest first.
+        model: the `ReViT` or `DVT`, in single precision.
         engine: runs the policy: the assigner's choice, else a DVT's early exit, else the longest length.
         class_names: in the order of the logits.
     """
@@ -71,10 +70,10 @@ class Predictor:
         self._normalize = Normalize(data.mean, data.std).to(device)
 
     def predict(self, path: str | os.PathLike[str]) -> VideoPrediction:
-        """Classifies one video or image file, with the evaluation's views and choice of length.
+        """Classifies one video or image file with the views and the policy of the test.
 
         Raises:
-            DecodeError: the file cannot be read; a `ValueError` of one line.
+            DecodeError: the file cannot be decoded; a `ValueError` of one line.
         """
         path = os.fspath(path)
         views = eval_views(path, self._sampling, self._grid)
@@ -94,7 +93,7 @@ class Predictor:
     def predict_many(
         self, paths: Iterable[str | os.PathLike[str]]
     ) -> Iterator[VideoPrediction | DecodeError]:
-        """Classifies files one by one; a file that cannot be read gives its error, and the others go on."""
+        """Classifies files one by one; yields the error of a file that cannot be decoded, and goes on."""
         for path in paths:
             try:
                 yield self.predict(path)
@@ -106,11 +105,10 @@ def load(path: str | os.PathLike[str], device: str = "auto", dtype: str = "auto"
     """A trained model, ready to predict.
 
     Args:
-        path: a run's OUTPUT_DIR, its `model.pyth`, or a checkpoint of the backbone alone, which then
-            reads every video at its longest length.
+        path: a run's OUTPUT_DIR, its `model.pyth`, or a checkpoint of the backbone alone, which then runs
+            at its longest length.
         device: `auto` (a GPU if there is one), `cpu` or `cuda`.
-        dtype: precision of prediction, `float32`, `bfloat16` or `auto`, which is what the test was told
-            (`TEST.DTYPE`). The `model` itself stays in single precision.
+        dtype: precision of prediction: `float32`, `bfloat16`, or `auto` for that of the test (`TEST.DTYPE`).
 
     Raises:
         CheckpointError: it cannot be read or is no checkpoint of this project; a `ValueError`.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,8 +16,7 @@ from revit_video.models.base import NO_STATE, ResizableModel
 from revit_video.models.inference import logits_at, logits_at_next
 
 
-@dataclass(frozen=True)
-class Prediction:
+class Prediction(NamedTuple):
     """Predictions for B views.
 
     Attributes:
@@ -35,8 +34,7 @@ class Prediction:
     @classmethod
     def joined(cls, parts: Iterable[Prediction]) -> Prediction:
         """Concatenate the parts in the order of submission."""
-        parts = list(parts)
-        columns = [torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)]
+        columns = [torch.cat(column) for column in zip(*parts, strict=True)]
         order = columns[0].argsort()
         return cls(*(column[order.to(column.device)] for column in columns))
 

@@ -25,7 +25,7 @@ class Settings:
     cascade_threshold: float | list[float] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps; `Settings(**content)` is the inverse."""
+        """Plain values for a checkpoint, of the policies that there are; inverse of `Settings(**content)`."""
         cascade = {} if self.cascade_threshold is None else {"cascade_threshold": self.cascade_threshold}
         if self.mix is None:
             return cascade

@@ -59,27 +59,29 @@ def write_predictions(path: str, predictions: Predictions, lengths: Sequence[Tok
 
 
 def parse_predictions(text: str, lengths: Sequence[TokenLength]) -> Predictions:
-    """The content of a file of `write_predictions`.
+    """The inverse of `write_predictions`.
 
     Raises:
-        ValueError: it lists no video, is damaged, or is of other token lengths.
+        ValueError: the text lists no video, is damaged, or is of other token lengths.
     """
     rows = list(csv.DictReader(io.StringIO(text)))
     if not rows:
         raise ValueError("lists no video")
     names = [str(length) for length in lengths]
-
-    def classes(column: str) -> np.ndarray:
-        return np.array([int(row[column]) for row in rows])
-
+    adaptive = bool(rows[0].get("adaptive_length"))
+    wanted = [] if adaptive else names[:1]  # the longest length is shown instead
     try:
-        videos, truth = [row["video"] for row in rows], classes("label")
-        there = [name for name in names if f"prediction_{name}" in rows[0]]
-        static = {name: classes(f"prediction_{name}") for name in there}
-        if not rows[0].get("adaptive_length"):
-            static[names[0]]  # what is shown instead
-            return Predictions(videos, truth, static)
-        chosen = np.array([names.index(row["adaptive_length"]) for row in rows])
-        return Predictions(videos, truth, static, classes("adaptive_prediction"), chosen)
+        classes = {
+            name: np.array([int(row[f"prediction_{name}"]) for row in rows])
+            for name in names
+            if name in wanted or f"prediction_{name}" in rows[0]
+        }
+        return Predictions(
+            videos=[row["video"] for row in rows],
+            truth=np.array([int(row["label"]) for row in rows]),
+            static=classes,
+            adaptive=np.array([int(row["adaptive_prediction"]) for row in rows]) if adaptive else None,
+            chosen=np.array([names.index(row["adaptive_length"]) for row in rows]) if adaptive else None,
+        )
     except (KeyError, TypeError, ValueError):
         raise ValueError("is damaged or of other token lengths") from None

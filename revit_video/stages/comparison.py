@@ -1,4 +1,4 @@
-"""What the test compares: a trained model, its assigner, and the policies with their operating points."""
+"""The subject of the test: a trained model, its assigner, and the policies with their operating points."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def test(job: Job) -> None:
     output_dir.write_json(job.path(output_dir.FLOPS), compared.cost_table)
     predictions = _predictions(table, answers, lengths)
     write_predictions(job.path(output_dir.PREDICTIONS), predictions, lengths)
-    if payload := compared.payload():  # what `load` reads is what was tested
+    if payload := compared.payload():  # so that `load` gives the tested policy
         data = data_spec(cfg, job.data.class_names)
         payload = checkpoint.model_payload(trained.model, data, compared.cost_table) | payload
         checkpoint.save(job.path(output_dir.MODEL), payload)

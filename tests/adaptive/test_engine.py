@@ -97,7 +97,7 @@ def test_bucketed_logits_are_those_of_one_clip_alone(name: str, sizes: list[int]
 def test_a_call_is_a_stream_of_one_batch(name: str, model: ReViT) -> None:
     called = engine(model, MAKERS[name]())(random_clips(COUNT), ROWS)
     by_stream = streamed(engine(model, MAKERS[name]()), [COUNT])
-    for ours, theirs in zip(vars(called).values(), vars(by_stream).values(), strict=True):
+    for ours, theirs in zip(called, by_stream, strict=True):
         torch.testing.assert_close(ours, theirs)
 
 

@@ -42,7 +42,7 @@ def test_bars_add_up_and_the_hardest_class_is_on_top(run: Run) -> None:
 
 def test_label_histogram_tells_unsolved_clips_apart(run: Run) -> None:
     overall, classes = plots.label_histogram(run.labels, run.class_names).axes
-    labels, solved = run.labels.labels.numpy(), run.labels.correct.numpy().any(axis=1)
+    labels, solved = run.labels.token_lengths.numpy(), run.labels.correct.numpy().any(axis=1)
     counts = [np.sum(~solved), *(np.sum((labels == i) & solved) for i in range(3))]
     assert [round(len(labels) * bar.get_width()) for bar in overall.patches] == counts
     # By class they are labels like others.

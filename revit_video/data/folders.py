@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 
@@ -13,18 +15,60 @@ from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 from revit_video.data.images import IMAGE_SUFFIXES, is_image
 from revit_video.data.lists import read_class_names, read_list
 
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".mpg", ".mpeg", ".m4v", ".wmv", ".flv")
-KNOWN = f"videos ({', '.join(VIDEO_SUFFIXES)}) or images ({', '.join(IMAGE_SUFFIXES)})"
+_SUFFIXES = """
+    .mp4 .avi .mkv .mov .webm .mpg .mpeg .m4v .wmv .flv .3gp .3g2 .ts .mts .m2ts .vob .ogv .gif .divx .xvid
+    .asf .f4v .mxf .qt .mpe .m1v .m2v .rm .rmvb .dv .ivf .y4m .mjpg .mjpeg .h264 .264 .avc .h265 .265 .hevc
+"""
+VIDEO_SUFFIXES = tuple(_SUFFIXES.split())
+KNOWN = "files that end like a video's (.mp4, .avi, .mkv, …) or an image's (.jpg, .png, …)"
+
+logger = logging.getLogger(__name__)
 
 
-def list_videos(folder: str) -> list[str]:
-    """Names of the videos in `folder` or, if there is none, of the images, by their suffixes; sorted.
+class Folder:
+    """What a folder holds; it and its sub-folders are listed once. Names that start with a dot are hidden.
 
-    Images beside videos count as thumbnails.
+    Attributes:
+        files: names, sorted.
+        folders: by name, sorted.
     """
-    names = _entries(folder)
-    videos = [name for name in names if name.lower().endswith(VIDEO_SUFFIXES)]
-    return videos or [name for name in names if is_image(name)]
+
+    def __init__(self, path: str, above: tuple[str, ...] = ()) -> None:
+        above = (*above, os.path.realpath(path))
+        self.files: list[str] = []
+        self.folders: dict[str, Folder] = {}
+        for name in _entries(path):
+            at = os.path.join(path, name)
+            if name.lower().endswith(VIDEO_SUFFIXES + IMAGE_SUFFIXES) or not g_pathmgr.isdir(at):
+                self.files.append(name)
+            elif os.path.realpath(at) not in above:  # a link may lead back
+                self.folders[name] = Folder(at, above)
+
+    def all_files(self) -> list[str]:
+        """The files of this folder and its sub-folders, relative to it, sorted."""
+        inside = [f"{name}/{file}" for name, folder in self.folders.items() for file in folder.all_files()]
+        return sorted(self.files + inside)
+
+    @cached_property
+    def videos(self) -> list[str]:
+        """The videos here and in sub-folders or, if there is none, the images, by their suffixes; sorted.
+
+        Images beside videos count as thumbnails.
+        """
+        files = self.all_files()
+        videos = [name for name in files if name.lower().endswith(VIDEO_SUFFIXES)]
+        return videos or [name for name in files if is_image(name)]
+
+    @property
+    def left_out(self) -> list[str]:
+        """The files that are not among `videos`."""
+        return sorted(set(self.all_files()) - set(self.videos))
+
+
+def in_words(files: Iterable[str]) -> str:
+    """Counts of files by suffix, most first: `12 .jpg, 1 .txt`."""
+    suffixes = Counter(os.path.splitext(name)[1].lower() or "without a suffix" for name in files)
+    return ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common())
 
 
 def find_videos(paths: Iterable[str]) -> list[str]:
@@ -38,16 +82,14 @@ def find_videos(paths: Iterable[str]) -> list[str]:
         if not g_pathmgr.isdir(path):
             found.append(path)
             continue
-        inside = list_videos(path)
-        if not inside:
-            raise ValueError(f"{path}: nothing to classify in this folder; no {KNOWN}")
-        found += [os.path.join(path, name) for name in inside]
+        folder = Folder(path)
+        if not folder.videos:
+            there = f" (but {in_words(folder.left_out)})" if folder.left_out else ""
+            raise ValueError(f"{path}: nothing to classify in this folder; no {KNOWN}{there}")
+        if folder.left_out:
+            logger.warning("%s: left out: %s", path, in_words(folder.left_out))
+        found += [os.path.join(path, name) for name in folder.videos]
     return found
-
-
-def list_folders(folder: str) -> list[str]:
-    """Names of the folders in `folder`, sorted."""
-    return [name for name in _entries(folder) if g_pathmgr.isdir(os.path.join(folder, name))]
 
 
 class DataFolder:
@@ -157,13 +199,26 @@ class ClassFolders:
     def __init__(self, path: str, shares: Mapping[str, float]) -> None:
         self.path = path
         self._shares = shares
+        root = Folder(path)
         # A class may be called "train": only a folder that holds folders is a split.
-        in_splits = {split: list_folders(os.path.join(path, split)) for split in shares}
-        self._splits = [split for split, folders in in_splits.items() if folders]
-        names = {name for folders in in_splits.values() for name in folders}
-        self.names = sorted(names) if names else list_folders(path)
-        if not names and set(self.names) <= set(shares):  # split folders without class folders
-            self.names = []
+        splits = {split: root.folders[split] for split in shares if split in root.folders}
+        self._splits = {split: folder for split, folder in splits.items() if folder.folders}
+        self._class_folders = [folder.folders for folder in self._splits.values()] or [root.folders]
+        names = {name for classes in self._class_folders for name in classes if classes[name].videos}
+        # Without splits, folders that are called like splits hold videos without classes.
+        self.names = sorted(names) if self._splits or not names <= set(shares) else []
+        self._log_left_out()
+
+    def _log_left_out(self) -> None:
+        """Name what is there and not used."""
+        classes = [(name, folder) for folders in self._class_folders for name, folder in folders.items()]
+        files = [file for name, folder in classes if name in self.names for file in folder.left_out]
+        files += [file for split in self._splits.values() for file in split.files]
+        if files:
+            logger.info("%s: left out: %s", self.path, in_words(files))
+        folders = sorted({name for name, _ in classes} - set(self.names))
+        if folders and self.names:
+            logger.info("%s: folders without videos or images: %s", self.path, ", ".join(folders))
 
     def videos(self, split: str) -> LabeledVideoPaths:
         """The videos or images of a split, class by class.
@@ -189,10 +244,12 @@ class ClassFolders:
                 f"{self.path}/{split}: no such folder with a folder for each class; there is {there}"
             )
         for name in self.names:
-            folder = os.path.join(self.path, split, name)
-            videos = list_videos(folder)
+            folder = self._splits[split].folders.get(name)
+            videos = folder.videos if folder else []
             if not videos and split == "train":
-                raise ValueError(f"{folder}: nothing to learn this class from; no {KNOWN}")
+                raise ValueError(
+                    f"{os.path.join(self.path, split, name)}: nothing to learn this class from; no {KNOWN}"
+                )
             yield [os.path.join(split, name, video) for video in videos]
 
     def _shared_out(self, split: str) -> list[list[str]]:
@@ -208,11 +265,11 @@ class ClassFolders:
         """The videos of each class in each split, relative to `path`."""
         parts = []
         for name in self.names:
-            folder = os.path.join(self.path, name)
-            videos = [f"{name}/{video}" for video in list_videos(folder)]
+            videos = [f"{name}/{video}" for video in self._class_folders[0][name].videos]
             try:
                 parts.append(split_by_name(videos, list(self._shares.values())))
             except ValueError as error:
+                folder = os.path.join(self.path, name)
                 raise ValueError(
                     f"{folder}: {error}; add some, or give some split no share (DATA.SPLIT)"
                 ) from None

@@ -65,7 +65,7 @@ def test_a_name_that_no_result_file_could_hold(tmp_path: Path) -> None:
     except OSError:
         pytest.skip("this file system has no such names")
     with pytest.raises(ValueError, match="is not UTF-8; rename it"):
-        folder.videos("train")
+        ClassFolders(str(tmp_path), SHARES)
 
 
 def test_a_split_of_another_name(tmp_path: Path) -> None:
@@ -82,11 +82,41 @@ def test_images_count_where_there_are_no_videos(tmp_path: Path) -> None:
         ("train/cat/b.JPEG", 0),
         ("train/dog/c.webp", 1),
     ]
-    touch(tmp_path, "train/cat/clip.mp4")
+    folder = ClassFolders(str(touch(tmp_path, "train/cat/clip.mp4")), SHARES)
     assert found(folder, "train") == [("train/cat/clip.mp4", 0), ("train/dog/c.webp", 1)], "thumbnails"
 
 
 # ---- A folder for each class -----------------------------------------------------------------------------
+
+
+def test_what_is_left_out_is_counted_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    clips = [f"{kind}/{n}.mp4" for kind in ("jump", "run") for n in range(4)]
+    others = ["run/a.jpg", "run/b.JPG", "run/notes.txt", "run/raw", "__MACOSX/run/._0.mp4", "outputs/log.txt"]
+    with caplog.at_level("INFO"):
+        folder = ClassFolders(str(touch(tmp_path, *clips, *others)), SHARES)
+    assert folder.names == ["jump", "run"]
+    assert caplog.messages == [
+        f"{tmp_path}: left out: 2 .jpg, 1 .txt, 1 without a suffix",
+        f"{tmp_path}: folders without videos or images: __MACOSX, outputs",
+    ]
+
+
+def test_videos_in_sub_folders_belong_to_the_class(tmp_path: Path) -> None:
+    names = [f"sport/{kind}/{n}.mp4" for kind in ("jump", "run") for n in range(4)]
+    touch(tmp_path, *names, *(f"car/{n}.mp4" for n in range(4)))
+    (tmp_path / "sport" / "run" / "back").symlink_to(tmp_path / "sport")
+    folder = ClassFolders(str(tmp_path), SHARES)
+    assert folder.names == ["car", "sport"]
+    everything = [name for split in SHARES for name, label in found(folder, split) if label == 1]
+    assert sorted(everything) == sorted(names)
+
+
+@pytest.mark.parametrize(
+    "suffix", [".3gp", ".MTS", ".ts", ".m2ts", ".ogv", ".gif", ".divx", ".vob", ".MP4", ".h264"]
+)
+def test_suffixes_of_cameras_and_recorders(suffix: str, tmp_path: Path) -> None:
+    folder = ClassFolders(str(touch(tmp_path, f"train/run/a{suffix}", "train/run/b.mp4")), SHARES)
+    assert len(found(folder, "train")) == 2
 
 
 def test_each_video_is_in_one_split(tmp_path: Path) -> None:

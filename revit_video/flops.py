@@ -1,11 +1,11 @@
-"""What a pass costs: multiply-accumulates (MACs) counted with fvcore, and in closed form."""
+"""Cost of a forward pass: multiply-accumulates (MACs), counted with fvcore and in closed form."""
 
 from __future__ import annotations
 
 import copy
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -24,8 +24,8 @@ with warnings.catch_warnings():
 
 GIGA = 1e9
 
-# Per element and no product of matrices: not counted, as in the papers. Whatever is neither here nor
-# known to fvcore is an error, so that no product is ever counted as zero.
+# Elementwise operations, which the papers do not count. Anything else that fvcore does not know is an error:
+# no product is ever counted as zero.
 UNCOUNTED = frozenset(
     "aten::" + name
     for name in (
@@ -44,30 +44,27 @@ class Macs:
     """Multiply-accumulates of one view.
 
     Attributes:
-        gmacs: all that fvcore counts, which includes 5 operations an element for each LayerNorm; the
-            papers' figure.
-        matmul_gmacs: the products of matrices and convolutions alone.
+        gmacs: as counted by fvcore, with 5 operations per element of a LayerNorm; the papers' figure.
+        matmul_gmacs: matrix products and convolutions alone.
     """
 
     gmacs: float
     matmul_gmacs: float
 
 
-def count(module: nn.Module, *inputs: Tensor | TokenLength) -> Macs:
-    """Counts one call `module(*inputs)` in evaluation mode, by running it once where its weights are.
+def count(module: nn.Module, *inputs: Tensor) -> Macs:
+    """Count `module(*inputs)` in evaluation mode, by tracing it once.
 
     Raises:
-        RuntimeError: an operation that fvcore does not know and `UNCOUNTED` does not list.
+        RuntimeError: an operation that neither fvcore nor `UNCOUNTED` knows.
     """
-    tensors = tuple(value for value in inputs if isinstance(value, Tensor))
-    constants = tuple(value for value in inputs if not isinstance(value, Tensor))
     modes = [(part, part.training) for part in module.modules()]
-    analysis = FlopCountAnalysis(_Call(module, constants).eval(), tensors)
+    analysis = FlopCountAnalysis(module.eval(), inputs)
     analysis.set_op_handle("aten::scaled_dot_product_attention", _attention_macs)
     analysis.set_op_handle("aten::_upsample_bilinear2d_aa", _shrinking_macs)
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
     with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # tracing's own, of constants that it folds
+        warnings.simplefilter("ignore")  # of constants that tracing folds
         operations = analysis.by_operator()
         unknown = sorted(set(analysis.unsupported_ops()) - UNCOUNTED)
     for part, training in modes:
@@ -81,14 +78,14 @@ def count(module: nn.Module, *inputs: Tensor | TokenLength) -> Macs:
 
 
 def revit_macs(model: ResizableModel, length: TokenLength) -> Macs:
-    """Cost of one view `(1, 3, T, S, S)` at one length, which reads embeddings of its own (`for_inference`).
+    """Cost of one view `(1, 3, T, S, S)` at one length, with separate embeddings (`for_inference`).
 
-    A DVT has read all shorter lengths before; their cost is included.
+    A DVT runs all shorter lengths first; their cost is included.
     """
     model = copy.deepcopy(model, {id(weight): weight for weight in model.parameters()})  # the same weights
     separate_embeddings(model)
     size = (1, 3, model.num_frames, model.img_size, model.img_size)
-    return count(_InFull(model), model.class_token.new_zeros(size), length)
+    return count(_InFull(model, length), model.class_token.new_zeros(size))
 
 
 def assigner_macs(assigner: TokenLengthAssigner, num_frames: int, img_size: int) -> Macs:
@@ -137,7 +134,7 @@ def _embed_macs(config: ReViTConfig, length: TokenLength) -> int:
 def cost_table(
     model: ResizableModel, views: int, assigner: TokenLengthAssigner | None = None
 ) -> dict[str, Any]:
-    """The content of `flops.json`: cost a view at every length, of the assigner, and views a video."""
+    """The content of `flops.json`: cost per view at every length and of the assigner; views per video."""
     table: dict[str, Any] = {
         "unit": "GMACs",
         "views": views,
@@ -179,25 +176,14 @@ def format_table(costs: dict[str, Any]) -> str:
 
 
 class _InFull(nn.Module):
-    """Traces `forward_in_full`."""
+    """`forward_in_full` at one length, as tracing takes tensors alone."""
 
-    def __init__(self, model: ResizableModel) -> None:
+    def __init__(self, model: ResizableModel, length: TokenLength) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.length = model, length
 
-    def forward(self, clips: Tensor, length: TokenLength) -> list[tuple[Tensor, Tensor]]:
-        return self.model.forward_in_full(clips, length)
-
-
-class _Call(nn.Module):
-    """Binds the arguments that are no tensors, which tracing does not take."""
-
-    def __init__(self, module: nn.Module, constants: Sequence[Any]) -> None:
-        super().__init__()
-        self.module, self.constants = module, constants
-
-    def forward(self, *tensors: Tensor) -> Any:
-        return self.module(*tensors, *self.constants)
+    def forward(self, clips: Tensor) -> list[tuple[Tensor, Tensor]]:
+        return self.model.forward_in_full(clips, self.length)
 
 
 def _attention_macs(inputs: list[Any], outputs: list[Any]) -> int:

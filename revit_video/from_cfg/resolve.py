@@ -1,4 +1,4 @@
-"""What a config leaves open, filled in from the data and from the checkpoint that a run starts from."""
+"""Loading a config: checked, then completed from the data and from the checkpoint that a run starts from."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def fill_normalisation(cfg: CfgNode, path: str, data: dict[str, Any]) -> None:
 
 
 def _starting_from(cfg: CfgNode, stages: Sequence[str]) -> tuple[str, dict[str, Any]]:
-    """The checkpoint whose model reads the clips of this run first, and what it tells of them; else empty."""
+    """The checkpoint that this run uses first, and what it says of its clips; empty without one."""
     own = checkpoint.latest(os.path.join(cfg.OUTPUT_DIR, output_dir.CHECKPOINTS)) or ""
     if "train" in stages:
         path = (own if cfg.TRAIN.AUTO_RESUME else "") or cfg.TRAIN.CHECKPOINT_FILE_PATH

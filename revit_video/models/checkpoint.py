@@ -216,7 +216,7 @@ def load(path: str, map_location: str | torch.device = "cpu") -> dict[str, Any]:
             reason = f"it holds a Python object ({refused[1]}), and only tensors and plain values are loaded"
             raise CheckpointError(f"{path}: refused: {reason}") from None
         raise CheckpointError(f"{path}: not a checkpoint, or damaged") from None
-    except Exception as error:  # what a reader says of arbitrary bytes has no common type
+    except Exception as error:  # readers of arbitrary bytes raise all kinds
         reason = f"{type(error).__name__}: {_one_line(error)}"  # a KeyError's is the key alone
         raise CheckpointError(f"{path}: not a checkpoint, or damaged ({reason})") from None
     if not isinstance(payload, dict):

@@ -27,9 +27,9 @@ from revit_video.models.revit import ReViT
 Weights = Mapping[str, Tensor]
 
 PER_LENGTH = re.compile(r"((?:^|\.)(?:norm[12]?|temporal_norm1|patch_embed|pos_embed))\.(\d+)")
-# What the source lacks starts as a copy of a twin. Temporal parts: TimeSformer's initialisation from an image
-# model. The distillation token and head: as twins of the class token's, the mean of both heads is the
-# pretrained prediction at the first step; the two losses then move them apart.
+# Weights that the source lacks start as copies of a twin. Temporal parts: TimeSformer's initialisation from
+# an image model. The distillation token and head: as twins of the class token's, the mean of both heads is
+# the pretrained prediction at the first step; the two losses then move them apart.
 TEMPORAL_TWINS = {".temporal_norm1.": ".norm1.", ".temporal_attn.": ".attn."}
 DISTILLATION_TWINS = {"dist_token": "cls_token", "head_dist.": "head."}
 REUSE = "_reuse."  # in the names of weights that only a DVT has
@@ -149,7 +149,7 @@ def split_name(name: str) -> tuple[str, int | None]:
 
 @dataclass
 class Report:
-    """What became of every weight; `str()` is a few lines."""
+    """The fate of every weight; `str()` is a few lines."""
 
     source: str
     notes: tuple[str, ...] = ()

@@ -35,7 +35,7 @@ from revit_video.models.pretrained import (
 
 TIMM = "timm:"
 OFFICIAL_DATA = {"mean": [0.45] * 3, "std": [0.225] * 3}  # of all models that TimeSformer's authors published
-# What LV-ViT's weights do not tell. It is so for its S and M; T's branches are whole, L's a third.
+# Unknown from LV-ViT's weights. Valid for LV-ViT-S and -M; `skip_lam` is 1 in T and 3 in L.
 LVVIT = {
     "attention": "space_only",
     "residual_scale": 0.5,
@@ -60,7 +60,7 @@ def read_source(path: str) -> PretrainedWeights:
     """The weights at `path` and what they tell of their model.
 
     Raises:
-        CheckpointError: nothing that can be read is there, or it is of a model whose arithmetic is another.
+        CheckpointError: not readable, or of a model with different arithmetic.
         ValueError: likewise for what is inside; always one line.
     """
     if path.startswith(TIMM):
@@ -74,7 +74,7 @@ def read_source(path: str) -> PretrainedWeights:
 
 
 def clip_data(path: str) -> dict[str, Any]:
-    """What the source at `path` tells of its clips (`mean`, `std` ...), without a download; else empty.
+    """What is known of the source's clips (`mean`, `std` ...), without a download; may be empty.
 
     Raises:
         CheckpointError, ValueError: see `read_source`.

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import revit_video
 from revit_video.models.base import Output
 from revit_video.models.blocks import JointBlock
 from revit_video.models.config import ReViTConfig
@@ -308,6 +309,15 @@ def test_models_that_cannot_be_built(changes: dict[str, Any], message: str) -> N
 def test_unknown_preset_lists_those_that_exist() -> None:
     with pytest.raises(ValueError, match="unknown architecture 'vit'; there are timesformer_base, "):
         preset("vit")
+
+
+@pytest.mark.parametrize("arch", PRESETS)
+def test_every_preset_is_a_factory_of_the_package(arch: str) -> None:
+    with torch.device("meta"):
+        model = getattr(revit_video, arch)(num_classes=7, drop_path=0.1)
+    expected = preset(arch) | {"num_classes": 7, "drop_path": 0.1}
+    assert {name: getattr(model.config, name) for name in expected} == expected
+    assert arch in revit_video.__all__ and len(model.lengths) == 2
 
 
 def test_a_preset_is_a_copy() -> None:

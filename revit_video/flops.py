@@ -89,7 +89,7 @@ def revit_macs(model: ResizableModel, length: TokenLength) -> Macs:
 
 
 def assigner_macs(assigner: TokenLengthAssigner, num_frames: int, img_size: int) -> Macs:
-    """Cost of choosing a length for one view."""
+    """Cost of the assigner for one view."""
     size = (1, 3, num_frames, img_size, img_size)
     return count(assigner, assigner.head.weight.new_zeros(size))
 

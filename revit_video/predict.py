@@ -46,7 +46,7 @@ class VideoPrediction:
 
     @property
     def saved(self) -> float:
-        """Share of the longest length's cost that was saved, in percent."""
+        """Cost saved against the longest length, in percent."""
         return 100 * (1 - self.gmacs / self.longest_gmacs)
 
 
@@ -102,7 +102,7 @@ class Predictor:
 
 
 def load(path: str | os.PathLike[str], device: str = "auto", dtype: str = "auto") -> Predictor:
-    """A trained model, ready to predict.
+    """Load a trained model for prediction.
 
     Args:
         path: a run's OUTPUT_DIR, its `model.pyth`, or a checkpoint of the backbone alone, which then runs
@@ -111,8 +111,8 @@ def load(path: str | os.PathLike[str], device: str = "auto", dtype: str = "auto"
         dtype: precision of prediction: `float32`, `bfloat16`, or `auto` for that of the test (`TEST.DTYPE`).
 
     Raises:
-        CheckpointError: it cannot be read or is no checkpoint of this project; a `ValueError`.
-        ValueError: CUDA is asked for where there is none, or an unknown dtype.
+        CheckpointError: the file is damaged or not a checkpoint of this project; a `ValueError`.
+        ValueError: CUDA is not available, or the dtype is unknown.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device cuda: torch finds no GPU here; use auto or cpu")

@@ -35,8 +35,8 @@ def resolved(cfg: CfgNode, stages: Sequence[str] = (), data: DataFolder | None =
     """`cfg` with `MODEL.NUM_CLASSES`, `DATA.MEAN` and `DATA.STD` given, frozen.
 
     Args:
-        stages: what is going to run. The clips are normalised as for the checkpoint that this starts from;
-            with no stage, no checkpoint is looked at.
+        stages: the stages to run. Normalisation is that of the checkpoint that the first one starts from; no
+            checkpoint is opened if there are no stages.
         data: the config's data folder, if it is open already.
 
     Raises:
@@ -51,9 +51,9 @@ def resolved(cfg: CfgNode, stages: Sequence[str] = (), data: DataFolder | None =
 
 
 def fill_normalisation(cfg: CfgNode, path: str, data: dict[str, Any]) -> None:
-    """Sets `DATA.MEAN` and `DATA.STD` where they are empty: the checkpoint's at `path`, else TimeSformer's.
+    """Fill empty `DATA.MEAN` and `DATA.STD`: those of the checkpoint at `path`, else TimeSformer's.
 
-    Says so where the checkpoint does not tell them, or where those that are given are others.
+    Logs if the checkpoint does not have them, or if the config's differ.
     """
     for key, default in (("MEAN", MEAN), ("STD", STD)):
         theirs, ours = data.get(key.lower()), cfg.DATA[key]

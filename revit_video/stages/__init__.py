@@ -1,1 +1,1 @@
-"""The stages of a run and their order; beside `from_cfg`, the only room that reads a cfg."""
+"""The stages of a run and their order."""

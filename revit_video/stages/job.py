@@ -1,4 +1,4 @@
-"""What the stages of one run share."""
+"""State and helpers shared by the stages of a run."""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ class Checkpoints:
 
 
 def _ranks(job: Job) -> Ranks:
-    """This process among those that train; in ReViT-E each has a token length of its own."""
+    """The ranks that train; in ReViT-E arranged in length groups."""
     if job.cfg.TRAIN.METHOD == "revit_e":
         return in_length_groups(job.ranks, len(job.cfg.REVIT.TOKEN_LENGTHS))
     return job.ranks
@@ -158,7 +158,7 @@ def _training(job: Job, ranks: Ranks, model: ResizableModel, batches: TrainBatch
 
 
 def training_step(cfg: CfgNode, ranks: Ranks, model: ResizableModel) -> Step:
-    """What a batch does to the model: DVT's cascade, ReViT-E or ReViT-B."""
+    """The training step of DVT, ReViT-E or ReViT-B."""
     smoothing, precision = cfg.SOLVER.LABEL_SMOOTHING, autocast(cfg, ranks)
     if cfg.DVT.ENABLE:
         return CascadeStep(model, smoothing, precision)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Self
+from typing import Any, TypeVar
 
 from revit_video.length import TokenLength, halved, patch_geometry, stem_geometry, token_lengths
 
@@ -23,6 +23,7 @@ CHOICES = {
 COUNTS = ("img_size", "num_frames", "embed_dim", "depth", "num_heads")
 TRAINING_ONLY = ("drop_rate", "drop_path", "pos_init", "qk_init_gain", "act_checkpoint")
 """Fields that do not change what trained weights compute."""
+AnyConfig = TypeVar("AnyConfig", bound="ReViTConfig")
 
 
 class ModelConfigError(ValueError):
@@ -102,7 +103,7 @@ class ReViTConfig:
             raise ModelConfigError(problems)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+    def from_dict(cls: type[AnyConfig], values: Mapping[str, Any]) -> AnyConfig:
         """The config that `to_dict` describes; fields that an old checkpoint lacks have their defaults."""
         return cls(**values)
 

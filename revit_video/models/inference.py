@@ -13,6 +13,7 @@ from revit_video.length import TokenLength, find
 from revit_video.models.base import NO_STATE, CascadeState, ResizableModel
 from revit_video.models.blocks import JointBlock
 from revit_video.models.embed import separate_embeddings
+from revit_video.models.linear import onednn_computes_in
 from revit_video.models.stem import Stem
 
 # Tokens x channels in one CPU pass; a TimeSformer clip at 14x14 has 1.2 million.
@@ -43,7 +44,8 @@ def _computes_in_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     told: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return any(told.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    units = any(told.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return units and onednn_computes_in(torch.bfloat16)
 
 
 def for_inference(model: ResizableModel, dtype: torch.dtype = torch.float32) -> ResizableModel:

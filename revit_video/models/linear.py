@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -30,17 +31,33 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _suits_onednn(x: Tensor) -> bool:
-    return (
+    return bool(
         not torch.compiler.is_compiling()  # first: the checks below cannot be compiled
-        and _ONEDNN is not None
+        and not torch.jit.is_tracing()  # FLOP counters only know PyTorch's own operations
         and torch.backends.mkldnn.is_available()
+        and torch.backends.mkldnn.enabled  # PyTorch's own switch: off, FLOP counters see every product
         and x.device.type == "cpu"
         and x.dim() > 1
         and x.numel() > 0
-        and x.dtype in (torch.float32, torch.bfloat16)
         and not torch.is_autocast_enabled("cpu")
-        and not torch.jit.is_tracing()  # FLOP counters only know PyTorch's own operations
+        and onednn_computes_in(x.dtype)
     )
+
+
+@cache
+def onednn_computes_in(dtype: torch.dtype) -> bool:
+    """Whether oneDNN multiplies matrices of `dtype` here.
+
+    It is asked by a small product: bfloat16 needs AVX-512 or its like, and oneDNN may be told to use less
+    than the processor has (`ONEDNN_MAX_CPU_ISA`).
+    """
+    if _ONEDNN is None or dtype not in (torch.float32, torch.bfloat16):
+        return False
+    try:
+        _onednn(torch.ones(2, 2, dtype=dtype), torch.ones(2, 2, dtype=dtype))
+    except RuntimeError:
+        return False
+    return True
 
 
 def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None, after: str = "none") -> Tensor:

@@ -6,8 +6,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
-from revit_video.models.linear import linear, linear_gelu
+import revit_video.models.linear as module
+from revit_video.flops import count
+from revit_video.models.linear import linear, linear_gelu, onednn_computes_in
+from tests.tiny import random_clips, tiny_revit
 
 SHAPES = [(5, 24), (2, 3, 7, 24), (24,), (0, 24)]
 
@@ -48,3 +52,26 @@ def test_inputs_of_any_layout() -> None:
 def test_double_precision_is_kept() -> None:
     x, weight, bias = drawn(5, 24).double(), drawn(40, 24).double(), drawn(40).double()
     assert torch.equal(linear(x, weight, bias), F.linear(x, weight, bias))
+
+
+def test_a_processor_without_bfloat16_is_left_to_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(x: Tensor, *_: object) -> Tensor:
+        raise RuntimeError("could not create a primitive descriptor for the inner product")
+
+    x, weight = drawn(5, 24).detach().bfloat16(), drawn(40, 24).detach().bfloat16()
+    monkeypatch.setattr(module, "_onednn", refuse)
+    monkeypatch.setattr(module, "onednn_computes_in", onednn_computes_in.__wrapped__)  # not what was found
+    assert torch.equal(linear(x, weight, None), F.linear(x, weight))
+    assert torch.equal(linear_gelu(x, weight, None), F.gelu(F.linear(x, weight)))
+
+
+@pytest.mark.filterwarnings("ignore:TF32 acceleration")  # the switch sets all of its flags again
+@pytest.mark.parametrize("length", [8, 4])
+@pytest.mark.parametrize("attention", ["divided_space_time", "joint_space_time", "space_only"])
+def test_pytorchs_counter_agrees_with_pytorchs_switch_off(attention: str, length: int) -> None:
+    model = tiny_revit(attention=attention).float().eval()
+    clips = random_clips(1).float()
+    with FlopCounterMode(display=False) as counter, torch.backends.mkldnn.flags(enabled=False):
+        model(clips, length)
+    expected = count(model, clips, model.lengths[0 if length == 8 else 1]).matmul_gmacs
+    assert counter.get_total_flops() / 2e9 == pytest.approx(expected)

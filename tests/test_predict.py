@@ -58,7 +58,7 @@ def evaluation_batches(run: Path, videos: Path, *changes: object) -> EvalBatches
 def evaluated(run: Path, videos: Path, name: str, *changes: object) -> torch.Tensor:
     """The evaluation's logits of each test video `(videos, classes)`, streamed through the buckets."""
     job = Job.of(toy_cfg(videos, run, *changes), [], ALONE, "")
-    compared = compare(job, job.trained())
+    compared = compare(job, job.trained)
     engine = compared.engine(compared.policies[name])
     parts: list[Prediction] = []
     for batch in evaluation_batches(run, videos, *changes):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
+from typing import Any
 
 from fvcore.common.config import CfgNode
 
 from revit_video import flops
 from revit_video.adaptive.labels import MinedLabels, read_labels
 from revit_video.adaptive.policies import Costs
+from revit_video.adaptive.settings import Settings
 from revit_video.from_cfg.inputs import mined_batches
 from revit_video.from_cfg.model import build_assigner, data_spec
 from revit_video.models import checkpoint
@@ -16,7 +19,7 @@ from revit_video.models.assigner import TokenLengthAssigner
 from revit_video.runtime import output_dir
 from revit_video.runtime.ranks import Ranks, broadcast_parameters
 from revit_video.stages.calibration import calibrated
-from revit_video.stages.job import Job
+from revit_video.stages.job import Job, Trained
 from revit_video.train.loop import Training, fit
 from revit_video.train.mined import MinedBatches, class_weights
 from revit_video.train.optim import cosine_schedule, make_optimizer, with_warmup
@@ -25,15 +28,34 @@ from revit_video.train.steps import AssignerStep
 logger = logging.getLogger(__name__)
 
 
-def assigner(job: Job) -> None:
-    """Trains the Token-Length Assigner on labels.csv and chooses its operating point on the val list."""
+@dataclass(frozen=True)
+class Assigner:
+    """A trained assigner and the operating points of the policies.
+
+    Attributes:
+        costs: see `flops.cost_table`; with the assigner.
+    """
+
+    network: TokenLengthAssigner
+    settings: Settings
+    costs: dict[str, Any]
+
+
+def assign(job: Job, trained: Trained | None = None, mined: MinedLabels | None = None) -> Assigner:
+    """Trains the Token-Length Assigner on mined labels and chooses its operating point on the val list.
+
+    Args:
+        trained, mined: as `train` and `mine` give them; None: from OUTPUT_DIR.
+    """
     cfg, ranks = job.cfg, job.ranks
-    path, model, costs = job.trained()
-    mined = read_labels(job.path(output_dir.LABELS), model.lengths)
-    if ranks.is_main:
-        _check_weights(job, mined, path)
+    trained = trained or job.trained
+    model = trained.model
+    if mined is None:
+        mined = read_labels(job.path(output_dir.LABELS), model.lengths)
+        if ranks.is_main:
+            _check_weights(job, mined, trained.path)
     network = build_assigner(cfg).to(ranks.device)
-    costs = flops.with_assigner(costs, model, network)
+    costs = flops.with_assigner(trained.costs, model, network)
     broadcast_parameters(network, ranks)
     training = assigner_training(cfg, ranks, network, mined, mined_batches(cfg, job.data, mined, ranks))
     job.record_config()
@@ -42,7 +64,7 @@ def assigner(job: Job) -> None:
     with job.stats() as stats:
         for _ in fit(training, stats):
             pass
-    table = job.tabulate(job.reader(model), "val", job.test_batches("val"), network)
+    table = job.tabulate(trained.reader, "val", job.test_batches("val"), network)
     settings = calibrated(cfg, table, Costs.from_table(costs, model.carries_state))
     if ranks.is_main:
         output_dir.write_json(job.path(output_dir.FLOPS), costs)
@@ -50,6 +72,7 @@ def assigner(job: Job) -> None:
         checkpoint.save(job.path(output_dir.ASSIGNER), payload)
         backbone = checkpoint.model_payload(model, data_spec(cfg, job.data.class_names), costs)
         checkpoint.save(job.path(output_dir.MODEL), backbone | payload)
+    return Assigner(network.eval(), settings, costs)
 
 
 def assigner_training(

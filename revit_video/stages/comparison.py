@@ -18,10 +18,12 @@ from revit_video.models import checkpoint
 from revit_video.models.assigner import TokenLengthAssigner
 from revit_video.models.base import ResizableModel
 from revit_video.runtime import output_dir
+from revit_video.stages.assign import Assigner
 from revit_video.stages.calibration import cascade_threshold
 from revit_video.stages.job import Job, Trained
 
 NEED_ASSIGNER = {"assigned", "random"}  # for its choice, its mix of lengths
+NEED_CALIBRATION = NEED_ASSIGNER | {"cascade"}  # which was done with the assigner
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +33,7 @@ class Comparison:
     """A model and the policies to compare.
 
     Attributes:
-        model: as `Job.reader` gives it.
+        model: as `Trained.reader` gives it.
         policies: by name; a static policy has the name of its length.
         cost_table: see `flops.cost_table`.
         batch_size: views in one pass of this rank.
@@ -65,15 +67,22 @@ class Comparison:
         return {"policy": self.settings.to_dict()} if self.settings != Settings() else {}
 
 
-def compare(job: Job, trained: Trained) -> Comparison:
+def compare(job: Job, trained: Trained, assigned: Assigner | None = None) -> Comparison:
     """The policies that `TEST.POLICIES` names, those that need an assigner only where there is one.
+
+    Args:
+        assigned: as `assign` gives it; None: from OUTPUT_DIR, if there is one.
 
     Raises:
         ValueError: there is nothing to test.
     """
-    cfg, model, reader = job.cfg, trained.model, job.reader(trained.model)
-    assigner, settings = _assigner(job)
-    cost_table = flops.with_assigner(trained.costs, model, assigner) if assigner else trained.costs
+    cfg, model, reader = job.cfg, trained.model, trained.reader
+    assigner, settings, cost_table = None, Settings(), trained.costs
+    if set(cfg.TEST.POLICIES) & NEED_CALIBRATION:
+        assigned = assigned or _assigner(job, trained)
+        if assigned is not None:
+            assigner, cost_table = assigned.network, assigned.costs
+            settings = _overridden(cfg, assigned.settings)
     if assigner is None and "cascade" in cfg.TEST.POLICIES:
         costs = Costs.from_table(cost_table, model.carries_state)
         settings = Settings(cascade_threshold=_cascade_threshold(job, reader, costs))
@@ -93,18 +102,17 @@ def compare(job: Job, trained: Trained) -> Comparison:
     return Comparison(reader, assigner, settings, found, cost_table, batch_size)
 
 
-def _assigner(job: Job) -> tuple[TokenLengthAssigner | None, Settings]:
-    """The assigner and its settings, overridden by the config; None where no policy needs it."""
-    path, wanted = job.path(output_dir.ASSIGNER), set(job.cfg.TEST.POLICIES)
-    if not wanted & (NEED_ASSIGNER | {"cascade"}):  # the cascade was calibrated with it
-        return None, Settings()
+def _assigner(job: Job, trained: Trained) -> Assigner | None:
+    """The assigner in OUTPUT_DIR, None if there is none."""
+    path = job.path(output_dir.ASSIGNER)
     if not os.path.isfile(path):
-        if wanted & NEED_ASSIGNER:
+        if set(job.cfg.TEST.POLICIES) & NEED_ASSIGNER:
             logger.warning("%s: no assigner, so only policies that need none are tested", path)
-        return None, Settings()
+        return None
     saved = checkpoint.read_assigner(path, len(job.cfg.REVIT.TOKEN_LENGTHS))
     network = checkpoint.assigner_of(saved.payload).to(job.ranks.device)
-    return network, _overridden(job.cfg, Settings(**saved.settings))
+    costs = flops.with_assigner(trained.costs, trained.model, network)
+    return Assigner(network, Settings(**saved.settings), costs)
 
 
 def _overridden(cfg: CfgNode, chosen: Settings) -> Settings:

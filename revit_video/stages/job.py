@@ -7,7 +7,8 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import Any
 
 from fvcore.common.config import CfgNode
 from iopath.common.file_io import g_pathmgr
@@ -32,12 +33,25 @@ from revit_video.runtime.ranks import Ranks
 logger = logging.getLogger(__name__)
 
 
-class Trained(NamedTuple):
-    """The model of the checkpoint at `path`, and its `flops.cost_table`, counted when it was trained."""
+@dataclass(frozen=True)
+class Trained:
+    """A trained backbone, as the stages hand it on.
 
+    Attributes:
+        path: its checkpoint.
+        model: in evaluation mode, on the rank's device.
+        costs: see `flops.cost_table`; without an assigner.
+    """
+
+    cfg: CfgNode
     path: str
     model: ResizableModel
     costs: dict[str, Any]
+
+    @cached_property
+    def reader(self) -> ResizableModel:
+        """The inference copy that mining, calibration and the test run, so that they agree."""
+        return reader(self.cfg, self.model)
 
 
 @dataclass(frozen=True)
@@ -80,20 +94,28 @@ class Job:
         """The run's statistics; only the main rank writes them."""
         return StatsLog(self.cfg.OUTPUT_DIR, self.cfg.TENSORBOARD.ENABLE, self.ranks.is_main)
 
+    @cached_property
     def trained(self) -> Trained:
-        """The checkpoint to use: the one that the config names, or the run's own last."""
+        """The model of the checkpoint that the config names, or of the run's own last one.
+
+        Raises:
+            ValueError: there is none, or it is of a model that differs from the config's.
+        """
         path = self.cfg.TEST.CHECKPOINT_FILE_PATH or checkpoint.latest(self.path(output_dir.CHECKPOINTS))
         if path is None:
             raise ValueError(
                 f"{self.path(output_dir.CHECKPOINTS)}: no checkpoint; train first (TRAIN.ENABLE True) "
                 "or name one with TEST.CHECKPOINT_FILE_PATH"
             )
-        model = build_model(self.cfg)
-        found = checkpoint.read(path)
+        model, found = build_model(self.cfg), checkpoint.read(path)
         found.load_into(model)
         if self.cfg.MODEL.COMPILE:
             model.compile()
-        return Trained(path, model.to(self.ranks.device).eval(), found.costs | {"views": self.views})
+        return self.handed_on(path, model.to(self.ranks.device), found.costs)
+
+    def handed_on(self, path: str, model: ResizableModel, costs: dict[str, Any]) -> Trained:
+        """A trained model for the later stages; its costs are as for this job's views."""
+        return Trained(self.cfg, path, model.eval(), costs | {"views": self.views})
 
     def test_batches(self, split: str) -> EvalBatches:
         """A list with the views of the test."""
@@ -102,10 +124,6 @@ class Job:
         return eval_batches(
             self.cfg, videos, self.ranks, test.NUM_ENSEMBLE_VIEWS, test.NUM_SPATIAL_CROPS, test.BATCH_SIZE
         )
-
-    def reader(self, model: ResizableModel) -> ResizableModel:
-        """The copy of `model` that mining, validation, calibration and the test run, so that they agree."""
-        return reader(self.cfg, model)
 
     def tabulate(
         self,
@@ -119,7 +137,7 @@ class Job:
         """Runs a list at every length and records its unreadable videos as the stage's.
 
         Args:
-            model: as `reader` gives it.
+            model: as `Trained.reader` gives it.
             total: number of batches, where `batches` does not tell.
         """
         title = f"{stage}: every length"

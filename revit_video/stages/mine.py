@@ -20,7 +20,7 @@ from revit_video.models import checkpoint
 from revit_video.report import write_labels_picture
 from revit_video.runtime import output_dir
 from revit_video.runtime.output_dir import atomic_write_text, csv_text
-from revit_video.stages.job import Job, percents
+from revit_video.stages.job import Job, Trained, percents
 from revit_video.stages.train import train
 
 HARDEST = 5  # classes named in the log
@@ -28,8 +28,12 @@ HARDEST = 5  # classes named in the log
 logger = logging.getLogger(__name__)
 
 
-def mine(job: Job) -> None:
-    """Write the token-length label of every clip of the mining list to labels.csv; draw a histogram."""
+def mine(job: Job, trained: Trained | None = None) -> MinedLabels:
+    """Writes the token-length label of every clip of the mining list to labels.csv, and draws them.
+
+    Args:
+        trained: the run's backbone, as `train` gives it; None: from OUTPUT_DIR.
+    """
     cfg = job.cfg
     videos = job.data.videos(mine_split(cfg))
     if cfg.MINE.FOLDS:
@@ -40,10 +44,11 @@ def mine(job: Job) -> None:
                 "mining the training list: a backbone that was trained on it has memorised some clips, so "
                 "that their labels come out too short; MINE.HOLDOUT or MINE.FOLDS avoid that"
             )
-        mined, _ = _mined(job, videos, range(len(videos)))
+        mined, _ = _mined(job, trained or job.trained, videos, range(len(videos)))
     if job.ranks.is_main:
         write_labels(job.path(output_dir.LABELS), mined)
         _show(job, mined)
+    return mined
 
 
 def _show(job: Job, mined: MinedLabels) -> None:
@@ -67,15 +72,17 @@ def _show(job: Job, mined: MinedLabels) -> None:
     logger.info("classes with the most labels %s: %s", mined.lengths[0], percents(shares))
 
 
-def _mined(job: Job, videos: LabeledVideoPaths, rows: Sequence[int]) -> tuple[MinedLabels, list[Skipped]]:
-    """Mine some rows of a list with the job's model; returns their labels and the unreadable videos."""
+def _mined(
+    job: Job, trained: Trained, videos: LabeledVideoPaths, rows: Sequence[int]
+) -> tuple[MinedLabels, list[Skipped]]:
+    """Mines some rows of a list; their labels, and the videos that cannot be decoded."""
     cfg, ranks = job.cfg, job.ranks
-    path, model, _ = job.trained()
     job.record_config()
     own = list(rows[ranks.rank :: ranks.world_size])
     batches = eval_batches(cfg, videos, ranks, cfg.MINE.NUM_CLIPS, 1, cfg.TEST.BATCH_SIZE, own)
-    table = job.tabulate(job.reader(model), "mine", batches, keep_scores=False)
-    return mine_labels(table, model.lengths, cfg.MINE.NONE_CORRECT, checkpoint.digest(path)), table.skipped
+    table = job.tabulate(trained.reader, "mine", batches, keep_scores=False)
+    digest = checkpoint.digest(trained.path)
+    return mine_labels(table, trained.model.lengths, cfg.MINE.NONE_CORRECT, digest), table.skipped
 
 
 # ---- Folds -----------------------------------------------------------------------------------------------
@@ -107,7 +114,10 @@ def _mined_in_folds(job: Job, videos: LabeledVideoPaths) -> MinedLabels:
         others = (fold != n).nonzero().flatten().tolist()
         train(own, LabeledVideoPaths([(paths[row], classes[row]) for row in others]))
         job.ranks.barrier()
-    parts = [_mined(own, videos, (fold == n).nonzero().flatten().tolist()) for n, own in enumerate(jobs)]
+    parts = [
+        _mined(own, own.trained, videos, (fold == n).nonzero().flatten().tolist())
+        for n, own in enumerate(jobs)
+    ]
     job.record_skipped("mine", [skip for _, skipped in parts for skip in skipped])
     return MinedLabels.joined([mined for mined, _ in parts])
 

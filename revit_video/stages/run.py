@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from fvcore.common.config import CfgNode
 
@@ -12,7 +14,7 @@ from revit_video.runtime import output_dir
 from revit_video.runtime.logging import setup
 from revit_video.runtime.ranks import init
 from revit_video.runtime.termination import Termination
-from revit_video.stages.assign import assigner
+from revit_video.stages.assign import assign
 from revit_video.stages.job import Job
 from revit_video.stages.mine import mine
 from revit_video.stages.test import test
@@ -20,7 +22,7 @@ from revit_video.stages.train import train
 
 logger = logging.getLogger(__name__)
 
-STAGES = {"train": train, "mine": mine, "assigner": assigner, "test": test}
+STAGES = ("train", "mine", "assigner", "test")
 
 
 def run(cfg: CfgNode, stages: list[str], command: str) -> None:
@@ -34,10 +36,33 @@ def run(cfg: CfgNode, stages: list[str], command: str) -> None:
         check_lists(job.cfg, job.data, stages)
     ranks.barrier()
     with Termination() as termination, termination.at_once():  # training, which has more to save, asks itself
-        for stage in stages:
-            with killed_workers_explained(), job.recording(stage):
-                STAGES[stage](job)
-            ranks.barrier()
+        _run_stages(job, stages)
+
+
+def _run_stages(job: Job, stages: Sequence[str]) -> None:
+    """Each stage hands what it made to the later ones; what no stage made comes from OUTPUT_DIR."""
+    trained, mined, assigned = None, None, None
+    if "train" in stages:
+        with _stage(job, "train"):
+            trained = train(job)
+    if job.cfg.TEST.CHECKPOINT_FILE_PATH:
+        trained = None  # the later stages are about another model
+    if "mine" in stages:
+        with _stage(job, "mine"):
+            mined = mine(job, trained)
+    if "assigner" in stages:
+        with _stage(job, "assigner"):
+            assigned = assign(job, trained, mined)
+    if "test" in stages:
+        with _stage(job, "test"):
+            test(job, trained, assigned)
+
+
+@contextmanager
+def _stage(job: Job, name: str) -> Iterator[None]:
+    with killed_workers_explained(), job.recording(name):
+        yield
+    job.ranks.barrier()
 
 
 def enabled_stages(cfg: CfgNode) -> list[str]:

@@ -19,19 +19,23 @@ from revit_video.models import checkpoint
 from revit_video.report import print_table, write_report
 from revit_video.report.predictions import Predictions, write_predictions
 from revit_video.runtime import output_dir
+from revit_video.stages.assign import Assigner
 from revit_video.stages.comparison import Comparison, compare
-from revit_video.stages.job import Job
+from revit_video.stages.job import Job, Trained
 
 CLOCK_SHARE, CLOCK_BYTES = 0.1, 2 << 30  # of a rank's batches, the first ones are kept and timed
 
 logger = logging.getLogger(__name__)
 
 
-def test(job: Job) -> None:
-    """Evaluates every policy on the test list; writes results.json, predictions.csv and the report."""
-    cfg = job.cfg
-    trained = job.trained()
-    compared, lengths = compare(job, trained), trained.model.lengths
+def test(job: Job, trained: Trained | None = None, assigned: Assigner | None = None) -> None:
+    """Evaluates every policy on the test list; writes results.json, predictions.csv and the report.
+
+    Args:
+        trained, assigned: as `train` and `assign` give them; None: from OUTPUT_DIR.
+    """
+    cfg, trained = job.cfg, trained or job.trained
+    compared, lengths = compare(job, trained, assigned), trained.model.lengths
     job.record_config()
     batches, kept = job.test_batches(cfg.TEST.SPLIT), list[Batch]()
     first = keep_first(batches, kept, max(2, int(CLOCK_SHARE * len(batches))), CLOCK_BYTES)

@@ -14,7 +14,7 @@ from revit_video import flops
 from revit_video.adaptive.table import static_top1
 from revit_video.data.loader import TrainBatches
 from revit_video.from_cfg.inputs import train_batches
-from revit_video.from_cfg.model import build_model, data_spec
+from revit_video.from_cfg.model import build_model, data_spec, reader
 from revit_video.from_cfg.training import (
     autocast,
     build_optimizer,
@@ -25,14 +25,14 @@ from revit_video.from_cfg.training import (
 )
 from revit_video.models import checkpoint
 from revit_video.models.base import ResizableModel
-from revit_video.models.checkpoint import CheckpointError
+from revit_video.models.checkpoint import Checkpoint, CheckpointError
 from revit_video.models.pretrained import initialise
 from revit_video.models.sources import read_source
 from revit_video.runtime import output_dir
 from revit_video.runtime.logging import StatsLog
 from revit_video.runtime.ranks import Ranks, broadcast_parameters, in_length_groups
 from revit_video.runtime.termination import Termination
-from revit_video.stages.job import Job, percents
+from revit_video.stages.job import Job, Trained, percents
 from revit_video.train.loop import Training, fit
 from revit_video.train.replicas import ReplicaStep
 from revit_video.train.steps import CascadeStep, MixedLengthStep, Step
@@ -40,7 +40,7 @@ from revit_video.train.steps import CascadeStep, MixedLengthStep, Step
 logger = logging.getLogger(__name__)
 
 
-def train(job: Job, videos: LabeledVideoPaths | None = None) -> None:
+def train(job: Job, videos: LabeledVideoPaths | None = None) -> Trained:
     """Trains the backbone at all lengths, from the last checkpoint in OUTPUT_DIR if there is one.
 
     Args:
@@ -49,7 +49,8 @@ def train(job: Job, videos: LabeledVideoPaths | None = None) -> None:
     cfg, ranks = job.cfg, _ranks(job)
     model = build_model(cfg)
     batches = train_batches(cfg, videos or job.data.videos("train"), ranks)
-    state = _starting_point(job, model)
+    resumed = _starting_point(job, model)
+    state = resumed.training if resumed else None
     model.to(ranks.device)
     broadcast_parameters(model, ranks)
     training = _training(job, ranks, model, batches)
@@ -61,9 +62,9 @@ def train(job: Job, videos: LabeledVideoPaths | None = None) -> None:
         job.forget_results()
     job.record_config()
     validated = _validated(job, training, state)
-    if validated and training.epoch >= training.epochs:
+    if resumed and validated and training.epoch >= training.epochs:
         logger.info("training is complete: %d epochs", training.epoch)
-        return
+        return job.handed_on(resumed.path, _result(training), resumed.costs)
     checkpoints = Checkpoints(job, training)
     with job.stats() as stats, Termination() as termination:
         if not validated:
@@ -78,6 +79,10 @@ def train(job: Job, videos: LabeledVideoPaths | None = None) -> None:
                 with termination.at_once():
                     _validate(job, training, stats)
     job.record_skipped("train", job.gathered(sorted(batches.skipped)))
+    ranks.barrier()  # the main rank has saved
+    path = checkpoint.latest(job.path(output_dir.CHECKPOINTS))
+    assert path is not None
+    return job.handed_on(path, _result(training), checkpoints.costs)
 
 
 class Checkpoints:
@@ -166,15 +171,15 @@ def training_step(cfg: CfgNode, ranks: Ranks, model: ResizableModel) -> Step:
     return method(model, distillation(cfg), ranks, smoothing, precision, cfg.TRAIN.DENSE_WEIGHT)
 
 
-def _starting_point(job: Job, model: ResizableModel) -> dict[str, Any] | None:
-    """Loads the weights to start from, if any; the state of the training when it is to be resumed."""
+def _starting_point(job: Job, model: ResizableModel) -> Checkpoint | None:
+    """Loads the weights to start from, if any; the checkpoint where a training is to be resumed."""
     cfg = job.cfg
     last = checkpoint.latest(job.path(output_dir.CHECKPOINTS)) if cfg.TRAIN.AUTO_RESUME else None
     if last is not None:
         logger.info("resuming from %s", last)
         found = checkpoint.read(last)
         found.load_into(model)
-        return found.training
+        return found
     if cfg.TRAIN.CHECKPOINT_FILE_PATH:
         source = read_source(cfg.TRAIN.CHECKPOINT_FILE_PATH)
         for part in model.parts:
@@ -224,7 +229,7 @@ def _ends_period(training: Training, period: int) -> bool:
 
 def _validate(job: Job, training: Training, stats: StatsLog) -> None:
     model = _result(training)
-    table = job.tabulate(job.reader(model), "val", job.test_batches("val"))
+    table = job.tabulate(reader(job.cfg, model), "val", job.test_batches("val"))
     top1 = static_top1(table, model.lengths)
     lines = {f"top1_{name}": value for name, value in top1.items()}
     stats.write(stage="val", epoch=training.epoch - 1, step=training.iteration, **lines)

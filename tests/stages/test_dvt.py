@@ -123,8 +123,9 @@ def test_all_stages_on_images(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_says_what_it_holds(run: Path, toy_run: Path, videos: Path, tmp_path: Path) -> None:
-    path, model, _ = Job.of(toy_cfg(videos, run, *VIDEOS), [], ALONE, "").trained()
-    assert isinstance(model, DVT)
+    trained = Job.of(toy_cfg(videos, run, *VIDEOS), [], ALONE, "").trained
+    path = trained.path
+    assert isinstance(trained.model, DVT)
     plain = toy_cfg(videos, run)
     with pytest.raises(CheckpointError, match="is of a DVT, the config asks for a ReViT"):
         checkpoint.read(path).load_into(build_model(plain))

@@ -12,9 +12,7 @@ import torch
 from revit_video import flops
 from revit_video.config import dump_cfg
 from revit_video.from_cfg.model import build_assigner, build_model
-from revit_video.length import TokenLength
 from revit_video.models import checkpoint
-from revit_video.models.base import ResizableModel
 from revit_video.runtime import output_dir
 from tests.toy import (
     COUNTS,
@@ -110,19 +108,6 @@ def test_results_are_complete(toy_run: Path) -> None:
     assert (results["dataset"], results["command"], results["seed"]) == ("actions", "python toy", 0)
     assert (results["lengths"], results["views"], results["skipped"]) == (LENGTHS, 1, 0)
     assert set(results["curves"]) == {"assigned", "random", "cascade"}
-
-
-def test_costs_are_counted_once(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    counted: list[object] = []
-    original = flops.revit_macs
-
-    def counting(model: ResizableModel, length: TokenLength) -> flops.Macs:
-        counted.append(str(length))
-        return original(model, length)
-
-    monkeypatch.setattr(flops, "revit_macs", counting)
-    run_toy(videos, tmp_path)
-    assert counted == LENGTHS
 
 
 def test_costs_are_the_flops_modules(toy_run: Path, videos: Path) -> None:

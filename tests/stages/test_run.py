@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+from collections import Counter
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from revit_video.stages.job import Job
-from revit_video.stages.run import STAGES
-from tests.toy import run_toy
+from revit_video import flops
+from revit_video.stages import job
+from tests.toy import LENGTHS, run_toy
 
 
 def test_sigterm_ends_any_stage_and_lets_it_clean_up(
@@ -19,7 +21,7 @@ def test_sigterm_ends_any_stage_and_lets_it_clean_up(
     """Without a handler a process ends where it is, and its data workers outlive it for seconds."""
     seen: list[str] = []
 
-    def stage(job: Job) -> None:
+    def stage(*_: object) -> None:
         try:
             os.kill(os.getpid(), signal.SIGTERM)
             seen.append("gone on")
@@ -27,8 +29,29 @@ def test_sigterm_ends_any_stage_and_lets_it_clean_up(
             seen.append("cleaned up")
 
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setitem(STAGES, "mine", stage)
+    monkeypatch.setattr("revit_video.stages.run.mine", stage)
     with pytest.raises(SystemExit) as left:
         run_toy(videos, tmp_path, stages=["mine", "assigner"])
     assert left.value.code == 143 and seen == ["cleaned up"]
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_run_counts_each_cost_once_and_copies_the_trained_model_once(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What one stage knows, the later ones are handed."""
+    calls: Counter[str] = Counter()
+
+    def counted(module: ModuleType, name: str) -> None:
+        real = getattr(module, name)
+
+        def call(*arguments: object) -> object:
+            calls[name] += 1
+            return real(*arguments)
+
+        monkeypatch.setattr(module, name, call)
+
+    for module, name in ((flops, "revit_macs"), (flops, "assigner_macs"), (job, "reader")):
+        counted(module, name)
+    run_toy(videos, tmp_path / "run", "TRAIN.EVAL_PERIOD", 0)
+    assert calls == {"revit_macs": len(LENGTHS), "assigner_macs": 1, "reader": 1}

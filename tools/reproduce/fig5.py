@@ -94,7 +94,7 @@ def _replayed(
     job: Job, series: Callable[[Job, Comparison], Series], batches: Iterable[Batch]
 ) -> tuple[dict[str, list[Answers]], dict[str, list[Engine]]]:
     """Answers and engines of a job's series of policies; the oracle has no engine."""
-    compared = compare(job, job.trained())
+    compared = compare(job, job.trained)
     table = job.tabulate(compared.model, "test", batches, compared.assigner)
     found = series(job, compared)
     answers = {name: [replay(table, each, compared.costs) for each in some] for name, some in found.items()}

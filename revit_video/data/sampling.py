@@ -14,7 +14,7 @@ FRAME_ORDERS = ("time", "shuffled", "first", "last")
 FRAME_SPACINGS = ("time", "index")
 
 Seconds = float | Fraction
-"""A time; a `Fraction` where a frame's start must be met exactly."""
+"""A time in seconds; a `Fraction` where it must be exact."""
 
 
 class Window(NamedTuple):
@@ -30,14 +30,14 @@ def clip_duration(num_frames: int, sampling_rate: int, fps: float) -> Fraction:
 
 
 class Pause(NamedTuple):
-    """A frame that stays longer than a window lasts: no window starts in its first `excess` seconds."""
+    """A frame shown for longer than a window lasts; no window starts in its first `excess` seconds."""
 
     start: Seconds
     excess: Fraction
 
 
 def pauses(times: Sequence[Seconds], video_duration: Fraction, longest: Fraction) -> list[Pause]:
-    """The frames that stay for more than `longest` seconds, which would fill a whole window."""
+    """The frames shown for more than `longest` seconds, the duration of a window."""
     starts = np.append(np.asarray(times, dtype=float), float(video_duration))
     frames = np.flatnonzero(np.diff(starts) > float(longest))
     found = []
@@ -68,12 +68,12 @@ def uniform_windows(
 
 
 def _latest_start(video_duration: Fraction, duration: Fraction, without: Sequence[Pause]) -> Fraction:
-    """On a clock that stands still in pauses."""
+    """Latest start of a window, in seconds without the `excess` of pauses."""
     return max(video_duration - sum(pause.excess for pause in without) - duration, Fraction(0))
 
 
 def _window(start: Seconds, duration: Fraction, without: Sequence[Pause]) -> Window:
-    """The window that starts at a time of that clock."""
+    """The window at `start`, which is in seconds without the `excess` of pauses."""
     for pause in without:
         if start > pause.start:
             start += pause.excess
@@ -81,7 +81,7 @@ def _window(start: Seconds, duration: Fraction, without: Sequence[Pause]) -> Win
 
 
 def frames_in(times: Sequence[Seconds], window: Window) -> range:
-    """Indices of the frames that appear within the window; where none does, the one on screen at its start.
+    """Indices of the frames that appear within the window, or of the one shown at its start if none does.
 
     Args:
         times: when each frame appears, ascending.
@@ -109,8 +109,8 @@ def pick(
         order: one of `FRAME_ORDERS`.
         generator: needed for the order `shuffled` and for jitter.
         jitter: a random frame of each of `num_frames` equal segments, instead of even spacing.
-        spacing: one of `FRAME_SPACINGS`: where the frame rate varies, frames evenly spaced in time, or by
-            their numbers as everywhere else (TimeSformer's rule). At a constant rate both are the same.
+        spacing: one of `FRAME_SPACINGS`: even spacing in time if the frame rate varies (`time`), or always by
+            frame number, TimeSformer's rule (`index`). At a constant rate both are equal.
 
     Returns:
         Indices into `times`.

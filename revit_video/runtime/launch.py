@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 class RankError(RuntimeError):
-    """A rank failed, and not by a user's mistake; the message holds its traceback."""
+    """A rank failed for another reason than a user's mistake; the message holds its traceback."""
 
 
 class FailedLater(Exception):
@@ -87,7 +87,7 @@ def torchrun_ranks() -> int | None:
 def first_error_only() -> Iterator[None]:
     """Only the first failing rank raises its error; destroys the process group on exit.
 
-    The launcher ends all ranks when one fails, and the same mistake may be found by every rank.
+    The launcher ends all ranks when one fails, and every rank may fail with the same error.
 
     Raises:
         FailedLater: on every other failing rank, instead of its error.

@@ -12,10 +12,10 @@ from revit_video.train.steps import MixedLengthStep
 
 
 class ReplicaStep(MixedLengthStep):
-    """One batch at this rank's token length, while its length group runs the same batch at the others.
+    """One batch at this rank's token length; its length group runs the same batch at the other lengths.
 
-    After `reduce_gradients` the gradients are those of `MixedLengthStep`, in the time of the longest length.
-    `ranks` come from `in_length_groups`.
+    After `reduce_gradients` the gradients equal those of `MixedLengthStep`. A step takes as long as one of
+    the longest length. `ranks` come from `in_length_groups`.
 
     Modifications:
         The longest length's rank broadcasts its logits to its group. The others wait for them only to compute

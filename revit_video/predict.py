@@ -75,7 +75,7 @@ class Predictor:
         Raises:
             DecodeError: the file cannot be decoded; a `ValueError` of one line.
         """
-        path = os.fspath(path)
+        path = os.path.expanduser(path)
         views = eval_views(path, self._sampling, self._grid)
         clips = self._normalize(views.clips.to(self.device))
         prediction = self.engine(clips, torch.zeros(len(clips), dtype=torch.long))
@@ -119,7 +119,7 @@ def load(path: str | os.PathLike[str], device: str = "auto", dtype: str = "auto"
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     place = torch.device(device)
-    saved = checkpoint.read(_checkpoint_in(os.fspath(path)))
+    saved = checkpoint.read(_checkpoint_in(os.path.expanduser(path)))
     model, assigner, data = saved.model().to(place), saved.assigner(), saved.data
     policies = Settings(**saved.settings).policies(len(model.lengths))
     policy = static(0)

@@ -18,6 +18,11 @@ from revit_video.config.rules import Mistake, find_mistakes, get
 
 # Lists whose elements have no single type; `rules.py` checks them.
 MIXED_LISTS = ("REVIT.TOKEN_LENGTHS", "DATA.REVERSED_CLASSES")
+# Names of files and folders, in which `~` stands for the home folder.
+PATHS = (
+    *("OUTPUT_DIR", "TRAIN.CHECKPOINT_FILE_PATH", "TEST.CHECKPOINT_FILE_PATH"),
+    *("DATA.PATH_TO_DATA_DIR", "DATA.PATH_PREFIX", "DATA.TOKEN_LABELS"),
+)
 # Keys of earlier versions: the default, which is still accepted, and what to say of other values.
 REMOVED: dict[str, tuple[Any, str]] = {
     "MINE.BATCH_SIZE": (0, "TEST.BATCH_SIZE is used"),
@@ -50,6 +55,7 @@ def load_cfg(
     Raises:
         ConfigError: with all unknown keys, wrong types, illegal values and broken rules.
     """
+    path = path and os.path.expanduser(path)
     cfg, mistakes = get_cfg(), []
     wrong_keys = set()
     for origin, key, value in [*_file_items(path), *_option_items(opts)]:
@@ -171,7 +177,8 @@ def _set(cfg: CfgNode, key: str, value: Any) -> None:
         value = str(value) if isinstance(default, str) else value.parse()
     group, _, name = key.rpartition(".")
     node = get(cfg, group) if group else cfg
-    node[name] = _plain_lists(value) if key in MIXED_LISTS else _coerce(value, default)
+    value = _plain_lists(value) if key in MIXED_LISTS else _coerce(value, default)
+    node[name] = os.path.expanduser(value) if key in PATHS else value
 
 
 def leaf_keys(cfg: CfgNode, prefix: str = "") -> Iterator[str]:

@@ -78,7 +78,7 @@ def find_videos(paths: Iterable[str]) -> list[str]:
         ValueError: a folder that holds neither.
     """
     found = []
-    for path in paths:
+    for path in map(os.path.expanduser, paths):
         if not g_pathmgr.isdir(path):
             found.append(path)
             continue

@@ -243,7 +243,7 @@ def write_dataset(
         raise ValueError(f"frames of {size} px cannot be encoded: the side must be even")
     if min(num_frames, fps) < 1:
         raise ValueError(f"a clip has at least 1 frame at 1 frame a second, not {num_frames} at {fps}")
-    root = Path(directory)
+    root = Path(directory).expanduser()
     _claim(root, {"seed": seed, "size": size, "num_frames": num_frames, "fps": fps})
     splits: dict[str, list[Clip]] = {}
     for split, count in counts.items():

@@ -63,6 +63,7 @@ def read_source(path: str) -> PretrainedWeights:
         CheckpointError: not readable, or of a model with different arithmetic.
         ValueError: likewise for what is inside; always one line.
     """
+    path = os.path.expanduser(path)
     if path.startswith(TIMM):
         return _timm_model(path)
     if g_pathmgr.isdir(path):

@@ -29,6 +29,7 @@ def write_report(folder: str) -> str:
     Raises:
         FileNotFoundError: there is no such folder, or it is no OUTPUT_DIR.
     """
+    folder = os.path.expanduser(folder)
     if not g_pathmgr.isdir(folder):
         raise FileNotFoundError(f"{folder}: no such folder")
     files = output_dir.RESULTS, output_dir.STATS

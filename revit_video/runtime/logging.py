@@ -8,13 +8,16 @@ import os
 import sys
 import threading
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import simplejson
 from iopath.common.file_io import g_pathmgr
 from tqdm import tqdm
 
 from revit_video.runtime import output_dir
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 LINE_PERIOD = 10.0  # seconds between two progress messages where there is no terminal
 MESSAGE_FORMAT = "{desc}: {n_fmt}/{total_fmt}, {elapsed} gone, {remaining} left, {rate_fmt}{postfix}"
@@ -64,17 +67,19 @@ class _TerminalHandler(logging.Handler):
 class StatsLog:
     """Appends one JSON object per line to stats.jsonl in `folder`, and its numbers to TensorBoard.
 
+    TensorBoard drops what stats.jsonl no longer holds: steps that a resumed run repeats.
     A context manager. Inactive (on ranks other than 0) it writes nothing.
     """
 
     def __init__(self, folder: str, tensorboard: bool, active: bool = True) -> None:
-        self._file = self._board = None
+        self._folder, self._file = folder, None
+        self._boards: dict[str, SummaryWriter] = {}  # by stage
+        self._last_step: dict[str, int] = {}  # of each stage's lines so far
+        self._tensorboard = active and tensorboard
+        if self._tensorboard:
+            self._last_step = {line["stage"]: line.get("step", -1) for line in output_dir.read_stats(folder)}
         if active:
             self._file = g_pathmgr.open(os.path.join(folder, output_dir.STATS), "a")
-        if active and tensorboard:
-            from torch.utils.tensorboard import SummaryWriter  # slow to import, and optional
-
-            self._board = SummaryWriter(os.path.join(folder, output_dir.TENSORBOARD))
 
     def write(self, **fields: Any) -> None:
         """Write one line. Floats keep 6 significant digits; NaN and infinity become null.
@@ -84,16 +89,26 @@ class StatsLog:
         if self._file:
             self._file.write(simplejson.dumps(_rounded(fields), ignore_nan=True) + "\n")
             self._file.flush()
-        if self._board:
+        if self._tensorboard:
+            board = self._board(fields["stage"])
             for name, value in fields.items():
                 if isinstance(value, int | float) and name not in PLACE_FIELDS:
-                    self._board.add_scalar(f"{fields['stage']}/{name}", value, fields.get("step"))
+                    board.add_scalar(f"{fields['stage']}/{name}", value, fields.get("step"))
+
+    def _board(self, stage: str) -> SummaryWriter:
+        """The stage's own writer, since TensorBoard drops the steps to be repeated of a whole folder."""
+        if stage not in self._boards:
+            from torch.utils.tensorboard import SummaryWriter  # slow to import, and optional
+
+            folder = os.path.join(self._folder, output_dir.TENSORBOARD, stage)
+            self._boards[stage] = SummaryWriter(folder, purge_step=self._last_step.get(stage, -1) + 1)
+        return self._boards[stage]
 
     def close(self) -> None:
-        for sink in (self._file, self._board):
+        for sink in (self._file, *self._boards.values()):
             if sink:
                 sink.close()
-        self._file = self._board = None
+        self._file, self._boards = None, {}
 
     def __enter__(self) -> StatsLog:
         return self

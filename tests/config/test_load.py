@@ -36,6 +36,21 @@ def test_command_line_over_file_over_base_over_defaults(tmp_path: Path) -> None:
     assert cfg.SOLVER.WEIGHT_DECAY == get_cfg().SOLVER.WEIGHT_DECAY
 
 
+def test_a_tilde_is_the_home_folder_in_every_key_that_names_a_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    path = write(tmp_path / "run.yaml", "OUTPUT_DIR: ~/out\nDATA: {PATH_TO_DATA_DIR: ~/videos}\n")
+    weights = ["TRAIN.CHECKPOINT_FILE_PATH", "~/a.pyth", "TEST.CHECKPOINT_FILE_PATH", "~/b.pyth"]
+    cfg = load_cfg(
+        path, [*weights, "DATA.PATH_PREFIX", "~", "DATA.TOKEN_LABELS", "~/maps", "DATA.NUM_FRAMES", 1]
+    )
+    places = [cfg.OUTPUT_DIR, cfg.DATA.PATH_TO_DATA_DIR, cfg.TRAIN.CHECKPOINT_FILE_PATH]
+    places += [cfg.TEST.CHECKPOINT_FILE_PATH, cfg.DATA.PATH_PREFIX, cfg.DATA.TOKEN_LABELS]
+    names = ["/out", "/videos", "/a.pyth", "/b.pyth", "", "/maps"]
+    assert places == [f"/home/me{name}" for name in names]
+
+
 def test_a_files_own_options_lie_over_any_config_without_its_base(tmp_path: Path) -> None:
     write(tmp_path / "base.yaml", "SOLVER: {MAX_EPOCH: 3}\n")
     text = "_BASE_: base.yaml\nMODEL: {ARCH: deit_small}\nREVIT: {TOKEN_LENGTHS: [8]}\n"

@@ -191,6 +191,7 @@ def test_folders_are_searched_for_videos(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     folder = str(tmp_path)
     assert find_videos([folder, "c.avi"]) == [f"{folder}/a.webm", f"{folder}/b.MP4", "c.avi"]
+    assert find_videos(["~/c.avi"]) == [os.path.expanduser("~/c.avi")]
     (tmp_path / "pictures").mkdir()
     for name in ("b.JPG", "a.png", "notes.txt"):
         (tmp_path / "pictures" / name).touch()

@@ -12,6 +12,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from revit_video.runtime.logging import StatsLog, progress
+from revit_video.runtime.output_dir import keep_stats
 
 
 def lines(folder: Path) -> list[dict[str, object]]:
@@ -38,11 +39,28 @@ def test_a_line_is_in_the_file_as_soon_as_it_is_written(tmp_path: Path) -> None:
 def test_tensorboard_gets_the_numbers_at_their_step(tmp_path: Path) -> None:
     with StatsLog(str(tmp_path), tensorboard=True) as log:
         log.write(stage="train", epoch=0, step=7, loss_14x14=0.5, eta="1:00")
-    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    assert scalars(tmp_path, "train") == {"train/loss_14x14": [(7, 0.5)]}
+
+
+def scalars(folder: Path, stage: str) -> dict[str, list[tuple[int, float]]]:
+    events = EventAccumulator(str(folder / "tensorboard" / stage))
     events.Reload()
-    assert events.Tags()["scalars"] == ["train/loss_14x14"]
-    (event,) = events.Scalars("train/loss_14x14")
-    assert (event.step, event.value) == (7, 0.5)
+    return {name: [(e.step, e.value) for e in events.Scalars(name)] for name in events.Tags()["scalars"]}
+
+
+def test_tensorboard_has_no_step_twice_after_a_resume(tmp_path: Path) -> None:
+    def run(steps: range, loss: float) -> None:
+        with StatsLog(str(tmp_path), tensorboard=True) as log:
+            for step in steps:
+                log.write(stage="train", step=step, loss=loss)
+
+    with StatsLog(str(tmp_path), tensorboard=True) as log:
+        log.write(stage="mine", step=9, seconds=1.0)
+    run(range(6), 1.0)
+    keep_stats(str(tmp_path), lambda line: line["stage"] != "train" or line["step"] < 3)
+    run(range(3, 7), 2.0)
+    assert scalars(tmp_path, "train") == {"train/loss": [(s, 1.0 if s < 3 else 2.0) for s in range(7)]}
+    assert scalars(tmp_path, "mine") == {"mine/seconds": [(9, 1.0)]}
 
 
 def test_other_ranks_write_nothing(tmp_path: Path) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from fractions import Fraction
-from functools import cache
 
 import numpy as np
 import torch
@@ -15,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.ExifTags import Base
 from PIL.Image import Transpose
 
-from revit_video.data.video import DecodeError, VideoFile, local_file, scaled
+from revit_video.data.video import DecodeError, VideoFile, local_file, log_once, scaled
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
@@ -28,8 +26,6 @@ _UPRIGHT_BY_EXIF = {
     7: Transpose.TRANSVERSE,
     8: Transpose.ROTATE_90,
 }
-
-logger = logging.getLogger(__name__)
 
 
 def is_image(path: str) -> bool:
@@ -91,12 +87,7 @@ def _warnings_logged(path: str) -> Iterator[None]:
         warnings.simplefilter("always")
         yield
     for text in dict.fromkeys(" ".join(str(warning.message).split()) for warning in caught):
-        _log_once(path, text)
-
-
-@cache
-def _log_once(path: str, text: str) -> None:
-    logger.info("%s: %s", path, text)
+        log_once(path, text)
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -116,6 +116,11 @@ class PacketFile:
         for number, packet in enumerate(packets, start):
             if number >= first:
                 yield number, packet
+                first = number + 1
+        if first < len(self.index):  # after a seek, joined files end with the first of them
+            for number, packet in enumerate(self._from_start()):
+                if number >= first:
+                    yield number, packet
 
     def close(self) -> None:
         """Close the file."""
@@ -142,9 +147,12 @@ class PacketFile:
                 number = self.index.find(packet) if packet else None
                 if packet and number is not None and number <= first:
                     return number, chain([packet], packets)
+        return 0, self._from_start()
+
+    def _from_start(self) -> Iterator[av.Packet]:
         self.container.close()
         self._open()
-        return 0, _with_data(self.container.demux(self.stream))
+        return _with_data(self.container.demux(self.stream))
 
 
 def _by_preference(container: av.container.InputContainer) -> list[int]:

@@ -17,7 +17,7 @@ from av.video.reformatter import VideoReformatter
 from revit_video.data.orientation import UPRIGHT, Orientation, orientation
 from revit_video.data.packets import PacketFile
 from revit_video.data.timeline import timeline
-from revit_video.data.video import DecodeError, VideoFile, decode_errors, local_file, scaled
+from revit_video.data.video import DecodeError, VideoFile, decode_errors, local_file, log_once, scaled
 
 # Containers whose presentation times FFmpeg guesses, wrongly for packed B-frames.
 _CONTAINERS_WITHOUT_PTS = {"avi"}
@@ -70,11 +70,12 @@ class PyAVVideo(VideoFile):
             self._index = self.packets.index
             self._check()
             stream = self.packets.stream
+            self._decoder = stream.codec_context  # outlives the container, which may be opened again
             self.timeline = timeline(
                 self._index,
                 time_base=stream.time_base or Fraction(1, av.time_base),
                 frame_rate=stream.average_rate or stream.guessed_rate or Fraction(_FALLBACK_FPS),
-                has_b_frames=bool(stream.codec_context.has_b_frames),
+                has_b_frames=bool(self._decoder.has_b_frames),
                 has_pts=self.packets.container.format.name not in _CONTAINERS_WITHOUT_PTS,
             )
             self.times = self.timeline.times
@@ -106,6 +107,8 @@ class PyAVVideo(VideoFile):
                 except _Untrusted:
                     continue
             clip = np.stack([pictures[number] for number in frames])
+        if self.damaged:
+            log_once(self._path, "damaged frames were replaced by their neighbours")
         return torch.from_numpy(clip).permute(3, 0, 1, 2)
 
     @property
@@ -173,7 +176,8 @@ class PyAVVideo(VideoFile):
         Args:
             wanted: frames to return; others may be left out unless these need them. None for all.
         """
-        decoder = self.packets.stream.codec_context
+        decoder = self._decoder
+        decoder.flush_buffers()
         droppable = wanted is not None and decoder.name in _DROPPABLE_CODECS
         was_wanted = True
         for number, packet in self.packets.packets_from(first):

@@ -98,7 +98,8 @@ def timeline(
         return Timeline(ticks, time_base, frame_of, True, last * time_base)
     stamps = _without_restarts(stamps[timed], packets.dts[timed], time_base)
     ticks, frame_of[timed] = np.unique(stamps, return_inverse=True)
-    are_counted = not has_pts or (has_b_frames and bool(np.all(np.diff(stamps) > 0)))
+    in_decoding_order = len(stamps) > 1 and bool(np.all(np.diff(stamps) > 0))
+    are_counted = not has_pts or (has_b_frames and in_decoding_order)
     ticks, pause = _without_pauses(ticks, time_base)
     last = last if pause is None or last <= pause[0] else pause[1]
     return Timeline(ticks - ticks[0], time_base, frame_of, are_counted, last * time_base)

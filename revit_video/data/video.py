@@ -5,11 +5,13 @@ Also behind pytorchvideo's `Video` interface (`get_clip`).
 
 from __future__ import annotations
 
+import logging
 import re
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
+from functools import cache
 
 import av
 import torch
@@ -17,6 +19,8 @@ from iopath.common.file_io import g_pathmgr
 from pytorchvideo.data.video import Video
 
 from revit_video.data.sampling import Seconds, Window, frames_in
+
+logger = logging.getLogger(__name__)
 
 
 class DecodeError(ValueError):
@@ -82,6 +86,12 @@ def decode_errors(path: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise DecodeError(path, _reason(error)) from error
+
+
+@cache
+def log_once(path: str, text: str) -> None:
+    """Log what is wrong with a file that is used nevertheless; once per process."""
+    logger.info("%s: %s", path, text)
 
 
 def _reason(error: Exception) -> str:

@@ -144,13 +144,12 @@ def clip_sampling(cfg: CfgNode) -> ClipSampling:
 
 def clip_in_words(cfg: CfgNode) -> str:
     """How long a clip is, and how far apart its frames are."""
-    data = cfg.DATA
-    covered = data.NUM_FRAMES * data.SAMPLING_RATE
-    apart = (covered - 1) / max(data.NUM_FRAMES - 1, 1)
-    return (
-        f"{data.NUM_FRAMES} frames of {covered / data.TARGET_FPS:.3g} s, {apart:.3g} frames apart "
-        f"at {data.TARGET_FPS:g} frames/s"
-    )
+    count, fps = cfg.DATA.NUM_FRAMES, cfg.DATA.TARGET_FPS
+    covered = count * cfg.DATA.SAMPLING_RATE
+    if count == 1:
+        return f"1 frame of {covered / fps:.3g} s"
+    apart = (covered - 1) / (count - 1)
+    return f"{count} frames of {covered / fps:.3g} s, {apart:.3g} frames apart at {fps:g} frames/s"
 
 
 def train_transform(cfg: CfgNode) -> TrainTransform:

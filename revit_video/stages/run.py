@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from fvcore.common.config import CfgNode
 
 from revit_video.data.loader import killed_workers_explained
-from revit_video.from_cfg.inputs import check_lists, clip_in_words
+from revit_video.from_cfg.inputs import check_lists
 from revit_video.runtime import output_dir
 from revit_video.runtime.logging import setup
 from revit_video.runtime.ranks import init
@@ -20,8 +19,6 @@ from revit_video.stages.mine import mine
 from revit_video.stages.test import test
 from revit_video.stages.train import train
 
-logger = logging.getLogger(__name__)
-
 STAGES = ("train", "mine", "assigner", "test")
 
 
@@ -30,7 +27,6 @@ def run(cfg: CfgNode, stages: list[str], command: str) -> None:
     ranks = init(cfg.DEVICE)
     setup(ranks.is_main)
     job = Job.of(cfg, stages, ranks, command)
-    logger.info("clips: %s", clip_in_words(job.cfg))
     if ranks.is_main:
         output_dir.ensure_writable(cfg.OUTPUT_DIR)
         check_lists(job.cfg, job.data, stages)

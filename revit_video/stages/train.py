@@ -13,7 +13,7 @@ from timm.utils import ModelEmaV3
 from revit_video import flops
 from revit_video.adaptive.table import static_top1
 from revit_video.data.loader import TrainBatches
-from revit_video.from_cfg.inputs import train_batches
+from revit_video.from_cfg.inputs import clip_in_words, train_batches
 from revit_video.from_cfg.model import build_model, data_spec, reader
 from revit_video.from_cfg.training import (
     autocast,
@@ -139,6 +139,7 @@ def _training(job: Job, ranks: Ranks, model: ResizableModel, batches: TrainBatch
     if cfg.MODEL.COMPILE:
         for network in (model, average.module) if average else (model,):
             network.compile()
+    logger.info("clips: %s", clip_in_words(cfg))
     logger.info(
         "learning rate %g for %d clips a step",
         cfg.SOLVER.BASE_LR * lr_factor(cfg),

@@ -126,12 +126,13 @@ class PyAVVideo(VideoFile):
     def _from_keyframes(self, wanted: list[int]) -> Iterator[tuple[int, av.VideoFrame]]:
         """Decode each stretch of frames from the keyframe before it on."""
         for first, stretch in self._stretches(wanted):
+            known_damage = len(self.damaged)
             frames = self._decode(first, set(stretch))
             if first > 0:
                 frames = _from_a_keyframe(first, frames)
             for number, found, frame in nearest(self._by_packet(frames), stretch):
                 # Some packets carry no frame of their own, some keyframes need earlier frames.
-                if not self.damaged and (found != number or frame.is_corrupt):
+                if len(self.damaged) == known_damage and (found != number or frame.is_corrupt):
                     raise _Untrusted
                 yield number, frame
 
@@ -184,12 +185,14 @@ class PyAVVideo(VideoFile):
             frame = int(self.timeline.frame_of[number])
             is_wanted = wanted is None or frame < 0 or frame in wanted
             # A packet may hold one field, and the one after it the frame's other field.
-            may_drop = droppable and not is_wanted and not was_wanted
+            may_drop = droppable and not (is_wanted or was_wanted or self.damaged)
             decoder.skip_frame = "NONREF" if may_drop else "DEFAULT"
             packet.pts = packet.dts = number
             try:
                 frames = decoder.decode(packet)
             except av.FFmpegError:
+                if number == first > 0:
+                    raise _Untrusted from None  # what came before may stand in for this keyframe
                 frames = []
                 self._count_damaged(number)
             yield from frames
@@ -276,7 +279,9 @@ def _near(target: int, found: tuple[int, T] | None) -> tuple[int, int, T]:
 
 def _from_a_keyframe(packet: int, frames: Iterable[av.VideoFrame]) -> Iterator[av.VideoFrame]:
     """Pass frames on if the first is that of `packet` and a keyframe indeed; else all after it are wrong."""
-    for n, frame in enumerate(frames):
-        if n == 0 and not (frame.pts == packet and frame.key_frame):
-            raise _Untrusted
-        yield frame
+    remaining = iter(frames)
+    first = next(remaining, None)
+    if first is None or first.pts != packet or not first.key_frame:
+        raise _Untrusted
+    yield first
+    yield from remaining

@@ -30,6 +30,7 @@ B_FRAMES = {
     "h264": {"codec": "libx264", "options": {"g": "12", "bf": "3"}},
     "mpeg4": {"codec": "mpeg4", "options": {"g": "12", "bf": "2"}},
 }
+VP9 = {"codec": "libvpx-vp9", "options": {"g": "12", "deadline": "realtime", "cpu-used": "8"}}
 
 
 def decoded(path: str) -> list[np.ndarray]:
@@ -241,6 +242,33 @@ def test_the_largest_stream_is_read(tmp_path, name):
     np.testing.assert_array_equal(clip, np.stack(decoded(path)))
 
 
+FALSE_KEYS = {
+    "h264": ("k.mkv", B_FRAMES["h264"]),
+    "mpeg4": ("k.mkv", B_FRAMES["mpeg4"]),
+    "hevc": ("k.mp4", {"codec": "libx265", "options": {"x265-params": "keyint=12:bframes=2:log-level=none"}}),
+    "vp9": (
+        "k.webm",
+        VP9,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", FALSE_KEYS)
+def test_a_container_in_which_all_packets_are_keyframes(write_video, kind):
+    name, settings = FALSE_KEYS[kind]
+    path = write_video(f"a{name[1:]}", **settings)
+    wrong = remuxed(path, name, lambda packet: setattr(packet, "is_keyframe", True))
+    assert_all_frames(wrong, decoded(path), Fraction(1, FPS))
+
+
+def test_a_damaged_keyframe(write_video):
+    """The frames after it are those that a decode from the start shows."""
+    path = damaged(write_video("a.webm", **VP9), [24])
+    whole = pictures(open_video(path))
+    for number in (23, 24, 26, 40):
+        np.testing.assert_array_equal(pictures(open_video(path), [number])[0], whole[number])
+
+
 @pytest.mark.parametrize("codec", B_FRAMES)
 def test_packets_falsely_marked_as_keyframes(write_video, codec):
     """Without its table of keyframes, an MP4 claims that every frame is one."""
@@ -253,7 +281,7 @@ DAMAGEABLE = {
     "flv": ("a.flv", {"codec": "libx264", "options": {"g": "12", "bf": "0"}}),
     "vp9": (
         "a.webm",
-        {"codec": "libvpx-vp9", "options": {"g": "12", "deadline": "realtime", "cpu-used": "8"}},
+        VP9,
     ),
     "mjpeg": ("a.mov", {"codec": "mjpeg", "pix_fmt": "yuvj420p"}),
     "prores": ("a.mov", {"codec": "prores", "pix_fmt": "yuv422p10le"}),

@@ -11,8 +11,7 @@ from iopath.common.file_io import g_pathmgr
 from torch import Tensor
 
 from revit_video.adaptive.engine import Engine
-from revit_video.adaptive.policies import Costs, static
-from revit_video.adaptive.settings import Settings
+from revit_video.adaptive.policies import Costs, Settings, static
 from revit_video.data.clips import ClipSampling, ViewGrid, eval_views
 from revit_video.data.sampling import clip_duration
 from revit_video.data.transforms import Normalize

@@ -16,7 +16,8 @@ from revit_video.adaptive.calibrate import assigned_points, cascade_points
 from revit_video.adaptive.engine import Engine, Prediction
 from revit_video.adaptive.policies import Costs, Policy, mean_by_video
 from revit_video.adaptive.table import COLUMNS, Table, mine_labels, static_top1
-from revit_video.data.batch import Batch, Sample, VideoViews, collate
+from revit_video.data.batch import Batch, Sample, collate
+from revit_video.data.clips import VideoViews
 from revit_video.evaluate import (
     CONTROL,
     Answers,

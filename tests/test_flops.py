@@ -44,7 +44,7 @@ def test_counted_products_are_the_closed_form(
 def test_closed_form_by_hand() -> None:
     """One block of width 4 over 2 frames of 2x2 patches of 3 px; one special token, 10 classes, MLP 8."""
     sizes: dict[str, Any] = dict(num_frames=2, img_size=6, embed_dim=4, depth=1, num_heads=1, mlp_ratio=2.0)
-    macs = matmul_gmacs(ReViTConfig.from_dict(sizes | {"lengths": [2], "num_classes": 10}), 0)
+    macs = matmul_gmacs(ReViTConfig(**sizes | {"lengths": [2], "num_classes": 10}), 0)
     embed = 8 * 27 * 4
     time = 4 * (2 * 4 * 16 + 2 * 2 * 2 * 4) + 8 * 16  # 4 places: four projections, q·k and a·v; temporal_fc
     space = 2 * (5 * 4 * 16 + 2 * 5 * 5 * 4)  # 2 frames of 5 tokens
@@ -71,7 +71,7 @@ def test_timesformer_base(lengths: list[int], distill_token: bool, gmacs: float)
 def test_timesformer_hr_in_closed_form() -> None:
     """The paper's 5.11 TMACs for three views at 28x28; 1.19 at 14x14."""
     sizes = preset("timesformer_base_hr") | {"num_classes": 400, "lengths": [28, 14], "distill_token": False}
-    per_view = [matmul_gmacs(ReViTConfig.from_dict(sizes), i) for i in range(2)]
+    per_view = [matmul_gmacs(ReViTConfig(**sizes), i) for i in range(2)]
     assert [3 * gmacs / 1000 for gmacs in per_view] == pytest.approx([5.11, 1.19], rel=0.005)
 
 
@@ -183,7 +183,7 @@ def test_lvvit_small_in_closed_form() -> None:
     small = preset("lvvit_small") | {"num_classes": 1000, "lengths": [14, 7]}
 
     def gmacs(i: int = 0, **changes: Any) -> float:
-        return matmul_gmacs(ReViTConfig.from_dict(small | changes), i)
+        return matmul_gmacs(ReViTConfig(**small | changes), i)
 
     for side, grid, total in ((224, 14, 6.57), (384, 24, 21.95), (448, 28, 31.87)):
         assert 1.003 * gmacs(img_size=side, lengths=[grid]) == pytest.approx(total, rel=0.001)

@@ -137,4 +137,4 @@ def stats_of(output_dir: Path) -> list[dict[str, Any]]:
 def last_checkpoint(output_dir: Path) -> dict[str, Any]:
     path = checkpoint.latest(str(output_dir / "checkpoints"))
     assert path is not None
-    return checkpoint.load(path)
+    return checkpoint.load_payload(path)

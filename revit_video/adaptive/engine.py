@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from revit_video.adaptive.bucketing import Buckets, Group
 from revit_video.adaptive.policies import Costs, Known, Policy
-from revit_video.models.assigner import TokenLengthAssigner
 from revit_video.models.base import NO_STATE, ResizableModel
 from revit_video.models.inference import logits_at, logits_at_next
+
+if TYPE_CHECKING:
+    from revit_video.models.assigner import TokenLengthAssigner
 
 
 class Prediction(NamedTuple):

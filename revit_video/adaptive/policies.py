@@ -129,6 +129,44 @@ def oracle() -> Policy:
 
 
 @dataclass(frozen=True)
+class Settings:
+    """Operating points of the policies that have one.
+
+    Attributes:
+        threshold, per_view: of `assigned`.
+        mix: share of views at each length under the assigner, longest first; None without an assigner.
+        cascade_threshold: one for all lengths, or one per length, longest first; None without a cascade.
+    """
+
+    threshold: float | None = None
+    per_view: bool = False
+    mix: list[float] | None = None
+    cascade_threshold: float | list[float] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for a checkpoint, of the policies that there are; inverse of `Settings(**content)`."""
+        cascade = {} if self.cascade_threshold is None else {"cascade_threshold": self.cascade_threshold}
+        if self.mix is None:
+            return cascade
+        return {"threshold": self.threshold, "per_view": self.per_view, "mix": self.mix} | cascade
+
+    def policies(self, num_lengths: int, seed: int = 0) -> dict[str, Policy]:
+        """Those of `assigned`, `random` and `cascade` that have settings.
+
+        Args:
+            seed: of the random lengths.
+        """
+        found: dict[str, Policy] = {}
+        if self.mix is not None:
+            found["assigned"] = assigned(self.threshold, self.per_view)
+            found["random"] = random(self.mix, seed)
+        if self.cascade_threshold is not None:
+            given = self.cascade_threshold
+            found["cascade"] = cascade(given if isinstance(given, list) else [given] * num_lengths)
+        return found
+
+
+@dataclass(frozen=True)
 class Costs:
     """GMACs per view.
 

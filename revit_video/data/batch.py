@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from revit_video.data.clips import VideoViews
 from revit_video.data.token_labels import TokenLabels
 
 
@@ -17,26 +18,6 @@ class Skipped(NamedTuple):
 
     path: str
     reason: str
-
-
-@dataclass
-class VideoViews:
-    """V = clips x crops views of one video, clip-major: clip 0's crops, clip 1's crops, …"""
-
-    clips: Tensor  # uint8 (V, C, T, H, W)
-    starts: Tensor  # (V,) start of the view's clip in seconds
-    clip_index: Tensor  # (V,)
-    crops: Tensor  # (V,) index of the crop
-    boxes: Tensor | None = None  # (V, 4) see `TrainTransform`; None in evaluation
-
-    @classmethod
-    def none(cls, num_frames: int, size: int) -> VideoViews:
-        """The views of an unreadable video."""
-        index = torch.zeros(0, dtype=torch.long)
-        return cls(torch.zeros(0, 3, num_frames, size, size, dtype=torch.uint8), torch.zeros(0), index, index)
-
-    def __len__(self) -> int:
-        return len(self.clips)
 
 
 @dataclass

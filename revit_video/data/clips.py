@@ -1,4 +1,4 @@
-"""From a video or image file to clips: sample, decode, then augment or crop."""
+"""From a video or image file to views: open, sample, decode, then augment or crop."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import torch
+from torch import Tensor
 
-from revit_video.data.batch import VideoViews
-from revit_video.data.images import ImageFile, is_image
-from revit_video.data.readers import open_video
 from revit_video.data.sampling import Seconds, Window, pauses, pick, random_window, uniform_windows
 from revit_video.data.transforms import TrainTransform, spatial_crops
-from revit_video.data.video import VideoFile, decode_errors
+from revit_video.data.video import VideoFile, decode_errors, is_image
+
+DECODING_BACKENDS = ("pyav", "decord")
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class ClipSampling:
         duration: seconds, see `sampling.clip_duration`.
         frame_order: one of `sampling.FRAME_ORDERS`.
         frame_spacing: one of `sampling.FRAME_SPACINGS`.
-        backend: one of `video.DECODING_BACKENDS`.
+        backend: one of `DECODING_BACKENDS`.
     """
 
     num_frames: int
@@ -65,13 +65,47 @@ class ViewGrid:
         return self.num_clips * self.num_crops
 
 
-def open_file(path: str, backend: str = "pyav") -> VideoFile:
-    """Open a video, or an image where the file's name ends like one's.
+@dataclass
+class VideoViews:
+    """V = clips x crops views of one video, clip-major: clip 0's crops, clip 1's crops, …"""
+
+    clips: Tensor  # uint8 (V, C, T, H, W)
+    starts: Tensor  # (V,) start of the view's clip in seconds
+    clip_index: Tensor  # (V,)
+    crops: Tensor  # (V,) index of the crop
+    boxes: Tensor | None = None  # (V, 4) see `TrainTransform`; None in evaluation
+
+    @classmethod
+    def none(cls, num_frames: int, size: int) -> VideoViews:
+        """The views of an unreadable video."""
+        index = torch.zeros(0, dtype=torch.long)
+        return cls(torch.zeros(0, 3, num_frames, size, size, dtype=torch.uint8), torch.zeros(0), index, index)
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+
+def open_video(path: str, backend: str = "pyav") -> VideoFile:
+    """Open a video with one of `DECODING_BACKENDS`, or an image where the file's name ends like one's.
 
     Raises:
-        DecodeError: the file cannot be read.
+        DecodeError: the file is missing, damaged or holds no video.
+        ValueError: unknown backend.
     """
-    return ImageFile(path) if is_image(path) else open_video(path, backend)
+    # Each decoder is imported by the first file that needs it: `import revit_video.predict` needs none.
+    if is_image(path):
+        from revit_video.data.images import ImageFile
+
+        return ImageFile(path)
+    if backend == "pyav":
+        from revit_video.data.pyav_video import PyAVVideo
+
+        return PyAVVideo(path)
+    if backend == "decord":
+        from revit_video.data.decord_video import DecordVideo
+
+        return DecordVideo(path)
+    raise ValueError(f"unknown decoding backend {backend!r}; there is {', '.join(DECODING_BACKENDS)}")
 
 
 def train_view(
@@ -85,7 +119,7 @@ def train_view(
     Raises:
         DecodeError: the file cannot be read.
     """
-    with decode_errors(path), closing(open_file(path, sampling.backend)) as video:
+    with decode_errors(path), closing(open_video(path, sampling.backend)) as video:
         still = pauses(video.times, video.duration, sampling.duration)
         window = random_window(video.duration, sampling.duration, generator, still)
         short_side = transform.draw_short_side(generator)
@@ -111,7 +145,7 @@ def eval_views(
     Raises:
         DecodeError: the file cannot be read.
     """
-    with decode_errors(path), closing(open_file(path, sampling.backend)) as video:
+    with decode_errors(path), closing(open_video(path, sampling.backend)) as video:
         still = pauses(video.times, video.duration, sampling.duration)
         windows = uniform_windows(video.duration, sampling.duration, grid.num_clips, still)
         frames = [n for window in windows for n in sampling.pick(video.times, window, generator)]

@@ -8,8 +8,8 @@ import torch
 from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 from torch.utils.data import Dataset
 
-from revit_video.data.batch import Sample, Skipped, VideoViews
-from revit_video.data.clips import ClipSampling, ViewGrid, eval_views, train_view
+from revit_video.data.batch import Sample, Skipped
+from revit_video.data.clips import ClipSampling, VideoViews, ViewGrid, eval_views, train_view
 from revit_video.data.isolate import Decode, Isolated
 from revit_video.data.token_labels import TokenLabelMaps
 from revit_video.data.transforms import TrainTransform

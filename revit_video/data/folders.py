@@ -12,8 +12,8 @@ from functools import cached_property
 from iopath.common.file_io import g_pathmgr
 from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 
-from revit_video.data.images import IMAGE_SUFFIXES, is_image
 from revit_video.data.lists import read_class_names, read_list
+from revit_video.data.video import IMAGE_SUFFIXES, is_image
 
 _SUFFIXES = """
     .mp4 .avi .mkv .mov .webm .mpg .mpeg .m4v .wmv .flv .3gp .3g2 .ts .mts .m2ts .vob .ogv .gif .divx .xvid

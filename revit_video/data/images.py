@@ -15,8 +15,6 @@ from PIL.Image import Transpose
 
 from revit_video.data.video import DecodeError, VideoFile, local_file, log_once, scaled
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-
 _UPRIGHT_BY_EXIF = {
     2: Transpose.FLIP_LEFT_RIGHT,
     3: Transpose.ROTATE_180,
@@ -26,11 +24,6 @@ _UPRIGHT_BY_EXIF = {
     7: Transpose.TRANSVERSE,
     8: Transpose.ROTATE_90,
 }
-
-
-def is_image(path: str) -> bool:
-    """Whether the file has the suffix of an image."""
-    return path.lower().endswith(IMAGE_SUFFIXES)
 
 
 class ImageFile(VideoFile):

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from revit_video.data.batch import VideoViews
+from revit_video.data.clips import VideoViews
 from revit_video.data.video import DecodeError
 
 _EXITED = 255  # in place of a signal number, for a process that exited without a signal

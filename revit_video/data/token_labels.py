@@ -13,8 +13,7 @@ from iopath.common.file_io import g_pathmgr
 from torch import Tensor
 from torchvision.ops import roi_align
 
-from revit_video.data.images import is_image
-from revit_video.data.video import DecodeError
+from revit_video.data.video import DecodeError, is_image
 from revit_video.length import TokenLength
 
 _TRIED = 10  # label maps, until one can be read that gives the shape of all

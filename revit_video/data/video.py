@@ -20,6 +20,8 @@ from pytorchvideo.data.video import Video
 
 from revit_video.data.sampling import Seconds, Window, frames_in
 
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+
 logger = logging.getLogger(__name__)
 
 
@@ -66,6 +68,11 @@ class VideoFile(Video):
         A window in which no new frame appears holds the one on screen at its start.
         """
         return {"video": self.read(frames_in(self.times, Window(start_sec, end_sec)))}
+
+
+def is_image(path: str) -> bool:
+    """Whether the file has the suffix of an image."""
+    return path.lower().endswith(IMAGE_SUFFIXES)
 
 
 def local_file(path: str) -> str:

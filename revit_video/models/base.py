@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from revit_video.length import TokenLength
 from revit_video.models.config import ReViTConfig
-
-if TYPE_CHECKING:
-    from revit_video.models.revit import ReViT
 
 
 class Output(NamedTuple):
@@ -109,8 +106,8 @@ class ResizableModel(nn.Module, ABC):
 
     @property
     @abstractmethod
-    def parts(self) -> list[ReViT]:
-        """The transformers that the model consists of; a ReViT is its own only one."""
+    def parts(self) -> list[Any]:
+        """The `ReViT`s that the model consists of; a ReViT is its own only one."""
 
     @abstractmethod
     def params_at(self, length: TokenLength) -> int:
@@ -139,7 +136,8 @@ class ResizableModel(nn.Module, ABC):
     @property
     def class_token(self) -> Tensor:
         """Class token `(1, 1, C)`, of the longest length if each has its own."""
-        return self.parts[0].cls_token
+        token: Tensor = self.parts[0].cls_token
+        return token
 
     @property
     def width(self) -> int:

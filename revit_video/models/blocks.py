@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from revit_video.models.config import ReViTConfig
-from revit_video.models.layers import Attention, DropPath, LengthNorm, Mlp, TimeAttention
-from revit_video.models.linear import Linear
+from revit_video.models.layers import Attention, DropPath, LengthNorm, Linear, Mlp, TimeAttention
 
 
 def length_norm(config: ReViTConfig) -> LengthNorm:

@@ -8,24 +8,24 @@ import os
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from iopath.common.file_io import g_pathmgr
 
-from revit_video.models.assigner import TokenLengthAssigner
 from revit_video.models.base import ResizableModel
 from revit_video.models.config import DVTConfig, ReViTConfig
-from revit_video.models.dvt import DVT
 from revit_video.models.revit import ReViT
 from revit_video.runtime.output_dir import UNFINISHED, atomic_write_text, replacing
 
+if TYPE_CHECKING:
+    from revit_video.models.assigner import TokenLengthAssigner
+
 FORMAT = "revit_video 1"
 CONVERT = "tools/convert.py SOURCE DESTINATION --to revit makes one of a ViT, a TimeSformer or timm:<name>"
-KINDS: dict[str, tuple[Any, type[ReViTConfig]]] = {"revit": (ReViT, ReViTConfig), "dvt": (DVT, DVTConfig)}
 POINTER = "last"  # in a folder of checkpoints: a text file with the name of the newest one
 NAME = re.compile(r"epoch_(\d{5,})(?:_batch_(\d{5,}))?\.pyth")
 
@@ -74,13 +74,13 @@ class Checkpoint:
 
     @property
     def kind(self) -> str:
-        """A key of `KINDS`."""
+        """`revit` or `dvt`."""
         return self.payload["model"].get("kind", "revit")
 
     @property
     def config(self) -> ReViTConfig:
-        _, config = KINDS[self.kind]
-        return config.from_dict(self.payload["model"]["spec"])
+        config = DVTConfig if self.kind == "dvt" else ReViTConfig
+        return config(**self.payload["model"]["spec"])
 
     @property
     def data(self) -> DataSpec:
@@ -103,7 +103,7 @@ class Checkpoint:
 
     def model(self) -> ResizableModel:
         """The model in evaluation mode."""
-        model = KINDS[self.kind][0](self.config)
+        model = _class_of(self.kind)(self.config)
         model.load_state_dict(self.payload["model"]["weights"])
         return model.eval()
 
@@ -118,7 +118,7 @@ class Checkpoint:
             CheckpointError: they are of a model with other settings.
         """
         if model.kind != self.kind:
-            theirs, ours = KINDS[self.kind][0].__name__, type(model).__name__
+            theirs, ours = _class_of(self.kind).__name__, type(model).__name__
             raise CheckpointError(f"{self.path} is of a {theirs}, the config asks for a {ours} (DVT.ENABLE)")
         if differing := model.config.differences(self.config):
             raise CheckpointError(
@@ -128,11 +128,19 @@ class Checkpoint:
         model.load_state_dict(self.payload["model"]["weights"])
 
 
+def _class_of(kind: str) -> Callable[..., ResizableModel]:
+    if kind == "dvt":  # the paper's baseline, imported for its checkpoints alone
+        from revit_video.models.dvt import DVT
+
+        return DVT
+    return ReViT
+
+
 def read(path: str, part: str = "model", device: str = "cpu") -> Checkpoint:
     """A checkpoint of this project that holds `part`; CheckpointError for anything else."""
     if g_pathmgr.isdir(path):
         raise CheckpointError(f"{path}: a folder; name a file in it, such as a run's model.pyth; {CONVERT}")
-    return recognised(path, load(path, device), part)
+    return recognised(path, load_payload(path, device), part)
 
 
 def recognised(path: str, payload: dict[str, Any], part: str = "model") -> Checkpoint:
@@ -159,6 +167,8 @@ def read_assigner(path: str, num_lengths: int) -> Checkpoint:
 
 def assigner_of(payload: Mapping[str, Any]) -> TokenLengthAssigner:
     """The assigner that `assigner_payload` describes, in evaluation mode."""
+    from revit_video.models.assigner import TokenLengthAssigner  # imports timm, which takes a second
+
     network = TokenLengthAssigner(**payload["assigner"]["spec"])
     network.load_state_dict(payload["assigner"]["weights"])
     return network.eval()
@@ -197,7 +207,7 @@ def save(path: str, payload: dict[str, Any]) -> None:
         raise CheckpointError(f"{path}: cannot be written: {_one_line(error)}") from error
 
 
-def load(path: str, map_location: str | torch.device = "cpu") -> dict[str, Any]:
+def load_payload(path: str, map_location: str | torch.device = "cpu") -> dict[str, Any]:
     """The payload that `save` wrote.
 
     Raises:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
-from typing import Any, TypeVar
+from typing import Any
 
 from revit_video.length import TokenLength, halved, patch_geometry, stem_geometry, token_lengths
 
@@ -23,7 +23,6 @@ CHOICES = {
 COUNTS = ("img_size", "num_frames", "embed_dim", "depth", "num_heads")
 TRAINING_ONLY = ("drop_rate", "drop_path", "pos_init", "qk_init_gain", "act_checkpoint")
 """Fields that do not change what trained weights compute."""
-AnyConfig = TypeVar("AnyConfig", bound="ReViTConfig")
 
 
 class ModelConfigError(ValueError):
@@ -102,13 +101,8 @@ class ReViTConfig:
         if problems:
             raise ModelConfigError(problems)
 
-    @classmethod
-    def from_dict(cls: type[AnyConfig], values: Mapping[str, Any]) -> AnyConfig:
-        """The config that `to_dict` describes; fields that an old checkpoint lacks have their defaults."""
-        return cls(**values)
-
     def to_dict(self) -> dict[str, Any]:
-        """Plain values only."""
+        """Plain values for a checkpoint; the inverse is `ReViTConfig(**values)`."""
         return asdict(self) | {"lengths": [str(length) for length in self.lengths]}
 
     def differences(self, other: ReViTConfig) -> list[str]:

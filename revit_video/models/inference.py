@@ -13,7 +13,7 @@ from revit_video.length import TokenLength, find
 from revit_video.models.base import NO_STATE, CascadeState, ResizableModel
 from revit_video.models.blocks import JointBlock
 from revit_video.models.embed import separate_embeddings
-from revit_video.models.linear import onednn_computes_in
+from revit_video.models.layers import onednn_computes_in
 from revit_video.models.stem import Stem
 
 # Tokens x channels in one CPU pass; a TimeSformer clip at 14x14 has 1.2 million.

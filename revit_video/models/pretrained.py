@@ -241,7 +241,7 @@ def fit(name: str, like: Tensor, model: ReViT, source: PretrainedWeights) -> Fit
     target = _target(model, common, own)
     state, grid = source.states[-1], source.lengths[-1]
     if own is not None or common.startswith(("patch_embed", "pos_embed")):
-        grid = nearest(source.lengths, target)
+        grid = source_length(source.lengths, target)
         state = source.states[source.lengths.index(grid)]
     if common.startswith("patch_embed") and not _has_stem(state, model, own):
         return Fitted(like, "initialised", "new: the source has another stem")
@@ -259,7 +259,7 @@ def fit(name: str, like: Tensor, model: ReViT, source: PretrainedWeights) -> Fit
     return Fitted(value, "initialised" if remark else "resampled" if resampled else "copied", remark, key)
 
 
-def nearest(lengths: Sequence[TokenLength], wanted: TokenLength) -> TokenLength:
+def source_length(lengths: Sequence[TokenLength], wanted: TokenLength) -> TokenLength:
     """The shortest of `lengths` (longest first) that is no shorter than `wanted`, or the longest."""
     longer = [length for length in lengths if length.count >= wanted.count]
     return longer[-1] if longer else lengths[0]
@@ -301,7 +301,7 @@ def _check_accounted(fitted: Mapping[str, Fitted], model: ReViT, source: Pretrai
         faults += [f"has {patterns(left)}, which mean nothing in this model"] if left else []
         raise ValueError(f"{source.name} {' and '.join(faults)}")
     if source.config is not None:
-        lengths = set(source.lengths) - {nearest(source.lengths, length) for length in model.lengths}
+        lengths = set(source.lengths) - {source_length(source.lengths, length) for length in model.lengths}
         ignored += [f"token length {length}" for length in lengths]
     return ignored
 

@@ -22,8 +22,7 @@ from revit_video.models.embed import (
     pos_embed_of,
     waves,
 )
-from revit_video.models.layers import Attention, LengthNorm
-from revit_video.models.linear import Linear
+from revit_video.models.layers import Attention, LengthNorm, Linear
 
 
 def inside(box: Box, length: TokenLength, device: torch.device | None = None) -> Tensor:

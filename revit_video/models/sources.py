@@ -99,7 +99,7 @@ def _read_file(path: str, device: str = "cpu") -> dict[str, Any]:
         with g_pathmgr.open(path, "rb") as file:
             start = file.read(9)
             if start[8:] != b"{":  # what safetensors' header begins with, after its length
-                return checkpoint.load(path, device)
+                return checkpoint.load_payload(path, device)
             return safetensors.torch.load(start + file.read())
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such checkpoint") from None

@@ -13,9 +13,8 @@ import matplotlib.image
 import numpy as np
 import torch
 
-from revit_video.data.clips import open_file
-from revit_video.data.images import is_image
-from revit_video.data.video import DecodeError
+from revit_video.data.clips import open_video
+from revit_video.data.video import DecodeError, is_image
 from revit_video.report.files import Missing, Run
 from revit_video.report.style import length_colours
 
@@ -95,7 +94,7 @@ def frames_of(path: str) -> torch.Tensor:
     Raises:
         DecodeError: the file cannot be read.
     """
-    with closing(open_file(path)) as video:
+    with closing(open_video(path)) as video:
         frames = (torch.tensor(FRAMES_AT) * len(video.times)).long().unique().tolist()
         return video.read(frames, SHORT_SIDE).permute(1, 2, 3, 0)
 

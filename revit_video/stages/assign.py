@@ -10,8 +10,7 @@ from fvcore.common.config import CfgNode
 
 from revit_video import flops
 from revit_video.adaptive.labels import MinedLabels, read_labels
-from revit_video.adaptive.policies import Costs
-from revit_video.adaptive.settings import Settings
+from revit_video.adaptive.policies import Costs, Settings
 from revit_video.from_cfg.inputs import mined_batches
 from revit_video.from_cfg.model import build_assigner, data_spec
 from revit_video.models import checkpoint

@@ -16,8 +16,7 @@ from revit_video.adaptive.calibrate import (
     choose_point,
     exit_thresholds,
 )
-from revit_video.adaptive.policies import Costs, assigned
-from revit_video.adaptive.settings import Settings
+from revit_video.adaptive.policies import Costs, Settings, assigned
 from revit_video.adaptive.table import Table
 
 logger = logging.getLogger(__name__)

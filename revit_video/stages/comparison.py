@@ -12,8 +12,7 @@ from fvcore.common.config import CfgNode
 from revit_video import flops
 from revit_video.adaptive import policies
 from revit_video.adaptive.engine import Engine
-from revit_video.adaptive.policies import Costs, Policy
-from revit_video.adaptive.settings import Settings
+from revit_video.adaptive.policies import Costs, Policy, Settings
 from revit_video.models import checkpoint
 from revit_video.models.assigner import TokenLengthAssigner
 from revit_video.models.base import ResizableModel

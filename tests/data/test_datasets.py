@@ -8,8 +8,8 @@ import torch
 from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 from torch.utils.data import DataLoader
 
-from revit_video.data.batch import Batch, Sample, VideoViews, collate, with_reversed
-from revit_video.data.clips import ClipSampling, ViewGrid
+from revit_video.data.batch import Batch, Sample, collate, with_reversed
+from revit_video.data.clips import ClipSampling, VideoViews, ViewGrid
 from revit_video.data.datasets import EvalClips, TrainClips
 from revit_video.data.order import TrainOrder, epoch_order, eval_rows
 from revit_video.data.transforms import TrainTransform

@@ -14,9 +14,9 @@ from PIL import Image
 from torchvision.datasets.folder import pil_loader
 
 from revit_video.data.clips import ClipSampling, ViewGrid, eval_views, train_view
-from revit_video.data.images import IMAGE_SUFFIXES, ImageFile, is_image
+from revit_video.data.images import ImageFile
 from revit_video.data.transforms import TrainTransform
-from revit_video.data.video import DecodeError
+from revit_video.data.video import IMAGE_SUFFIXES, DecodeError, is_image
 from revit_video.runtime.rng import seeded_generator
 from tests.images import picture
 

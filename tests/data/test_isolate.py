@@ -17,12 +17,11 @@ from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 from torch.utils.data import DataLoader
 
 from revit_video.data import clips as clips_module
-from revit_video.data.batch import Batch, VideoViews, collate
-from revit_video.data.clips import ClipSampling, ViewGrid
+from revit_video.data.batch import Batch, collate
+from revit_video.data.clips import ClipSampling, VideoViews, ViewGrid, open_video
 from revit_video.data.datasets import EvalClips, TrainClips
 from revit_video.data.isolate import Isolated
 from revit_video.data.order import TrainOrder
-from revit_video.data.readers import open_video
 from revit_video.data.transforms import TrainTransform
 from revit_video.data.video import DecodeError
 

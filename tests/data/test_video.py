@@ -12,8 +12,8 @@ import pytest
 import torch
 from pytorchvideo.data.video import Video
 
+from revit_video.data.clips import open_video
 from revit_video.data.pyav_video import PyAVVideo
-from revit_video.data.readers import open_video
 from revit_video.data.sampling import Window, frames_in
 from revit_video.data.video import DecodeError
 from tests.videos import broken_files, truncated

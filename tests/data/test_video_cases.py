@@ -17,11 +17,10 @@ import pytest
 import torch
 from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 
-from revit_video.data.clips import ClipSampling, ViewGrid, eval_views
+from revit_video.data.clips import ClipSampling, ViewGrid, eval_views, open_video
 from revit_video.data.datasets import EvalClips
 from revit_video.data.packets import PacketFile
 from revit_video.data.pyav_video import PyAVVideo
-from revit_video.data.readers import open_video
 from revit_video.data.transforms import spatial_crops
 from revit_video.data.video import DecodeError, VideoFile
 

@@ -118,7 +118,7 @@ def test_a_checkpoint_describes_itself(tmp_path: Path) -> None:
     costs = {"lengths": {"4x4": {"gmacs": 2.0}, "2x2": {"gmacs": 1.0}}}
     checkpoint.save(path, checkpoint.model_payload(model, data_spec(cfg, ["a"] * 6), costs))
     payload = checkpoint.read(path).payload
-    again = ReViT(ReViTConfig.from_dict(payload["model"]["spec"]))
+    again = ReViT(ReViTConfig(**payload["model"]["spec"]))
     again.load_state_dict(payload["model"]["weights"])
     clips = torch.rand(2, 3, 2, 32, 32)
     for length in model.lengths:

@@ -17,7 +17,7 @@ from revit_video.models.checkpoint import CheckpointError
 def test_round_trip_leaves_one_file(tmp_path: Path) -> None:
     path = str(tmp_path / "deep" / "a.pyth")
     checkpoint.save(path, {"model": {"weight": torch.arange(3.0)}, "epoch": 2, "lengths": ["14x14"]})
-    payload = checkpoint.load(path)
+    payload = checkpoint.load_payload(path)
     assert torch.equal(payload["model"]["weight"], torch.arange(3.0))
     assert (payload["epoch"], payload["lengths"]) == (2, ["14x14"])
     assert os.listdir(tmp_path / "deep") == ["a.pyth"]
@@ -34,7 +34,7 @@ def test_a_failing_write_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(torch, "save", full_disk)
     with pytest.raises(CheckpointError, match="a.pyth: cannot be written: .*No space left"):
         checkpoint.save(path, {"epoch": 2})
-    assert checkpoint.load(path) == {"epoch": 1}
+    assert checkpoint.load_payload(path) == {"epoch": 1}
     assert os.listdir(tmp_path) == ["a.pyth"]
 
 
@@ -61,7 +61,7 @@ def test_every_truncation_is_noticed(tmp_path: Path) -> None:
     for size in range(0, len(data), 61):
         cut.write_bytes(data[:size])
         with pytest.raises(CheckpointError, match="cut.pyth: not a checkpoint, or damaged"):
-            checkpoint.load(str(cut))
+            checkpoint.load_payload(str(cut))
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x80\x02.", b"(lp0\n.", os.urandom(300)])
@@ -69,14 +69,14 @@ def test_other_files_are_no_checkpoints(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "other.pyth"
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match="other.pyth: not a checkpoint"):
-        checkpoint.load(str(path))
+        checkpoint.load_payload(str(path))
 
 
 def test_missing_files_and_folders(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no such checkpoint"):
-        checkpoint.load(str(tmp_path / "nothing.pyth"))
+        checkpoint.load_payload(str(tmp_path / "nothing.pyth"))
     with pytest.raises(CheckpointError, match="cannot be read"):
-        checkpoint.load(str(tmp_path))
+        checkpoint.load_payload(str(tmp_path))
 
 
 class RunsCode:
@@ -95,7 +95,7 @@ def test_a_checkpoint_with_code_is_refused_and_not_run(tmp_path: Path) -> None:
     with pytest.raises(
         CheckpointError, match=r"evil.pyth: refused: it holds a Python object \(posix.mkdir\)"
     ):
-        checkpoint.load(str(path))
+        checkpoint.load_payload(str(path))
     assert not trace.exists()
 
 
@@ -105,14 +105,14 @@ def test_a_bare_pickle_with_code_is_refused_and_not_run(tmp_path: Path, protocol
     path, trace = tmp_path / "evil.pyth", tmp_path / "trace"
     path.write_bytes(pickle.dumps({"model": RunsCode(str(trace))}, protocol))
     with pytest.raises(CheckpointError, match=r"evil.pyth: "):
-        checkpoint.load(str(path))
+        checkpoint.load_payload(str(path))
     assert not trace.exists()
 
 
 def test_a_checkpoint_is_a_dict(tmp_path: Path) -> None:
     torch.save([1, 2], tmp_path / "list.pyth")
     with pytest.raises(CheckpointError, match="holds a list, not a dict"):
-        checkpoint.load(str(tmp_path / "list.pyth"))
+        checkpoint.load_payload(str(tmp_path / "list.pyth"))
 
 
 def test_latest_follows_the_pointer(tmp_path: Path) -> None:

@@ -13,9 +13,8 @@ from revit_video.flops import cost_table, matmul_gmacs, revit_macs
 from revit_video.length import TokenLength
 from revit_video.models.base import CascadeState
 from revit_video.models.config import DVTConfig
-from revit_video.models.dvt import DVT
+from revit_video.models.dvt import DVT, GridInterpolation, RelationReuse, attend_with_scores
 from revit_video.models.inference import for_inference, logits_at, logits_at_all
-from revit_video.models.reuse import GridInterpolation, RelationReuse, attend_with_scores
 from revit_video.models.revit import ReViT
 from tests.tiny import random_clips, tiny_dvt
 
@@ -210,7 +209,7 @@ def test_features_widen_the_mlp_of_patch_tokens(kind: dict[str, Any]) -> None:
 
 def test_widths_are_the_papers() -> None:
     sizes: dict[str, Any] = dict(embed_dim=64, depth=1, num_heads=2, img_size=32, attention="space_only")
-    model = DVT(DVTConfig.from_dict(sizes | dict(num_classes=10, lengths=[4, 2], num_frames=1)))
+    model = DVT(DVTConfig(**sizes | dict(num_classes=10, lengths=[4, 2], num_frames=1)))
     block: Any = model.parts[0].blocks[0]
     assert block.feature_reuse.mlp.fc1.weight.shape == (128, 64)
     assert block.feature_reuse.mlp.fc2.weight.shape == (48, 128)

@@ -20,9 +20,9 @@ from revit_video.models.pretrained import (
     at_length,
     from_transformers,
     initialise,
-    nearest,
     patterns,
     single_length,
+    source_length,
     to_transformers,
 )
 from revit_video.models.revit import ReViT
@@ -378,6 +378,6 @@ def test_at_any_length_it_is_a_timesformer(kind: str, sharing: str) -> None:
 
 def test_nearest_length() -> None:
     lengths = [TokenLength(n, n) for n in (14, 10, 7)]
-    assert [str(nearest(lengths, TokenLength(n, n))) for n in (28, 14, 12, 10, 8, 7, 4)] == [
+    assert [str(source_length(lengths, TokenLength(n, n))) for n in (28, 14, 12, 10, 8, 7, 4)] == [
         *("14x14", "14x14", "14x14", "10x10", "10x10", "7x7", "7x7")
     ]

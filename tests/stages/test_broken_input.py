@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from revit_video.data import clips
+from revit_video.data.clips import open_video
 from revit_video.data.loader import killed_workers_explained
-from revit_video.data.readers import open_video
 from revit_video.from_cfg.inputs import data_folder, eval_batches
 from revit_video.runtime.ranks import Ranks
 from tests.toy import CONFIG, options, results_of, table_of, tool, toy_cfg, training_batches

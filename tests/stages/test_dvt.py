@@ -66,7 +66,7 @@ def test_early_exit_is_the_cascade_of_the_results(run: Path) -> None:
     counts = cascade["length_counts"]
     paid = sum(static[length]["gmacs"] * count for length, count in counts.items()) / sum(counts.values())
     assert cascade["gmacs"] == pytest.approx(paid)
-    saved = checkpoint.load(str(run / "model.pyth"))
+    saved = checkpoint.load_payload(str(run / "model.pyth"))
     assert saved["policy"]["cascade_threshold"] == cascade["threshold"]
     assert len(cascade["threshold"]) == len(LENGTHS)
     ends = results["curves"]["cascade"]
@@ -115,7 +115,7 @@ def test_all_stages_on_images(tmp_path: Path) -> None:
     counts = adaptive["length_counts"]
     paid = sum(static[length]["gmacs"] * count for length, count in counts.items()) / sum(counts.values())
     assert adaptive["gmacs"] == pytest.approx(paid + adaptive["assigner_gmacs"])
-    saved = checkpoint.load(str(run / "assigner.pyth"))["policy"]
+    saved = checkpoint.load_payload(str(run / "assigner.pyth"))["policy"]
     assert saved["cascade_threshold"] == results["policies"]["cascade"]["threshold"]
 
 
@@ -163,7 +163,7 @@ def test_training_starts_from_a_single_model(toy_run: Path, videos: Path, tmp_pa
     changes = ("DVT.ENABLE", True, "TRAIN.CHECKPOINT_FILE_PATH", source, "TRAIN.EVAL_PERIOD", 0)
     run_toy(videos, tmp_path, *changes, "SOLVER.BASE_LR", 1e-30, "SOLVER.WEIGHT_DECAY", 0, stages=["train"])
     started = last_checkpoint(tmp_path)["model"]["weights"]
-    theirs = checkpoint.load(str(source))["model"]["weights"]
+    theirs = checkpoint.load_payload(str(source))["model"]["weights"]
     for i in (0, 1):
         model = f"backbones.{i}"
         for name in ("blocks.0.attn.qkv.weight", "head.weight"):

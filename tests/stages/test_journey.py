@@ -140,13 +140,13 @@ def test_statistics_cover_every_stage(toy_run: Path) -> None:
 
 def test_each_stage_can_be_run_again_alone(own_run: Path, videos: Path) -> None:
     before = {name: (own_run / name).read_bytes() for name in ("labels.csv", "predictions.csv", "flops.json")}
-    trained, assigner = last_checkpoint(own_run), checkpoint.load(str(own_run / output_dir.ASSIGNER))
+    trained, assigner = last_checkpoint(own_run), checkpoint.load_payload(str(own_run / output_dir.ASSIGNER))
     scores, count = accuracies(own_run), len(stats_of(own_run))
     for stage in STAGES:
         run_toy(videos, own_run, stages=[stage])
     assert {name: (own_run / name).read_bytes() for name in before} == before
     assert same(last_checkpoint(own_run), trained)
-    assert same(checkpoint.load(str(own_run / output_dir.ASSIGNER)), assigner)
+    assert same(checkpoint.load_payload(str(own_run / output_dir.ASSIGNER)), assigner)
     assert accuracies(own_run) == scores
     assert len(stats_of(own_run)) == count
 
@@ -155,7 +155,7 @@ def test_the_same_command_gives_the_same_weights(toy_run: Path, videos: Path, tm
     # Data workers must not matter either.
     again = run_toy(videos, tmp_path / "again", "DATA_LOADER.NUM_WORKERS", 1, stages=STAGES[:3])
     assert same(last_checkpoint(again), last_checkpoint(toy_run))
-    ours, theirs = (checkpoint.load(str(run / output_dir.ASSIGNER)) for run in (again, toy_run))
+    ours, theirs = (checkpoint.load_payload(str(run / output_dir.ASSIGNER)) for run in (again, toy_run))
     assert same(ours, theirs)
 
 
@@ -228,7 +228,7 @@ def test_the_most_probable_length(own_run: Path, videos: Path) -> None:
 def test_fixed_thresholds(own_run: Path, videos: Path) -> None:
     changes = ("ADAPTIVE.THRESHOLD", 0.75, "ADAPTIVE.CASCADE_THRESHOLD", 0.25, "ADAPTIVE.DECISION", "view")
     run_toy(videos, own_run, *changes, stages=["assigner", "test"])
-    settings = checkpoint.load(str(own_run / output_dir.ASSIGNER))["policy"]
+    settings = checkpoint.load_payload(str(own_run / output_dir.ASSIGNER))["policy"]
     assert (settings["threshold"], settings["cascade_threshold"], settings["per_view"]) == (0.75, 0.25, True)
     assert results_of(own_run)["adaptive"]["threshold"] == 0.75
 

@@ -72,7 +72,7 @@ def test_round_trip_of_a_timesformer_of_transformers(peer: torch.nn.Module, tmp_
     assert processor.crop_size["height"] == 32
 
     converted(tmp_path / "back", tmp_path / "b.pyth", "revit")
-    first, second = (checkpoint.load(str(tmp_path / name)) for name in ("a.pyth", "b.pyth"))
+    first, second = (checkpoint.load_payload(str(tmp_path / name)) for name in ("a.pyth", "b.pyth"))
     weights, again = (payload["model"].pop("weights") for payload in (first, second))
     assert first == second and all(torch.equal(weights[name], again[name]) for name in weights)
     assert (first["data"]["mean"], first["data"]["std"]) == ([0.1, 0.2, 0.3], [0.4, 0.5, 0.6])
@@ -85,7 +85,7 @@ def test_round_trip_of_timesformers_format(attention: str, tmp_path: Path) -> No
     kind = ("TIMESFORMER.ATTENTION_TYPE", attention, "DATA.NUM_FRAMES", 3)
     converted(tmp_path / "vit.pth", tmp_path / "a.pyth", "revit", *kind, *HEADS)
     converted(tmp_path / "a.pyth", tmp_path / "official.pyth", "timesformer")
-    state = checkpoint.load(str(tmp_path / "official.pyth"))["model_state"]
+    state = checkpoint.load_payload(str(tmp_path / "official.pyth"))["model_state"]
     assert {"model.blocks.1.attn.qkv.weight", "model.pos_embed", "model.norm.bias"} < set(state)
     assert not [name for name in state if "dist" in name]
     # A space-only model's weights do not tell how many frames they are for.
@@ -115,7 +115,7 @@ def test_an_image_model_reads_a_still_clip_as_before(tmp_path: Path) -> None:
     frame = random_clips(2, frames=1).float()
     still = frame.expand(-1, -1, 2, -1, -1)
     torch.testing.assert_close(model(still, 8).cls, vit(frame[:, :, 0]), rtol=0, atol=1e-4)
-    data = checkpoint.load(str(tmp_path / "a.pyth"))["data"]
+    data = checkpoint.load_payload(str(tmp_path / "a.pyth"))["data"]
     assert (data["sampling_rate"], data["target_fps"], data["mean"]) == (4, 8.0, [0.45] * 3)
 
 
@@ -128,7 +128,7 @@ def test_other_classes_are_said(peer: torch.nn.Module, tmp_path: Path) -> None:
 def test_a_run_s_model_keeps_what_it_knows(toy_run: Path, tmp_path: Path) -> None:
     path = toy_run / "model.pyth"
     assert "assigner" in converted(path, tmp_path / "a.pyth", "revit", "REVIT.TOKEN_LENGTHS", [4, 3])
-    theirs, ours = checkpoint.load(str(path)), checkpoint.load(str(tmp_path / "a.pyth"))
+    theirs, ours = checkpoint.load_payload(str(path)), checkpoint.load_payload(str(tmp_path / "a.pyth"))
     assert theirs["data"] == ours["data"] and ours["model"]["spec"]["lengths"] == ["4x4", "3x3"]
     assert theirs["model"]["spec"] | {"lengths": ["4x4", "3x3"]} == ours["model"]["spec"]
     converted(path, tmp_path / "folder", "transformers")

@@ -84,7 +84,7 @@ def run_through(job: Training, folder: Path, save: bool = False) -> dict[str, Te
 def resumed(job: Training, folder: Path) -> Training:
     path = checkpoint.latest(str(folder))
     assert path is not None
-    saved = checkpoint.load(path)
+    saved = checkpoint.load_payload(path)
     job.model.load_state_dict(saved["model"])
     job.load_state_dict(saved["training"])
     return job
@@ -182,7 +182,7 @@ def test_an_average_may_be_taken_up_and_given_up(tmp_path: Path) -> None:
     for make, other in ((training, averaged), (averaged, training)):
         with pytest.raises(Killed):
             run_through(make(dies_at=(1, 1)), tmp_path, save=True)
-        saved = checkpoint.load(str(tmp_path / "epoch_00001_batch_00001.pyth"))
+        saved = checkpoint.load_payload(str(tmp_path / "epoch_00001_batch_00001.pyth"))
         job = resumed(other(), tmp_path)
         raw = saved["model"] if make is training else saved["training"]["weights"]
         assert same(job.model.state_dict(), raw)

@@ -92,7 +92,7 @@ def test_teachers_accuracy_is_a_running_mean_and_survives_a_checkpoint(tmp_path:
     path = str(tmp_path / "step.pyth")
     checkpoint.save(path, {"step": step.state_dict()})
     resumed = MixedLengthStep(model, Distillation(min_teacher_top1=75.0), ALONE)
-    resumed.load_state_dict(checkpoint.load(path)["step"])
+    resumed.load_state_dict(checkpoint.load_payload(path)["step"])
     assert torch.equal(resumed.teacher_top1, step.teacher_top1)
 
 

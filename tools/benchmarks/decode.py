@@ -19,10 +19,8 @@ from pytorchvideo.data.encoded_video import EncodedVideo
 from torch import Tensor
 
 from benchmarks.timing import Measurement, Target, interleaved, milliseconds, ratio
-from revit_video.data.batch import VideoViews
-from revit_video.data.clips import ClipSampling, ViewGrid, eval_views
+from revit_video.data.clips import DECODING_BACKENDS, ClipSampling, VideoViews, ViewGrid, eval_views
 from revit_video.data.isolate import Isolated
-from revit_video.data.readers import DECODING_BACKENDS
 from revit_video.data.sampling import clip_duration
 
 NUM_FRAMES, SAMPLING_RATE, FPS = 8, 32, 30

@@ -13,7 +13,7 @@ from revit_video.flops import matmul_gmacs
 from revit_video.models.base import ResizableModel
 from revit_video.models.config import DVTConfig
 from revit_video.models.dvt import DVT
-from revit_video.models.linear import linear
+from revit_video.models.layers import linear
 from revit_video.models.presets import preset, timesformer_base
 from revit_video.models.pretrained import at_length, to_transformers
 from revit_video.models.revit import ReViT
@@ -35,7 +35,7 @@ def dvt_base(device: torch.device, lengths: Sequence[str], depth: int = 12) -> D
     """DVT with one TimeSformer-base per length, as initialised for training."""
     torch.manual_seed(0)
     sizes = {"depth": depth, "num_classes": CLASSES, "lengths": lengths}
-    return DVT(DVTConfig.from_dict(preset("timesformer_base") | sizes)).to(device)
+    return DVT(DVTConfig(**preset("timesformer_base") | sizes)).to(device)
 
 
 def peer(model: ReViT) -> Any:

@@ -12,6 +12,7 @@ from fvcore.common.config import CfgNode
 
 from revit_video.from_cfg.resolve import load_checked
 from revit_video.runtime.launch import FailedLater, RankError, first_error_only, launch, torchrun_ranks
+from revit_video.runtime.text import printable
 from revit_video.stages.run import enabled_stages, run
 
 
@@ -58,5 +59,5 @@ def clear_errors(interrupted: str = "interrupted") -> Iterator[None]:
 
 
 def _leave(message: str, code: int) -> None:
-    print(message, file=sys.stderr)
+    print("\n".join(map(printable, message.split("\n"))), file=sys.stderr)
     raise SystemExit(code)

@@ -1,6 +1,7 @@
 """Classifies videos or images, each at the token length chosen by the assigner."""
 
 import argparse
+import io
 import sys
 
 import _environment  # noqa: F401
@@ -9,6 +10,7 @@ import revit_video
 from revit_video.cli import clear_errors
 from revit_video.data.folders import find_videos
 from revit_video.predict import VideoPrediction
+from revit_video.runtime.text import printable
 
 
 def main() -> None:
@@ -22,6 +24,8 @@ def main() -> None:
         "--device", default="auto", choices=("auto", "cpu", "cuda"), help="default: a GPU if there is one"
     )
     arguments = parser.parse_args()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without the characters of a name
     unreadable = 0
     with clear_errors():
         if arguments.top < 1:
@@ -31,7 +35,7 @@ def main() -> None:
             if isinstance(answer, VideoPrediction):
                 print(line_of(answer, arguments.top))
             else:
-                print(f"error: {answer}", file=sys.stderr)
+                print(printable(f"error: {answer}"), file=sys.stderr)
                 unreadable += 1
     raise SystemExit(1 if unreadable else 0)
 
@@ -42,7 +46,7 @@ def line_of(answer: VideoPrediction, top: int) -> str:
     scale, unit = (1, "GMACs") if answer.longest_gmacs >= 1 else (1000, "MMACs")
     change = f"{abs(answer.saved):.0f} % {'less' if answer.saved >= 0 else 'more'} than at the longest"
     cost = f"{scale * answer.gmacs:.1f} {unit}, {change}"
-    return f"{answer.path}: {classes} | token length {answer.length}, {cost}"
+    return printable(f"{answer.path}: {classes} | token length {answer.length}, {cost}")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from iopath.common.file_io import g_pathmgr
 from torch import Tensor
 
 from revit_video.length import TokenLength
-from revit_video.runtime.output_dir import write_csv
+from revit_video.runtime.output_dir import TEXT, write_csv
 
 NONE_CORRECT = -1
 
@@ -123,7 +123,7 @@ def read_labels(path: str, lengths: Sequence[TokenLength]) -> MinedLabels:
     """
     if not g_pathmgr.isfile(path):
         raise ValueError(f"{path}: no token-length labels; mine them first (MINE.ENABLE True)")
-    with g_pathmgr.open(path, newline="") as file:
+    with g_pathmgr.open(path, **TEXT) as file:
         head = file.readline().split()
         header = [OLD_NAMES.get(name, name) for name in next(csv.reader([file.readline()]), [])]
         table = list(csv.DictReader(file, header))

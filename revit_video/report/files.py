@@ -31,7 +31,7 @@ class Run:
         path = os.path.join(self.directory, name)
         if not g_pathmgr.isfile(path):
             raise Missing(f"there is no {name}")
-        with g_pathmgr.open(path) as file:
+        with g_pathmgr.open(path, **output_dir.TEXT) as file:
             return file.read()
 
     @cached_property

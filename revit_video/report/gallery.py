@@ -7,7 +7,6 @@ import io
 import os
 from collections import defaultdict
 from contextlib import closing
-from html import escape
 
 import matplotlib.image
 import numpy as np
@@ -17,6 +16,7 @@ from revit_video.data.clips import open_video
 from revit_video.data.video import DecodeError, is_image
 from revit_video.report.files import Missing, Run
 from revit_video.report.style import length_colours
+from revit_video.report.template import as_html
 
 CLIPS, WRONG = 6, 2  # cards per length, and at most how many of them are mistakes
 FRAMES_AT = (0.1, 0.5, 0.9)  # position in the video
@@ -78,12 +78,12 @@ def _card(run: Run, row: int, frames: list[bytes]) -> str:
     images = "".join(
         f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(frame).decode()}">' for frame in frames
     )
-    truth, predicted = escape(names[predictions.truth[row]]), escape(names[predictions.predicted[row]])
+    truth, predicted = (as_html(names[of[row]]) for of in (predictions.truth, predictions.predicted))
     right = bool(predictions.correct[row])
     verdict = f"{truth} ✓" if right else f"{truth}, taken for {predicted} ✗"
     return (
         f'<figure class="card {"right" if right else "wrong"}"><div class="frames">{images}</div>'
-        f"<figcaption><b>{verdict}</b><span>{escape(os.path.basename(predictions.videos[row]))}</span>"
+        f"<figcaption><b>{verdict}</b><span>{as_html(os.path.basename(predictions.videos[row]))}</span>"
         "</figcaption></figure>"
     )
 

@@ -15,10 +15,12 @@ from revit_video.adaptive.labels import MinedLabels
 from revit_video.report import plots
 from revit_video.report.files import Missing, Run
 from revit_video.report.gallery import gallery
+from revit_video.report.lettering import families
 from revit_video.report.results_table import cost_unit, headline, summary, table
 from revit_video.report.style import RC, png
-from revit_video.report.template import CSS, PAGE
+from revit_video.report.template import CSS, PAGE, as_html
 from revit_video.runtime import output_dir
+from revit_video.runtime.text import printable
 
 
 def write_report(folder: str) -> str:
@@ -36,11 +38,11 @@ def write_report(folder: str) -> str:
     if not any(g_pathmgr.isfile(os.path.join(folder, name)) for name in files):
         raise FileNotFoundError(f"{folder}: no run's folder, it has neither {' nor '.join(files)}")
     run = Run(folder)
-    with matplotlib.rc_context(RC):
+    with matplotlib.rc_context(RC | {"font.family": families(run.class_names)}):
         body = "".join(_section(run, title, content) for title, content in SECTIONS)
     path = os.path.join(folder, output_dir.REPORT)
     title = _title(run)
-    output_dir.atomic_write_text(path, PAGE.format(title=escape(title), css=CSS, body=body))
+    output_dir.atomic_write_text(path, PAGE.format(title=escape(printable(title)), css=CSS, body=body))
     return path
 
 
@@ -62,7 +64,7 @@ def _title(run: Run) -> str:
 def write_labels_picture(folder: str, mined: MinedLabels, class_names: Sequence[str]) -> str:
     """Write labels.png, the histogram of mined token-length labels; returns its path."""
     path = os.path.join(folder, output_dir.LABELS_PICTURE)
-    with matplotlib.rc_context(RC):
+    with matplotlib.rc_context(RC | {"font.family": families(class_names)}):
         _write(path, png(plots.label_histogram(mined, class_names)))
     return path
 
@@ -115,10 +117,10 @@ def _headline(run: Run) -> str:
 
 
 def _table(header: list[str], rows: list[list[str]], chosen: str | None = None) -> str:
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
+    head = "".join(f"<th>{as_html(cell)}</th>" for cell in header)
     body = "".join(
         f"<tr{' class=chosen' if row[0] == chosen else ''}>"
-        + "".join(f"<td>{escape(cell)}</td>" for cell in row)
+        + "".join(f"<td>{as_html(cell)}</td>" for cell in row)
         + "</tr>"
         for row in rows
     )
@@ -134,8 +136,9 @@ def _confusion(run: Run) -> str:
     if len(run.class_names) <= plots.MAX_MATRIX:
         caption = f"Test videos by true and predicted class, {by}."
         return _picture(run, output_dir.CONFUSION_PICTURE, plots.confusion, caption)
-    pairs = [[f"{t} → {p}", f"{n:,}", f"{share:.0f}"] for t, p, n, share in plots.confused_pairs(run)]
-    rows = _table(["true class → predicted class", "videos", "% of the class"], pairs)
+    confused = plots.confused_pairs(run)
+    pairs = [[true, predicted, f"{n:,}", f"{share:.0f}"] for true, predicted, n, share in confused]
+    rows = _table(["true class", "predicted class", "videos", "% of the class"], pairs)
     return f"{rows}<p class=caption>The pairs of classes confused most often, {escape(by)}.</p>"
 
 
@@ -146,7 +149,7 @@ def _gallery(run: Run) -> str:
 
 def _made_by(run: Run) -> str:
     results = run.results
-    parts = [f"<pre>{escape(results.get('command') or 'unknown')}</pre>"]
+    parts = [f"<pre>{as_html(results.get('command') or 'unknown')}</pre>"]
     facts = [f"seed {results.get('seed')}", f"{results.get('views')} views a video"]
     if results.get("adaptive"):
         facts.append(f"threshold of the assigner {results['adaptive'].get('threshold')}")

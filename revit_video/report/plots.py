@@ -15,6 +15,7 @@ from matplotlib.ticker import PercentFormatter
 from revit_video.adaptive.labels import MinedLabels
 from revit_video.length import TokenLength
 from revit_video.report.files import Missing, Run
+from revit_video.report.lettering import axis_labels
 from revit_video.report.results_table import PolicyResult, cost_unit, policy_results
 from revit_video.report.style import INK, MUTED, POLICIES, SHARES, WIDTH, canvas, length_colours
 
@@ -143,7 +144,8 @@ def _class_bars(
     for i, colour in enumerate(length_colours(lengths)):
         axes.barh(range(len(rows)), shares[:, i], left=left, color=colour, height=0.72, ec="white", lw=0.8)
         left += shares[:, i]
-    axes.set_yticks(range(len(rows)), [_short(names[n]) for n in rows])
+    labels = axis_labels(names)
+    axes.set_yticks(range(len(rows)), [labels[n] for n in rows])
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)
     axes.set(xlim=(0, 1), ylim=(len(rows) - 0.4, -0.6))
@@ -154,10 +156,6 @@ def _length_legend(figure: Figure, run: Run) -> None:
     colours = length_colours(run.lengths)
     patches = [Patch(color=c, label=str(length)) for c, length in zip(colours, run.lengths, strict=True)]
     figure.legend(handles=patches, loc="outside lower center", ncols=len(patches))
-
-
-def _short(name: str, longest: int = 24) -> str:
-    return name if len(name) <= longest else name[: longest - 1] + "…"
 
 
 def confusion(run: Run) -> Figure:
@@ -171,9 +169,10 @@ def confusion(run: Run) -> Figure:
     figure = canvas(side - 0.9, width=side)
     axes = figure.subplots()
     image = axes.imshow(shares, cmap=SHARES, vmin=0, vmax=1, aspect="auto")
-    places = range(len(names))
-    axes.set_xticks(places, [_short(name) for name in names], rotation=45 if len(names) > 8 else 0)
-    axes.set_yticks(places, [_short(name) for name in names])
+    places, labels = range(len(names)), axis_labels(names)
+    slanted = len(names) > 8 or any(len(label) > 10 for label in labels)
+    axes.set_xticks(places, labels, rotation=45 if slanted else 0, ha="right" if slanted else "center")
+    axes.set_yticks(places, labels)
     axes.set(xlabel="predicted class", ylabel="true class")
     axes.grid(visible=False)
     axes.tick_params(length=0)

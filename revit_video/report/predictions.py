@@ -64,7 +64,7 @@ def parse_predictions(text: str, lengths: Sequence[TokenLength]) -> Predictions:
     Raises:
         ValueError: the text lists no video, is damaged, or is of other token lengths.
     """
-    rows = list(csv.DictReader(io.StringIO(text)))
+    rows = list(csv.DictReader(io.StringIO(text, newline="")))
     if not rows:
         raise ValueError("lists no video")
     names = [str(length) for length in lengths]

@@ -46,6 +46,7 @@ RC: Any = {  # matplotlib types its settings key by key
     "ytick.labelcolor": INK,
     "text.color": INK,
     "legend.frameon": False,
+    "text.parse_math": False,  # a class name may hold dollars
 }
 """matplotlib settings for drawing and saving every picture."""
 

@@ -1,5 +1,11 @@
 """Style sheet and frame of report.html, without scripts or external resources."""
 
+from __future__ import annotations
+
+from html import escape
+
+from revit_video.runtime.text import printable
+
 CSS = """
 :root { color-scheme: light; }
 * { box-sizing: border-box; }
@@ -28,6 +34,7 @@ th { color: #66727f; font-weight: 600; border-bottom: 1px solid #cbd2d9; }
 th, td { text-align: right; padding: 6px 9px; }
 td { border-bottom: 1px solid #eef1f4; }
 th:first-child, td:first-child { text-align: left; }
+th, td, .card b { overflow-wrap: anywhere; }
 tr.chosen td { font-weight: 650; background: #fdf1ed; }
 .chip { color: #fff; border-radius: 5px; padding: 1px 8px; font-size: 14px; text-shadow: 0 0 3px #0006; }
 .cards { display: grid; grid-template-columns: repeat(3, 1fr); gap: 12px; align-items: start; }
@@ -60,3 +67,8 @@ PAGE = """<!doctype html>
 </main></body>
 </html>
 """
+
+
+def as_html(text: str) -> str:
+    """`text` on one line; its direction of writing does not turn what stands around it."""
+    return f"<bdi>{escape(printable(text))}</bdi>"

@@ -15,6 +15,7 @@ from iopath.common.file_io import g_pathmgr
 from tqdm import tqdm
 
 from revit_video.runtime import output_dir
+from revit_video.runtime.text import printable
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -61,7 +62,7 @@ class _TerminalHandler(logging.Handler):
     """Prints messages above the progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        Progress.write(self.format(record), file=sys.stderr)
+        Progress.write("\n".join(map(printable, self.format(record).split("\n"))), file=sys.stderr)
 
 
 class StatsLog:

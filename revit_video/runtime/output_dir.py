@@ -30,6 +30,8 @@ LENGTHS_PICTURE = "lengths_per_class.png"
 CONFUSION_PICTURE = "confusion.png"
 TRAINING_PICTURE = "training.png"
 
+# Text files: names of files need not be UTF-8, and are written as they are.
+TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
 UNFINISHED = ".tmp"  # suffix of a file that is being written
 
 
@@ -56,7 +58,7 @@ def replacing(path: str, mode: str, sync: bool = True) -> Iterator[IO[Any]]:
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     temporary = path + UNFINISHED  # a fixed name, so that the next run overwrites what a killed one left
     try:
-        with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
+        with open(temporary, mode, **({} if "b" in mode else TEXT)) as file:
             yield file
             if sync:
                 file.flush()
@@ -102,7 +104,7 @@ def read_csv(path: str) -> list[dict[str, str]]:
     """The rows of a CSV table without a comment; empty if there is no such file."""
     if not g_pathmgr.isfile(path):
         return []
-    with g_pathmgr.open(path, newline="") as file:
+    with g_pathmgr.open(path, **TEXT) as file:
         return list(csv.DictReader(file))
 
 

@@ -145,7 +145,7 @@ def _record_folds(job: Job, paths: Sequence[str], classes: Sequence[int], fold: 
     text = csv_text(["fold", "video", "label"], zip(fold.tolist(), names, classes, strict=True))
     path = job.path(output_dir.FOLDS, output_dir.FOLDS_LIST)
     if g_pathmgr.isfile(path):
-        with g_pathmgr.open(path, newline="") as file:
+        with g_pathmgr.open(path, **output_dir.TEXT) as file:
             same = file.read() == text
         if not same:
             raise ValueError(

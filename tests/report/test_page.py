@@ -135,6 +135,22 @@ def test_400_classes(make_run: Callable[[list[str], int], Path]) -> None:
     assert "<thing>" not in html
 
 
+ODD_NAMES = [
+    *("$x^2$ costs $", "<script>alert(1)</script>", "a\nb\x07\x1b[31m", "שלום abc", "مرحبا", "走る"),
+    *('=1+1, "quoted"', "\\frac{1", "%s {0} & _^", "n" * 300, "caf\udce9", " "),
+]
+
+
+@pytest.mark.filterwarnings("error:Glyph")
+@pytest.mark.parametrize("more", [0, 30])  # a matrix of confusions, or a table
+def test_odd_class_names(make_run: Callable[[list[str], int], Path], more: int) -> None:
+    html = page(make_run(ODD_NAMES + [f"{name}{n}" for n, name in enumerate(3 * ODD_NAMES)][:more], 600))
+    assert not left_out(html)
+    assert "<script" not in html and not re.search(r"[\x00-\x09\x0b-\x1f]", html)
+    shown = ("a\\nb\\x07\\x1b[31m", "$x^2$ costs $", "&lt;script&gt;", "<bdi>مرحبا</bdi>", "n" * 300)
+    assert (all if more else any)(name in html for name in shown)
+
+
 def test_unnamed_classes(run_dir: Path) -> None:
     results = json.loads((run_dir / "results.json").read_text()) | {"classes": None}
     (run_dir / "results.json").write_text(json.dumps(results))

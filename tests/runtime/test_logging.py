@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from revit_video.runtime.logging import StatsLog, progress
+from revit_video.runtime.logging import StatsLog, progress, setup
 from revit_video.runtime.output_dir import keep_stats
 
 
@@ -67,6 +67,12 @@ def test_other_ranks_write_nothing(tmp_path: Path) -> None:
     with StatsLog(str(tmp_path), tensorboard=True, active=False) as log:
         log.write(stage="train", step=1)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    setup()
+    logging.getLogger("revit_video.test").info("read\n  %s", "\x1b[2Ja\udce9.mp4")
+    assert capsys.readouterr().err == "read\n  \\x1b[2Ja\\udce9.mp4\n"
 
 
 def test_progress_yields_everything_and_says_how_far_it_is(

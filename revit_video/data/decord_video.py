@@ -10,7 +10,7 @@ from torchvision.transforms.v2 import functional
 
 from revit_video.data.packets import PacketFile
 from revit_video.data.pyav_video import PyAVVideo
-from revit_video.data.video import DecodeError, VideoFile, decode_errors, local_file, scaled
+from revit_video.data.video import DecodeError, VideoFile, decode_errors, ffmpeg_url, scaled
 
 # decord seeks to whatever the container marks as a keyframe, and elsewhere numbers frames wrongly.
 _CONTAINERS = {"mov", "matroska"}
@@ -36,7 +36,7 @@ class DecordVideo(VideoFile):
                 objection = _objection(video)
             if objection is None:
                 # By path: given a file object, decord can crash the process on a truncated file.
-                self._reader = decord.VideoReader(local_file(path), num_threads=1)
+                self._reader = decord.VideoReader(ffmpeg_url(path), num_threads=1)
                 if len(self._reader) != len(self.times):
                     objection = f"{len(self._reader)} frames instead of {len(self.times)}"
             if objection is not None:

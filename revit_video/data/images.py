@@ -13,6 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.ExifTags import Base
 from PIL.Image import Transpose
 
+from revit_video.data.shards import open_bytes, shard_part
 from revit_video.data.video import DecodeError, VideoFile, local_file, log_once, scaled
 
 _UPRIGHT_BY_EXIF = {
@@ -41,8 +42,8 @@ class ImageFile(VideoFile):
 
     def __init__(self, path: str) -> None:
         try:
-            file = local_file(path)
-            with _warnings_logged(path), Image.open(file) as image:
+            file, part = local_file(path), shard_part(path)
+            with _warnings_logged(path), Image.open(open_bytes(part) if part else file) as image:
                 self._picture = _rgb(_upright(image))
         except DecodeError:
             raise

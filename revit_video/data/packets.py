@@ -91,8 +91,8 @@ class PacketFile:
         av.FFmpegError: it cannot be read.
     """
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    def __init__(self, url: str) -> None:
+        self._url = url
         self._open()
         numbers = _by_preference(self.container)
         if not numbers:
@@ -127,9 +127,8 @@ class PacketFile:
         self.container.close()
 
     def _open(self) -> None:
-        # "file:" keeps FFmpeg from reading a protocol into a name such as "a:b.mp4"; titles in metadata
-        # need not be UTF-8.
-        self.container = av.open("file:" + self._path, metadata_errors="replace")
+        # Titles in metadata need not be UTF-8.
+        self.container = av.open(self._url, metadata_errors="replace")
         for stream in self.container.streams.video:
             if stream.codec_context:
                 stream.codec_context.thread_count = 1  # data workers run side by side; more would compete

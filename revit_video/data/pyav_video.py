@@ -17,7 +17,7 @@ from av.video.reformatter import VideoReformatter
 from revit_video.data.orientation import UPRIGHT, Orientation, orientation
 from revit_video.data.packets import PacketFile
 from revit_video.data.timeline import timeline
-from revit_video.data.video import DecodeError, VideoFile, decode_errors, local_file, log_once, scaled
+from revit_video.data.video import DecodeError, VideoFile, decode_errors, ffmpeg_url, log_once, scaled
 
 # Containers whose presentation times FFmpeg guesses, wrongly for packed B-frames.
 _CONTAINERS_WITHOUT_PTS = {"avi"}
@@ -66,7 +66,7 @@ class PyAVVideo(VideoFile):
         self._reformatter = VideoReformatter()  # one for all frames: its scaler is set up once
         self.damaged: list[int] = []
         with decode_errors(path):
-            self.packets = PacketFile(local_file(path))
+            self.packets = PacketFile(ffmpeg_url(path))
             self._index = self.packets.index
             self._check()
             stream = self.packets.stream

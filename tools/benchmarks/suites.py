@@ -8,6 +8,7 @@ from benchmarks.decode import decode
 from benchmarks.forward import adaptive, forward, lengths
 from benchmarks.growth import growth
 from benchmarks.kinetics import kinetics
+from benchmarks.loader import loader
 from benchmarks.timing import Measurement
 from benchmarks.training import replicas, training
 
@@ -16,6 +17,7 @@ Suite = Callable[..., list[Measurement]]
 SUITES: dict[str, Suite] = {
     "kinetics": kinetics,
     "decode": decode,
+    "loader": loader,
     "forward": forward,
     "lengths": lengths,
     "adaptive": adaptive,

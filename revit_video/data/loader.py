@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,7 +18,7 @@ from revit_video.data.datasets import EvalClips, TrainClips
 from revit_video.data.order import TrainOrder
 from revit_video.data.targets import Targets
 from revit_video.data.transforms import Normalize
-from revit_video.runtime.termination import outlive_sigterm
+from revit_video.runtime.termination import start_worker
 
 
 @dataclass(frozen=True)
@@ -173,6 +175,6 @@ def _loader(
         collate_fn=collate,
         pin_memory=loading.pin_memory and loading.device.type == "cuda",
         persistent_workers=workers > 0 and isinstance(clips, TrainClips),
-        worker_init_fn=outlive_sigterm,
+        worker_init_fn=partial(start_worker, os.getpid()),
         prefetch_factor=loading.prefetch if workers else None,
     )

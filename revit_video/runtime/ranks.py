@@ -6,7 +6,9 @@ parameters that the last pass did not use, and here each token length has parame
 
 from __future__ import annotations
 
+import logging
 import os
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,7 +20,13 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 
 BUCKET_ELEMENTS = 1 << 24  # gradient values per all-reduce: 64 MiB in fp32
+MEETING = (
+    "REVIT_VIDEO_MEETING"  # environment variable: the file by which the ranks of one machine find each other
+)
+PATIENCE = 10.0  # seconds of waiting for other ranks, after which it is said
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -81,14 +89,18 @@ class Ranks:
 def init(device: str = "auto") -> Ranks:
     """Choose the device, and join the process group if the run has several ranks.
 
+    RANK and WORLD_SIZE count where torchrun or `launch` has set them; what else left them is ignored.
+
     Args:
         device: `"auto"` (a GPU if there is one), `"cpu"` or `"cuda"`.
 
     Raises:
         ValueError: CUDA is asked for where there is none, or this machine has more ranks than GPUs.
     """
-    rank, local_rank = (int(os.environ.get(name, 0)) for name in ("RANK", "LOCAL_RANK"))
-    world_size, local_size = (int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    started = MEETING in os.environ or dist.is_torchelastic_launched()
+    place = os.environ if started else {}
+    rank, local_rank = (int(place.get(name, 0)) for name in ("RANK", "LOCAL_RANK"))
+    world_size, local_size = (int(place.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("DEVICE cuda: torch finds no GPU here; use DEVICE auto or cpu")
     if device == "cpu" or not torch.cuda.is_available():
@@ -102,8 +114,25 @@ def init(device: str = "auto") -> Ranks:
         own_device, backend = torch.device("cuda", local_rank), "cpu:gloo,cuda:nccl"
         torch.cuda.set_device(own_device)
     if world_size > 1:
-        dist.init_process_group(backend)
+        _join(backend, rank, world_size)
     return Ranks(rank, world_size, own_device)
+
+
+def _join(backend: str, rank: int, world_size: int) -> None:
+    """Join the process group: of one machine by a file, of several by torchrun's store."""
+    if meeting := os.environ.get(MEETING):
+        how, whom = f"file://{meeting}", "on this machine"
+    else:
+        address = ":".join(os.environ.get(name, "?") for name in ("MASTER_ADDR", "MASTER_PORT"))
+        how, whom = "env://", f"at {address}, as torchrun's environment variables say"
+    words = f"rank {rank} waits for the other {world_size - 1} ranks {whom}"
+    patience = threading.Timer(PATIENCE, logger.warning, [words])
+    patience.daemon = True
+    patience.start()
+    try:
+        dist.init_process_group(backend, init_method=how, rank=rank, world_size=world_size)
+    finally:
+        patience.cancel()
 
 
 def in_length_groups(ranks: Ranks, lengths: int) -> Ranks:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
 
+PR_SET_PDEATHSIG = 1  # of Linux' prctl
 EXIT_CODE = 128 + signal.SIGTERM  # as a shell reports a process that SIGTERM ended
 
 logger = logging.getLogger(__name__)
@@ -60,14 +63,28 @@ class Termination:
             self.leave()
 
 
-def outlive_sigterm(worker: int = 0) -> None:
-    """Make a data worker end only on SIGTERM from its own rank.
+def end_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when process `parent`, which started it, ends; it may have by now.
 
-    Schedulers send SIGTERM to all processes of a run, but a rank needs its workers to finish the step.
+    Where the kernel is not Linux, only the latter is noticed.
     """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def start_worker(rank: int, worker: int = 0) -> None:
+    """Make a data worker of process `rank` end with it, and on SIGTERM from it alone.
+
+    Schedulers send SIGTERM to all processes of a run, and terminals Ctrl-C, but a rank needs its workers to
+    finish the step.
+    """
+    end_with_parent(rank)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # Linux
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+        threading.Thread(target=_end_with, args=(rank,), daemon=True).start()
 
 
 def _end_with(rank: int) -> None:

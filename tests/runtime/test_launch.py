@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -51,6 +52,45 @@ def test_a_users_mistake_on_a_rank_is_told_as_it_is(capfd: pytest.CaptureFixture
 def test_a_bug_on_a_rank_comes_with_its_traceback() -> None:
     with pytest.raises(RankError, match=r"(?s)rank 1: KeyError: 'a bug'\nTraceback.*in fail_on_rank_1"):
         launch(fail_on_rank_1, 2, "bug")
+
+
+def killed() -> None:
+    ranks = init("cpu")
+    ranks.barrier()
+    if ranks.rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    ranks.barrier()
+
+
+def test_a_rank_that_was_killed_is_named_and_not_the_one_that_missed_it() -> None:
+    with pytest.raises(RankError, match=r"^rank 1: ended by signal 9, Killed; memory may have run out$"):
+        launch(killed, 2)
+
+
+def listening_sockets() -> list[str]:
+    """Local addresses, as the kernel lists them, on which any of the ranks listens."""
+    ranks = init("cpu")
+    own = {os.readlink(link.path) for link in os.scandir("/proc/self/fd") if os.path.islink(link.path)}
+    text = "".join(Path(f"/proc/net/{name}").read_text() for name in ("tcp", "tcp6"))
+    lines = map(str.split, text.splitlines())
+    found = [line[1] for line in lines if line[3] == "0A" and f"socket:[{line[9]}]" in own]
+    with_method = [*found, multiprocessing.get_start_method()]
+    return [word for words in ranks.gather(with_method) for word in words]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_nothing_listens_to_the_network_and_workers_start_as_usual() -> None:
+    *found, method = launch(listening_sockets, 2)
+    assert method == multiprocessing.get_start_method()
+    addresses = [address for address in found if address != method]
+    assert addresses and all(address.startswith("0100007F:") for address in addresses)  # 127.0.0.1, gloo's
+
+
+def test_variables_that_a_scheduler_left_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without torchrun nobody would come."""
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "4"), ("LOCAL_WORLD_SIZE", "4"), ("MASTER_ADDR", "x")):
+        monkeypatch.setenv(name, value)
+    assert init("cpu").world_size == 1
 
 
 def test_ctrl_c_ends_all_ranks(tmp_path: Path) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import select
 import signal
 import subprocess
+import sys
 import threading
 import time
 
 import pytest
 
-from revit_video.runtime.termination import Termination, outlive_sigterm
+from revit_video.runtime.termination import Termination, start_worker
 
 
 def ask() -> None:
@@ -68,7 +70,7 @@ def test_other_threads_are_left_alone() -> None:
 
 @pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="Linux alone tells who sent a signal")
 def test_a_data_worker_ends_with_its_rank_alone() -> None:
-    process = multiprocessing.get_context("fork").Process(target=work)
+    process = multiprocessing.get_context("fork").Process(target=work, args=(os.getpid(),))
     process.start()
     time.sleep(0.1)
     subprocess.run(["sh", "-c", f"kill {process.pid}"], check=True)  # from another process
@@ -79,6 +81,35 @@ def test_a_data_worker_ends_with_its_rank_alone() -> None:
     assert process.exitcode == 0
 
 
-def work() -> None:
-    outlive_sigterm()
+def work(rank: int) -> None:
+    start_worker(rank)
+    time.sleep(60)
+
+
+def test_a_worker_whose_rank_has_ended_ends_too() -> None:
+    """Also where the rank ended before the worker could look."""
+    context = multiprocessing.get_context("fork")
+    orphan = context.Process(target=work, args=(1 << 22,))
+    orphan.start()
+    orphan.join(10)
+    assert orphan.exitcode == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's doing")
+def test_a_worker_ends_with_its_rank() -> None:
+    read, write = os.pipe()
+    rank = multiprocessing.get_context("fork").Process(target=rank_with_worker, args=(write,))
+    rank.start()
+    os.close(write)
+    worker = int(os.read(read, 20))
+    rank.kill()
+    assert select.select([read], [], [], 10)[0], f"process {worker} still runs"
+    assert os.read(read, 20) == b"", "closed by the end of both"
+
+
+def rank_with_worker(write: int) -> None:
+    worker = os.fork()
+    if worker == 0:
+        start_worker(os.getppid())
+        os.write(write, str(os.getpid()).encode())
     time.sleep(60)

@@ -6,6 +6,7 @@ from bisect import bisect
 from collections import deque
 from collections.abc import Container, Iterable, Iterator, Sequence
 from fractions import Fraction
+from itertools import islice
 from typing import Any, TypeVar
 
 import av
@@ -78,6 +79,8 @@ class PyAVVideo(VideoFile):
                 has_b_frames=bool(self._decoder.has_b_frames),
                 has_pts=self.packets.container.format.name not in _CONTAINERS_WITHOUT_PTS,
             )
+            if not self._index.is_key[0]:
+                self.timeline = self.timeline.starting_at(self._first_shown())
             self.times = self.timeline.times
             self.duration = self.times[-1] + self.timeline.last_duration
             ratio = stream.sample_aspect_ratio or 1
@@ -93,6 +96,13 @@ class PyAVVideo(VideoFile):
             raise DecodeError(self._path, f"truncated after {found} frames")
         if not found or self._index.is_discard.all() or not stream.width * stream.height:
             raise DecodeError(self._path, "it has no video frames")
+
+    def _first_shown(self) -> int:
+        """Number of the first frame that can be decoded, in a recording that starts between keyframes."""
+        packets = [frame.pts or 0 for frame in islice(self._decode(0), 1 + _NEIGHBOURHOOD)]
+        if self.timeline.are_counted or not packets:
+            return min(packets, default=0)
+        return max(int(self.timeline.frame_of[packets].min()), 0)
 
     def read(self, frames: Sequence[int], short_side: int | None = None) -> torch.Tensor:
         """As `VideoFile.read`. All pictures get the upright size of the first one in time."""
@@ -130,11 +140,14 @@ class PyAVVideo(VideoFile):
             frames = self._decode(first, set(stretch))
             if first > 0:
                 frames = _from_a_keyframe(first, frames)
-            for number, found, frame in nearest(self._by_packet(frames), stretch):
-                # Some packets carry no frame of their own, some keyframes need earlier frames.
-                if len(self.damaged) == known_damage and (found != number or frame.is_corrupt):
-                    raise _Untrusted
-                yield number, frame
+            try:
+                for number, found, frame in nearest(self._by_packet(frames), stretch):
+                    # Some packets carry no frame of their own, some keyframes need earlier frames.
+                    if len(self.damaged) == known_damage and (found != number or frame.is_corrupt):
+                        raise _Untrusted
+                    yield number, frame
+            except LookupError:
+                raise _Untrusted from None
 
     def _from_start(self, wanted: list[int]) -> Iterator[tuple[int, av.VideoFrame]]:
         """Decode from the start."""

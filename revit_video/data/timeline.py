@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -55,6 +55,11 @@ class Timeline:
     def times(self) -> FrameTimes:
         """Seconds at which each frame appears."""
         return FrameTimes(self.ticks, self.time_base)
+
+    def starting_at(self, frame: int) -> Timeline:
+        """The same without the frames before `frame`."""
+        ticks = self.ticks[frame:] - self.ticks[frame]
+        return replace(self, ticks=ticks, frame_of=np.maximum(self.frame_of - frame, -1))
 
 
 class FrameTimes(Sequence[Fraction]):

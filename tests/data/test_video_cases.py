@@ -127,6 +127,16 @@ def test_joined_recordings_have_one_clock(write_video, tmp_path, suffix, codec):
     assert len(open_video(path).times) == 50
 
 
+@pytest.mark.parametrize("codec", ["libx264", "mpeg2video"])
+def test_a_recording_that_starts_between_keyframes_starts_at_the_next(write_video, codec):
+    path = write_video("a.ts", codec=codec, frames=120, options={"g": "40", "bf": "2", "sc_threshold": "0"})
+    data = Path(path).read_bytes()
+    Path(path).write_bytes(data[len(data) // 10 // 188 * 188 :])
+    rest = decoded(path)
+    assert 60 < len(rest) < 100
+    assert_all_frames(path, rest, Fraction(1, FPS))
+
+
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts"])
 @pytest.mark.parametrize("last", [False, True])
 def test_a_jump_of_the_clock_is_no_still_picture(write_video, name, last):

@@ -6,7 +6,9 @@ import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
+import simplejson
 import torch
 from iopath.common.file_io import g_pathmgr
 from torch import Tensor
@@ -15,6 +17,8 @@ from revit_video.length import TokenLength
 from revit_video.runtime.output_dir import TEXT, write_csv
 
 NONE_CORRECT = -1
+CLIP_COUNT = "clips"  # in the record of a file
+AGAIN = "mine the labels again (MINE.ENABLE True)"
 
 
 def token_length_labels(correct: Tensor, none_correct: str = "longest") -> Tensor:
@@ -46,7 +50,8 @@ class MinedLabels:
         labels: class label `(N,)`.
         correct: whether each length classified the clip correctly `(N, lengths)`.
         token_lengths: position of the token-length label in `lengths` `(N,)`, or `NONE_CORRECT`.
-        checkpoints: hash of the weights that mined, one for each fold.
+        checkpoints: digest of the weights that mined, one for each fold.
+        record: what the labels were made of, see `from_cfg.identity`; None if that is unknown.
     """
 
     lengths: tuple[TokenLength, ...]
@@ -58,6 +63,7 @@ class MinedLabels:
     correct: Tensor
     token_lengths: Tensor
     checkpoints: tuple[str, ...]
+    record: dict[str, Any] | None = None
 
     @classmethod
     def joined(cls, parts: Sequence[MinedLabels]) -> MinedLabels:
@@ -75,6 +81,7 @@ class MinedLabels:
             lengths=parts[0].lengths,
             videos=[videos[n] for n in order],
             checkpoints=tuple(chain.from_iterable(part.checkpoints for part in parts)),
+            record=parts[0].record,
             **columns,
         )
 
@@ -96,7 +103,7 @@ OLD_NAMES = {"view": "clip"}  # columns of earlier files
 
 
 def write_labels(path: str, mined: MinedLabels) -> None:
-    """Writes `labels.csv`: a comment line with each checkpoint's hash, a header, one row per clip."""
+    """Writes `labels.csv`: comments with the weights' digests and the record, a header, one row per clip."""
     rows = []
     for n, video in enumerate(mined.videos):
         i = int(mined.token_lengths[n])
@@ -112,7 +119,10 @@ def write_labels(path: str, mined: MinedLabels) -> None:
             ]
         )
     header = [*FIELDS, *(f"correct_{length}" for length in mined.lengths)]
-    write_csv(path, header, rows, f"checkpoint {' '.join(mined.checkpoints)}")
+    comment = f"checkpoint {' '.join(mined.checkpoints)}"
+    if mined.record is not None:
+        comment += "\n" + simplejson.dumps(mined.record | {CLIP_COUNT: len(rows)})
+    write_csv(path, header, rows, comment)
 
 
 def read_labels(path: str, lengths: Sequence[TokenLength]) -> MinedLabels:
@@ -124,13 +134,17 @@ def read_labels(path: str, lengths: Sequence[TokenLength]) -> MinedLabels:
     if not g_pathmgr.isfile(path):
         raise ValueError(f"{path}: no token-length labels; mine them first (MINE.ENABLE True)")
     with g_pathmgr.open(path, **TEXT) as file:
-        head = file.readline().split()
-        header = [OLD_NAMES.get(name, name) for name in next(csv.reader([file.readline()]), [])]
+        head, line, record = file.readline().split(), file.readline(), None
+        if line.startswith("#"):
+            record, line = _record(path, line), file.readline()
+        header = [OLD_NAMES.get(name, name) for name in next(csv.reader([line]), [])]
         table = list(csv.DictReader(file, header))
     columns = [f"correct_{length}" for length in lengths]
     if not table or head[:2] != ["#", "checkpoint"] or len(head) < 3 or set(header) != {*FIELDS, *columns}:
         wanted = ", ".join(map(str, lengths))
         raise ValueError(f"{path}: not labels of token lengths {wanted}; mine them again (MINE.ENABLE True)")
+    if record is not None and len(table) != (clips := record.pop(CLIP_COUNT, len(table))):
+        raise ValueError(f"{path}: damaged, {clips} clips were written and {len(table)} are there; {AGAIN}")
     names = {str(length): i for i, length in enumerate(lengths)} | {"": NONE_CORRECT}
     try:
         return MinedLabels(
@@ -143,6 +157,17 @@ def read_labels(path: str, lengths: Sequence[TokenLength]) -> MinedLabels:
             correct=torch.tensor([[bool(int(row[name])) for name in columns] for row in table]),
             token_lengths=torch.tensor([names[row["token_length"]] for row in table]),
             checkpoints=tuple(head[2:]),
+            record=record,
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: damaged ({error}); mine the labels again (MINE.ENABLE True)") from None
+        raise ValueError(f"{path}: damaged ({error}); {AGAIN}") from None
+
+
+def _record(path: str, comment: str) -> dict[str, Any]:
+    try:
+        record = simplejson.loads(comment.removeprefix("#"))
+    except ValueError as error:
+        raise ValueError(f"{path}:2: damaged ({error}); {AGAIN}") from None
+    if not isinstance(record, dict):
+        raise ValueError(f"{path}:2: damaged (not an object with keys); {AGAIN}")
+    return record

@@ -12,6 +12,8 @@ from revit_video.runtime.ranks import Ranks
 from revit_video.train.losses import Distillation
 from revit_video.train.optim import LearningRate, cosine_schedule, make_optimizer, step_schedule, with_warmup
 
+ANEW = "take another OUTPUT_DIR, or train anew with TRAIN.AUTO_RESUME False"
+
 
 def distillation(cfg: CfgNode) -> Distillation | None:
     """How the shorter lengths learn from the longest; None with `REVIT.DISTILL.ENABLE` off."""
@@ -38,20 +40,32 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     )
 
 
-def check_resumable(optimizer: torch.optim.Optimizer, seed: int, state: dict[str, Any]) -> None:
-    """ValueError when the training `state` is another run's: of another seed, or of another optimiser."""
-    if state["seed"] != seed:
+def check_resumable(cfg: CfgNode, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """ValueError when the training `state` is another run's: of another seed or optimiser, or of more epochs.
+
+    Checkpoints of earlier versions tell no more than this.
+    """
+    if state["seed"] != cfg.RNG_SEED:
         raise ValueError(
-            f"RNG_SEED: the run in OUTPUT_DIR has seed {state['seed']}, not {seed}; take another OUTPUT_DIR, "
-            "or train anew with TRAIN.AUTO_RESUME False"
+            f"RNG_SEED: the run in OUTPUT_DIR has seed {state['seed']}, not {cfg.RNG_SEED}; {ANEW}"
         )
-    theirs, ours = (
-        groups[0].keys() for groups in (state["optimizer"]["param_groups"], optimizer.param_groups)
-    )
-    if theirs != ours:
+    theirs, ours = state["optimizer"]["param_groups"], optimizer.param_groups
+    if theirs[0].keys() != ours[0].keys():
         raise ValueError(
             "SOLVER.OPTIMIZING_METHOD: the run in OUTPUT_DIR was trained with another one; to go on with its "
             "weights alone, name its checkpoint with TRAIN.CHECKPOINT_FILE_PATH and take another OUTPUT_DIR"
+        )
+    if len(theirs) != len(ours):
+        decay = max(group["weight_decay"] for group in theirs)
+        raise ValueError(
+            f"SOLVER.WEIGHT_DECAY: the run in OUTPUT_DIR was trained with {decay:g}, not "
+            f"{cfg.SOLVER.WEIGHT_DECAY:g}; {ANEW}"
+        )
+    if (state["epoch"], state["batch"]) > (cfg.SOLVER.MAX_EPOCH, 0):
+        more = f" and {state['batch']} steps" if state["batch"] else ""
+        raise ValueError(
+            f"SOLVER.MAX_EPOCH: the run in OUTPUT_DIR has trained {state['epoch']} epochs{more}, more than "
+            f"{cfg.SOLVER.MAX_EPOCH}; {ANEW}"
         )
 
 

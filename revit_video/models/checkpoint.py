@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from iopath.common.file_io import g_pathmgr
+from torch import Tensor
 
 from revit_video.models.base import ResizableModel
 from revit_video.models.config import DVTConfig, ReViTConfig
@@ -90,6 +91,10 @@ class Checkpoint:
     def costs(self) -> dict[str, Any]:
         """As `flops.cost_table` gives them."""
         return self.payload["costs"]
+
+    def record(self, part: str = "model") -> dict[str, Any] | None:
+        """What the model or the assigner was made of; None if an earlier version wrote it."""
+        return self.payload[part].get("record")
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -174,20 +179,34 @@ def assigner_of(payload: Mapping[str, Any]) -> TokenLengthAssigner:
     return network.eval()
 
 
-def model_payload(model: ResizableModel, data: DataSpec, costs: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of a model's checkpoint, to which the parts of an assigner or a training may be added."""
-    kind = {} if model.kind == "revit" else {"kind": model.kind}
+def model_payload(
+    model: ResizableModel, data: DataSpec, costs: Mapping[str, Any], record: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The content of a model's checkpoint, to which the parts of an assigner or a training may be added.
+
+    Args:
+        record: what the model was made of, under any names; see `from_cfg.identity`.
+    """
+    part: dict[str, Any] = {} if model.kind == "revit" else {"kind": model.kind}
+    part |= {} if record is None else {"record": dict(record)}
     return {
         "format": FORMAT,
-        "model": kind | {"spec": model.config.to_dict(), "weights": model.state_dict()},
+        "model": part | {"spec": model.config.to_dict(), "weights": model.state_dict()},
         "data": asdict(data),
         "costs": dict(costs),
     }
 
 
-def assigner_payload(network: TokenLengthAssigner, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of an assigner's checkpoint: its weights, and the settings of the policies."""
+def assigner_payload(
+    network: TokenLengthAssigner, settings: Mapping[str, Any], record: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The content of an assigner's checkpoint: its weights, and the settings of the policies.
+
+    Args:
+        record: what the assigner was made of, as in `model_payload`.
+    """
     assigner = {"spec": network.spec, "weights": network.state_dict()}
+    assigner |= {} if record is None else {"record": dict(record)}
     return {"format": FORMAT, "assigner": assigner, "policy": dict(settings)}
 
 
@@ -289,12 +308,13 @@ def _checkpoints(directory: str) -> dict[str, tuple[int, int]]:
     return {match[0]: (int(match[1]), int(match[2] or 0)) for match in matches}
 
 
-def digest(path: str) -> str:
-    """First 16 hex digits of the file's SHA-256, to say which checkpoint a result belongs to."""
+def weights_digest(weights: Mapping[str, Tensor]) -> str:
+    """First 16 hex digits of a SHA-256 of named weights: the same in every file and on every device."""
     sha = hashlib.sha256()
-    with g_pathmgr.open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            sha.update(chunk)
+    for name in sorted(weights):
+        value = weights[name].detach().cpu().contiguous()
+        sha.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        sha.update(value.reshape(-1).view(torch.uint8).numpy().data)
     return sha.hexdigest()[:16]
 
 

@@ -82,15 +82,14 @@ def write_json(path: str, content: dict[str, Any]) -> None:
 
 
 def write_csv(path: str, header: Sequence[str], rows: Iterable[Sequence[Any]], comment: str = "") -> None:
-    """Write a CSV table; `comment` becomes a first line `# comment`."""
+    """Write a CSV table; each line of `comment` becomes a line `# comment` before it."""
     atomic_write_text(path, csv_text(header, rows, comment))
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]], comment: str = "") -> str:
     """The content of a file that `write_csv` writes."""
     text = io.StringIO()
-    if comment:
-        text.write(f"# {comment}\n")
+    text.writelines(f"# {line}\n" for line in comment.splitlines())
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
     writer.writerows(rows)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from typing import Any
 
 from fvcore.common.config import CfgNode
 
 from revit_video import flops
-from revit_video.adaptive.labels import MinedLabels, read_labels
+from revit_video.adaptive.labels import AGAIN, MinedLabels, read_labels
 from revit_video.adaptive.policies import Costs, Settings
-from revit_video.from_cfg.inputs import mined_batches
+from revit_video.from_cfg.identity import WEIGHTS, assigner_record, check_same, mining_record
+from revit_video.from_cfg.inputs import mine_split, mined_batches
 from revit_video.from_cfg.model import build_assigner, data_spec
 from revit_video.models import checkpoint
 from revit_video.models.assigner import TokenLengthAssigner
@@ -23,8 +23,6 @@ from revit_video.train.loop import Training, fit
 from revit_video.train.mined import MinedBatches, class_weights
 from revit_video.train.optim import cosine_schedule, make_optimizer, with_warmup
 from revit_video.train.steps import AssignerStep
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -51,8 +49,7 @@ def assign(job: Job, trained: Trained | None = None, mined: MinedLabels | None =
     model = trained.model
     if mined is None:
         mined = read_labels(job.path(output_dir.LABELS), model.lengths)
-        if ranks.is_main:
-            _check_weights(job, mined, trained.path)
+        _check_labels(job, mined, trained)
     network = build_assigner(cfg).to(ranks.device)
     costs = flops.with_assigner(trained.costs, model, network)
     broadcast_parameters(network, ranks)
@@ -67,9 +64,11 @@ def assign(job: Job, trained: Trained | None = None, mined: MinedLabels | None =
     settings = calibrated(cfg, table, Costs.from_table(costs, model.carries_state))
     if ranks.is_main:
         output_dir.write_json(job.path(output_dir.FLOPS), costs)
-        payload = checkpoint.assigner_payload(network, settings.to_dict())
+        record = assigner_record(cfg, trained.weights, job.data.class_names)
+        payload = checkpoint.assigner_payload(network, settings.to_dict(), record)
         checkpoint.save(job.path(output_dir.ASSIGNER), payload)
-        backbone = checkpoint.model_payload(model, data_spec(cfg, job.data.class_names), costs)
+        data = data_spec(cfg, job.data.class_names)
+        backbone = checkpoint.model_payload(model, data, costs, trained.record)
         checkpoint.save(job.path(output_dir.MODEL), backbone | payload)
     return Assigner(network.eval(), settings, costs)
 
@@ -97,12 +96,14 @@ def assigner_training(
     )
 
 
-def _check_weights(job: Job, mined: MinedLabels, path: str) -> None:
-    """Warns of labels that others than this config's models gave; folds have models of their own."""
-    folds, models = job.cfg.MINE.FOLDS, len(mined.checkpoints)
+def _check_labels(job: Job, mined: MinedLabels, trained: Trained) -> None:
+    """ValueError for labels of another list, of other clips or that another model gave.
+
+    Folds have models of their own.
+    """
+    path, folds, models = job.path(output_dir.LABELS), job.cfg.MINE.FOLDS, len(mined.checkpoints)
     if models != max(1, folds):
-        logger.warning(
-            "%s was mined by %d models; MINE.FOLDS is %d", job.path(output_dir.LABELS), models, folds
-        )
-    elif not folds and mined.checkpoints != (checkpoint.digest(path),):
-        logger.warning("%s was mined with other weights than %s", job.path(output_dir.LABELS), path)
+        raise ValueError(f"{path} was mined by {models} models; MINE.FOLDS is {folds}; {AGAIN}")
+    made = None if mined.record is None else mined.record | {WEIGHTS: mined.checkpoints[0]}
+    now = mining_record(job.cfg, job.data.videos(mine_split(job.cfg)))
+    check_same(made, now if folds else now | {WEIGHTS: trained.weights}, f"{path} was mined", AGAIN)

@@ -13,6 +13,7 @@ from revit_video import flops
 from revit_video.adaptive import policies
 from revit_video.adaptive.engine import Engine
 from revit_video.adaptive.policies import Costs, Policy, Settings
+from revit_video.from_cfg.identity import assigner_record, check_same
 from revit_video.models import checkpoint
 from revit_video.models.assigner import TokenLengthAssigner
 from revit_video.models.base import ResizableModel
@@ -109,6 +110,8 @@ def _assigner(job: Job, trained: Trained) -> Assigner | None:
             logger.warning("%s: no assigner, so only policies that need none are tested", path)
         return None
     saved = checkpoint.read_assigner(path, len(job.cfg.REVIT.TOKEN_LENGTHS))
+    now = assigner_record(job.cfg, trained.weights, job.data.class_names)
+    check_same(saved.record("assigner"), now, f"{path} was trained", "train the assigner again, or remove it")
     network = checkpoint.assigner_of(saved.payload).to(job.ranks.device)
     costs = flops.with_assigner(trained.costs, trained.model, network)
     return Assigner(network, Settings(**saved.settings), costs)

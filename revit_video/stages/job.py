@@ -19,6 +19,7 @@ from revit_video.data.batch import Batch, Skipped
 from revit_video.data.folders import DataFolder
 from revit_video.data.loader import EvalBatches, TooManyUnreadable
 from revit_video.evaluate import tabulate
+from revit_video.from_cfg.identity import NOT_LATER, TRAINING, Record, check_same, settings
 from revit_video.from_cfg.inputs import data_folder, eval_batches
 from revit_video.from_cfg.model import build_model, reader
 from revit_video.from_cfg.resolve import resolved
@@ -41,17 +42,24 @@ class Trained:
         path: its checkpoint.
         model: in evaluation mode, on the rank's device.
         costs: see `flops.cost_table`; without an assigner.
+        record: what it was made of, None if that is unknown; see `from_cfg.identity`.
     """
 
     cfg: CfgNode
     path: str
     model: ResizableModel
     costs: dict[str, Any]
+    record: Record | None
 
     @cached_property
     def reader(self) -> ResizableModel:
         """The inference copy that mining, calibration and the test run, so that they agree."""
         return reader(self.cfg, self.model)
+
+    @cached_property
+    def weights(self) -> str:
+        """Digest of the weights."""
+        return checkpoint.weights_digest(self.model.state_dict())
 
 
 @dataclass(frozen=True)
@@ -101,7 +109,8 @@ class Job:
         Raises:
             ValueError: there is none, or it is of a model that differs from the config's.
         """
-        path = self.cfg.TEST.CHECKPOINT_FILE_PATH or checkpoint.latest(self.path(output_dir.CHECKPOINTS))
+        own = checkpoint.latest(self.path(output_dir.CHECKPOINTS))
+        path = self.cfg.TEST.CHECKPOINT_FILE_PATH or own
         if path is None:
             raise ValueError(
                 f"{self.path(output_dir.CHECKPOINTS)}: no checkpoint; train first (TRAIN.ENABLE True) "
@@ -109,13 +118,18 @@ class Job:
             )
         model, found = build_model(self.cfg), checkpoint.read(path)
         found.load_into(model)
+        if path == own:
+            advice = f"give these as then (--cfg {self.path(output_dir.CONFIG)}), or take another OUTPUT_DIR"
+            check_same(found.record(), settings(self.cfg, TRAINING, NOT_LATER), f"{path} was trained", advice)
         if self.cfg.MODEL.COMPILE:
             model.compile()
-        return self.handed_on(path, model.to(self.ranks.device), found.costs)
+        return self.handed_on(path, model.to(self.ranks.device), found.costs, found.record())
 
-    def handed_on(self, path: str, model: ResizableModel, costs: dict[str, Any]) -> Trained:
+    def handed_on(
+        self, path: str, model: ResizableModel, costs: dict[str, Any], record: Record | None
+    ) -> Trained:
         """A trained model for the later stages; its costs are as for this job's views."""
-        return Trained(self.cfg, path, model.eval(), costs | {"views": self.views})
+        return Trained(self.cfg, path, model.eval(), costs | {"views": self.views}, record)
 
     def test_batches(self, split: str) -> EvalBatches:
         """A list with the views of the test."""

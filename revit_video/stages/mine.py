@@ -15,8 +15,8 @@ from revit_video.adaptive.folds import cut_into_folds
 from revit_video.adaptive.labels import MinedLabels, write_labels
 from revit_video.adaptive.table import mine_labels
 from revit_video.data.batch import Skipped
+from revit_video.from_cfg.identity import mining_record
 from revit_video.from_cfg.inputs import eval_batches, mine_split
-from revit_video.models import checkpoint
 from revit_video.report import write_labels_picture
 from revit_video.runtime import output_dir
 from revit_video.runtime.output_dir import atomic_write_text, csv_text
@@ -45,6 +45,7 @@ def mine(job: Job, trained: Trained | None = None) -> MinedLabels:
                 "that their labels come out too short; MINE.HOLDOUT or MINE.FOLDS avoid that"
             )
         mined, _ = _mined(job, trained or job.trained, videos, range(len(videos)))
+    mined = replace(mined, record=mining_record(cfg, videos))
     if job.ranks.is_main:
         write_labels(job.path(output_dir.LABELS), mined)
         _show(job, mined)
@@ -81,8 +82,8 @@ def _mined(
     own = list(rows[ranks.rank :: ranks.world_size])
     batches = eval_batches(cfg, videos, ranks, cfg.MINE.NUM_CLIPS, 1, cfg.TEST.BATCH_SIZE, own)
     table = job.tabulate(trained.reader, "mine", batches, keep_scores=False)
-    digest = checkpoint.digest(trained.path)
-    return mine_labels(table, trained.model.lengths, cfg.MINE.NONE_CORRECT, digest), table.skipped
+    mined = mine_labels(table, trained.model.lengths, cfg.MINE.NONE_CORRECT, trained.weights)
+    return mined, table.skipped
 
 
 # ---- Folds -----------------------------------------------------------------------------------------------

@@ -13,9 +13,11 @@ from timm.utils import ModelEmaV3
 from revit_video import flops
 from revit_video.adaptive.table import static_top1
 from revit_video.data.loader import TrainBatches
+from revit_video.from_cfg.identity import MAY_GROW, Record, check_same, training_record
 from revit_video.from_cfg.inputs import clip_in_words, train_batches
 from revit_video.from_cfg.model import build_model, data_spec, reader
 from revit_video.from_cfg.training import (
+    ANEW,
     autocast,
     build_optimizer,
     check_resumable,
@@ -48,14 +50,16 @@ def train(job: Job, videos: LabeledVideoPaths | None = None) -> Trained:
     """
     cfg, ranks = job.cfg, _ranks(job)
     model = build_model(cfg)
-    batches = train_batches(cfg, videos or job.data.videos("train"), ranks)
+    videos = videos or job.data.videos("train")
+    batches, record = train_batches(cfg, videos, ranks), training_record(cfg, videos)
     resumed = _starting_point(job, model)
     state = resumed.training if resumed else None
     model.to(ranks.device)
     broadcast_parameters(model, ranks)
     training = _training(job, ranks, model, batches)
-    if state is not None:
-        check_resumable(training.optimizer, cfg.RNG_SEED, state)
+    if resumed and state is not None:
+        check_resumable(cfg, training.optimizer, state)
+        _check_same_training(cfg, resumed, record)
         training.load_state_dict(state)
     _check_agreement(training)
     if training.epoch < training.epochs:
@@ -64,8 +68,8 @@ def train(job: Job, videos: LabeledVideoPaths | None = None) -> Trained:
     validated = _validated(job, training, state)
     if resumed and validated and training.epoch >= training.epochs:
         logger.info("training is complete: %d epochs", training.epoch)
-        return job.handed_on(resumed.path, _result(training), resumed.costs)
-    checkpoints = Checkpoints(job, training)
+        return job.handed_on(resumed.path, _result(training), resumed.costs, resumed.record())
+    checkpoints = Checkpoints(job, training, record)
     with job.stats() as stats, Termination() as termination:
         if not validated:
             with termination.at_once():
@@ -82,7 +86,7 @@ def train(job: Job, videos: LabeledVideoPaths | None = None) -> Trained:
     ranks.barrier()  # the main rank has saved
     path = checkpoint.latest(job.path(output_dir.CHECKPOINTS))
     assert path is not None
-    return job.handed_on(path, _result(training), checkpoints.costs)
+    return job.handed_on(path, _result(training), checkpoints.costs, record)
 
 
 class Checkpoints:
@@ -90,8 +94,8 @@ class Checkpoints:
 
     KEPT = "what was saved before is whole"
 
-    def __init__(self, job: Job, training: Training) -> None:
-        self.job, self.training = job, training
+    def __init__(self, job: Job, training: Training, record: Record) -> None:
+        self.job, self.training, self.record = job, training, record
         self.data = data_spec(job.cfg, job.data.class_names)
         self.costs = flops.cost_table(_result(training), job.views)
         self.saved_at = time.monotonic()
@@ -117,7 +121,7 @@ class Checkpoints:
 
     def _save(self) -> None:
         training = self.training
-        payload = checkpoint.model_payload(_result(training), self.data, self.costs)
+        payload = checkpoint.model_payload(_result(training), self.data, self.costs, self.record)
         payload["training"] = training.state_dict()
         checkpoint.save_progress(
             self.job.path(output_dir.CHECKPOINTS), payload, training.epoch, training.batch
@@ -186,6 +190,14 @@ def _starting_point(job: Job, model: ResizableModel) -> Checkpoint | None:
         for part in model.parts:
             logger.info("starting from %s", initialise(part, source))
     return None
+
+
+def _check_same_training(cfg: CfgNode, resumed: Checkpoint, record: Record) -> None:
+    """ValueError where the run was trained with other settings, but for those that may change on the way."""
+    assert resumed.training is not None
+    left = resumed.training["epoch"] < cfg.SOLVER.MAX_EPOCH
+    compared = {name: value for name, value in record.items() if not (left and name in MAY_GROW)}
+    check_same(resumed.record(), compared, f"{resumed.path} was trained", ANEW)
 
 
 def _result(training: Training) -> ResizableModel:

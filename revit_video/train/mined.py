@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -140,9 +141,13 @@ class MinedBatches:
 
 
 def check_mined_from(mined: MinedLabels, videos: LabeledVideoPaths, num_clips: int) -> None:
-    """ValueError unless every mined clip is of the video in its row of the list, one of `num_clips` each."""
+    """ValueError unless every mined clip is of the video in its row of the list, one of `num_clips` each.
+
+    Where the labels' record tells their list, the data folder may have moved since.
+    """
+    name = str if mined.record is None else os.path.basename
     rows = zip(mined.rows.tolist(), mined.videos, strict=True)
-    if not all(row < len(videos) and videos[row][0] == path for row, path in rows):
+    if not all(row < len(videos) and name(videos[row][0]) == name(path) for row, path in rows):
         raise ValueError("labels.csv was mined from another list; mine the labels again (MINE.ENABLE True)")
     if int(mined.clip_index.max()) >= num_clips:
         raise ValueError(OTHER_CLIPS)

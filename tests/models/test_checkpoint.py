@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import pickle
 from pathlib import Path
@@ -168,7 +167,23 @@ def test_a_pointer_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Mo
     assert checkpoint.latest(str(tmp_path)) == path
 
 
-def test_digest_is_the_start_of_sha256(tmp_path: Path) -> None:
-    content = os.urandom(3 << 20)
-    (tmp_path / "a").write_bytes(content)
-    assert checkpoint.digest(str(tmp_path / "a")) == hashlib.sha256(content).hexdigest()[:16]
+def test_the_digest_is_of_the_weights_alone() -> None:
+    """Not of their order, their file or their memory; any name, shape, type or bit makes another."""
+    weights = {
+        "a": torch.arange(6.0).view(2, 3),
+        "b": torch.tensor(1),
+        "c": torch.ones(2, dtype=torch.bfloat16),
+    }
+    digest = checkpoint.weights_digest(weights)
+    assert len(digest) == 16
+    assert checkpoint.weights_digest(dict(reversed(weights.items()))) == digest
+    assert checkpoint.weights_digest(weights | {"a": weights["a"].t().contiguous().t()}) == digest
+    changed = weights["a"].clone()
+    changed.view(torch.int32)[1, 2] ^= 1
+    for other in (
+        {"a": changed},
+        {"a": weights["a"].view(3, 2)},
+        {"b": torch.tensor(1.0)},
+        {"d": torch.ones(1)},
+    ):
+        assert checkpoint.weights_digest(weights | other) != digest

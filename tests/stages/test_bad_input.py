@@ -135,7 +135,7 @@ def test_no_labels_yet(toy_run: Path, videos: Path, tmp_path: Path) -> None:
 
 def test_labels_of_another_list(own_run: Path, videos: Path) -> None:
     message = refused(tool("train_assigner", *options(videos, own_run, "MINE.HOLDOUT", "test")))
-    assert "mined from another list" in message
+    assert "labels.csv was mined with mined list 12 files, " in message and "; mine the labels" in message
 
 
 def test_labels_that_label_nothing(own_run: Path, videos: Path) -> None:

@@ -1,0 +1,203 @@
+"""A run knows what it was made of, and does not go on with what was made of something else."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from revit_video.models import checkpoint
+from tests.toy import last_checkpoint, run_toy, table_of
+
+
+def content(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def refused(run: Path, videos: Path, *changes: object, stages: list[str]) -> str:
+    """The message of a run that was refused and left everything as it was."""
+    before = content(run)
+    with pytest.raises(ValueError) as error:
+        run_toy(videos, run, *changes, stages=stages)
+    assert content(run) == before
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+def rewrite(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change a checkpoint in place."""
+    payload = checkpoint.load(str(path))
+    change(payload)
+    torch.save(payload, path)
+
+
+def forget(run: Path) -> None:
+    """Makes a run look as if an earlier version had written it."""
+    for path in [*run.glob("checkpoints/*.pyth"), run / "assigner.pyth", run / "model.pyth"]:
+        rewrite(
+            path,
+            lambda payload: [payload.get(part, {}).pop("record", None) for part in ("model", "assigner")],
+        )
+    lines = (run / "labels.csv").read_text().splitlines(keepends=True)
+    (run / "labels.csv").write_text("".join([lines[0], *lines[2:]]))
+
+
+# ---- The backbone ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("SOLVER.BASE_LR", 0.02, "SOLVER.BASE_LR 0.01 (here: 0.02)"),
+        ("SOLVER.LABEL_SMOOTHING", 0.1, "SOLVER.LABEL_SMOOTHING 0.0 (here: 0.1)"),
+        ("REVIT.DISTILL.TAU", 0.5, "REVIT.DISTILL.TAU 0.9 (here: 0.5)"),
+        ("MODEL.DROP_PATH", 0.2, "MODEL.DROP_PATH 0.1 (here: 0.2)"),
+        ("DATA.RANDOM_FLIP", True, "DATA.RANDOM_FLIP False (here: True)"),
+        ("DATA.SAMPLING_RATE", 2, "DATA.SAMPLING_RATE 4 (here: 2)"),
+        ("TRAIN.EMA_DECAY", 0.5, "TRAIN.EMA_DECAY 0.0 (here: 0.5)"),
+        ("TRAIN.BATCH_SIZE", 8, "TRAIN.BATCH_SIZE 4 (here: 8)"),
+    ],
+)
+def test_a_finished_training_with_other_settings(
+    key: str, value: object, said: str, own_run: Path, videos: Path
+) -> None:
+    message = refused(own_run, videos, key, value, stages=["train"])
+    assert f"epoch_00001.pyth was trained with {said}; take another OUTPUT_DIR" in message
+
+
+def test_no_weight_decay_and_fewer_epochs_name_their_keys(own_run: Path, videos: Path) -> None:
+    for changes in ((), ("SOLVER.MAX_EPOCH", 3)):
+        message = refused(own_run, videos, "SOLVER.WEIGHT_DECAY", 0, *changes, stages=["train"])
+        assert message.startswith(
+            "SOLVER.WEIGHT_DECAY: the run in OUTPUT_DIR was trained with 0.0001, not 0; "
+        )
+    run_toy(videos, own_run, "SOLVER.MAX_EPOCH", 2, stages=["train"])
+    message = refused(own_run, videos, "SOLVER.MAX_EPOCH", 1, stages=["train"])
+    assert message.startswith("SOLVER.MAX_EPOCH: the run in OUTPUT_DIR has trained 2 epochs, more than 1; ")
+
+
+def test_other_training_videos(own_run: Path, own_videos: Path) -> None:
+    lines = (own_videos / "train.csv").read_text().splitlines(keepends=True)
+    for other in (lines[1:], lines[::-1], [line.replace(" 0", " 1") for line in lines]):
+        (own_videos / "train.csv").write_text("".join(other))
+        message = refused(own_run, own_videos, "SOLVER.MAX_EPOCH", 2, stages=["train"])
+        assert (
+            "was trained with training list 24 files, " in message
+            and f"(here: {len(other)} files, " in message
+        )
+
+
+def test_other_weights_to_start_from(toy_run: Path, videos: Path, tmp_path: Path) -> None:
+    """They are compared by their content: a copy is the same, another model under the same name is not."""
+    start, run = tmp_path / "start.pyth", tmp_path / "run"
+    shutil.copy(toy_run / "model.pyth", start)
+    changes = ("TRAIN.CHECKPOINT_FILE_PATH", start, "TRAIN.EVAL_PERIOD", 0)
+    run_toy(videos, run, *changes, stages=["train"])
+    run_toy(
+        videos,
+        run,
+        "TRAIN.CHECKPOINT_FILE_PATH",
+        toy_run / "checkpoints" / "epoch_00001.pyth",
+        stages=["train"],
+    )
+    assert "TRAIN.CHECKPOINT_FILE_PATH weights " in refused(run, videos, stages=["train"])
+    rewrite(start, lambda payload: payload["model"]["weights"]["head.bias"].add_(1))
+    assert "TRAIN.CHECKPOINT_FILE_PATH weights " in refused(run, videos, *changes, stages=["train"])
+    start.unlink()
+    run_toy(videos, run, *changes, stages=["train"])  # complete, and nothing to compare with
+
+
+def test_what_may_change(own_run: Path, own_videos: Path) -> None:
+    """A moved data folder, more epochs, another batch size on the way, and all that shapes no weights."""
+    weights = last_checkpoint(own_run)["model"]["weights"]
+    harmless = (
+        "LOG_PERIOD",
+        3,
+        "MODEL.ACT_CHECKPOINT",
+        True,
+        "TRAIN.CHECKPOINT_PERIOD",
+        2,
+        "TEST.BATCH_SIZE",
+        5,
+    )
+    run_toy(own_videos, own_run, *harmless, stages=["train"])
+    same = last_checkpoint(own_run)["model"]["weights"]
+    assert all(torch.equal(value, same[name]) for name, value in weights.items())
+    run_toy(own_videos, own_run, "SOLVER.MAX_EPOCH", 2, "TRAIN.BATCH_SIZE", 8, stages=["train"])
+    assert last_checkpoint(own_run)["training"]["epoch"] == 2
+
+
+@pytest.mark.parametrize("stage", ["mine", "assigner", "test"])
+def test_later_stages_of_another_recipe(stage: str, own_run: Path, videos: Path) -> None:
+    message = refused(own_run, videos, "SOLVER.BASE_LR", 0.02, stages=[stage])
+    assert "was trained with SOLVER.BASE_LR 0.01 (here: 0.02); give these as then (--cfg " in message
+
+
+# ---- Labels and assigner ---------------------------------------------------------------------------------
+
+
+def test_labels_of_something_else(own_run: Path, own_videos: Path) -> None:
+    def said(*changes: object) -> str:
+        return refused(own_run, own_videos, *changes, stages=["assigner"])
+
+    assert "was mined with DATA.SAMPLING_RATE 4 (here: 2); mine" in said("DATA.SAMPLING_RATE", 2)
+    assert "was mined with MINE.NONE_CORRECT longest (here: drop)" in said("MINE.NONE_CORRECT", "drop")
+    lines = (own_videos / "mine.csv").read_text().splitlines(keepends=True)
+    (own_videos / "mine.csv").write_text("".join([*lines[:-2], lines[-1], lines[-2]]))
+    assert "was mined with mined list 12 files, " in said()
+    (own_videos / "mine.csv").write_text("".join(lines))
+    run_toy(own_videos, own_run, stages=["assigner"])  # as before, in a data folder that has moved
+
+    rows = (own_run / "labels.csv").read_text().splitlines(keepends=True)
+    (own_run / "labels.csv").write_text("".join(rows[:-1]))
+    assert "damaged, 12 clips were written and 11 are there; mine the labels again" in said()
+    (own_run / "labels.csv").write_text("".join([rows[0], "# {\n", *rows[2:]]))
+    assert "labels.csv:2: damaged" in said()
+
+
+def test_labels_and_assigner_of_older_weights(own_run: Path, videos: Path) -> None:
+    more = ("SOLVER.MAX_EPOCH", 2)
+    run_toy(videos, own_run, *more, stages=["train"])
+    for stage, advice in (("assigner", "mine the labels again"), ("test", "train the assigner again")):
+        message = refused(own_run, videos, *more, stages=[stage])
+        assert "with weights " in message and advice in message
+    run_toy(videos, own_run, *more, stages=["mine", "assigner", "test"])
+
+
+def test_an_assigner_of_other_settings(own_run: Path, videos: Path) -> None:
+    message = refused(own_run, videos, "ASSIGNER.MAX_EPOCH", 2, stages=["test"])
+    assert (
+        "assigner.pyth was trained with ASSIGNER.MAX_EPOCH 1 (here: 2); train the assigner again" in message
+    )
+    rewrite(
+        own_run / "assigner.pyth", lambda p: p["assigner"]["record"].update({"token lengths": ["4x4", "1x1"]})
+    )
+    message = refused(own_run, videos, stages=["test"])
+    assert "trained with token lengths ['4x4', '1x1'] (here: ['4x4', '2x2'])" in message
+
+
+def test_equal_runs_have_equal_labels_whatever_their_files(
+    toy_run: Path, own_run: Path, videos: Path
+) -> None:
+    rewrite(own_run / "checkpoints" / "epoch_00001.pyth", lambda payload: payload.update(more=1))
+    run_toy(videos, own_run, stages=["mine"])
+    assert (own_run / "labels.csv").read_bytes() == (toy_run / "labels.csv").read_bytes()
+
+
+# ---- Runs of earlier versions ----------------------------------------------------------------------------
+
+
+def test_a_run_of_an_earlier_version_goes_on(
+    own_run: Path, videos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forget(own_run)
+    for stage in ("train", "mine", "assigner", "test"):
+        run_toy(videos, own_run, stages=[stage])
+    said = capsys.readouterr().err
+    assert said.count("epoch_00001.pyth was trained by an earlier version, which did not record") == 4
+    assert len(table_of(own_run / "labels.csv")) == 12

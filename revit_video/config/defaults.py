@@ -80,7 +80,8 @@ _C.DATA.REVERSED_CLASSES = []  # pairs of classes that swap when time is reverse
 #   training batch then holds every clip twice, forward and reversed; empty = off
 _C.DATA.TOKEN_LABELS = ""  # folder of label maps in TokenLabeling's layout, for models with a dense head;
 #   empty = every patch token learns its image's label
-_C.DATA.MAX_SKIPPED_FRACTION = 0.1  # share of unreadable videos above which a stage stops; 0..1
+_C.DATA.MAX_SKIPPED_FRACTION = 0.1  # share of unreadable files above which a stage stops; one file is
+#   always allowed, unless it is 0; 0..1
 
 _C.AUG = CfgNode()
 _C.AUG.AA_TYPE = ""  # RandAugment of the training clips in timm's notation, rand-m9-mstd0.5-inc1; empty = off

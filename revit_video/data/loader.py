@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from revit_video.data.datasets import EvalClips, TrainClips
 from revit_video.data.order import TrainOrder
 from revit_video.data.targets import Targets
 from revit_video.data.transforms import Normalize
+from revit_video.data.video import is_image
 from revit_video.runtime.termination import start_worker
 
 
@@ -90,7 +92,7 @@ class TrainBatches:
         self.skipped: set[Skipped] = set()
         self._order, self._transform, self._device = order, transform, loading.device
         self.loader = _loader(clips, order.batch_size, order, loading)
-        self._allowed = loading.max_skipped * len(clips) / order.world_size
+        self._allowed = allowed_unreadable(loading.max_skipped, len(clips) / order.world_size)
 
     def __len__(self) -> int:
         return self._order.num_batches
@@ -121,7 +123,7 @@ class EvalBatches:
     ) -> None:
         self.loader = _loader(clips, batch_size, rows, loading)
         self._normalize, self._device = normalize, loading.device
-        self._allowed = loading.max_skipped * len(rows)
+        self._allowed = allowed_unreadable(loading.max_skipped, len(rows))
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -135,12 +137,18 @@ class EvalBatches:
             yield replace(batch, clips=self._normalize(batch.clips))
 
 
-def check_skipped(skipped: Collection[Skipped], allowed: float, latest: list[Skipped]) -> None:
+def allowed_unreadable(fraction: float, files: float) -> int:
+    """How many of a rank's files may be unreadable: at least one, unless none is to be."""
+    return max(1, math.floor(fraction * files + 1e-9)) if fraction else 0
+
+
+def check_skipped(skipped: Collection[Skipped], allowed: int, latest: list[Skipped]) -> None:
     """TooManyUnreadable when more videos than `DATA.MAX_SKIPPED_FRACTION` allows could not be read."""
     if len(skipped) > allowed and latest:
         path, reason = latest[-1]
         raise TooManyUnreadable(
-            f"{len(skipped)} unreadable videos, more than DATA.MAX_SKIPPED_FRACTION allows ({allowed:.0f}); "
+            f"{len(skipped)} unreadable {'images' if is_image(path) else 'videos'}, "
+            f"more than DATA.MAX_SKIPPED_FRACTION allows ({allowed}); "
             f"the latest: {path}: {reason}",
             sorted(skipped),
         )

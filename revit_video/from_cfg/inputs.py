@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from fvcore.common.config import CfgNode
@@ -14,7 +14,15 @@ from revit_video.data.augment import Mixing, MixToken, RandAugment, RandomErasin
 from revit_video.data.clips import ClipSampling, ViewGrid
 from revit_video.data.datasets import EvalClips, TrainClips
 from revit_video.data.folders import DataFolder
-from revit_video.data.loader import BatchTransform, EvalBatches, Loading, TrainBatches
+from revit_video.data.loader import (
+    BatchTransform,
+    EvalBatches,
+    Loading,
+    TooManyUnreadable,
+    TrainBatches,
+    allowed_unreadable,
+    check_skipped,
+)
 from revit_video.data.order import TrainOrder, eval_rows
 from revit_video.data.sampling import clip_duration
 from revit_video.data.token_labels import TokenLabelMaps
@@ -24,6 +32,7 @@ from revit_video.runtime.ranks import Ranks
 from revit_video.train.mined import MinedBatches, SmallFrames, check_mined_from
 
 SPLITS = ("train", "mine", "val", "test")
+TRIED = 20  # a list of so many files at most is read once before a training that precedes its stage
 
 
 # ---- Lists -----------------------------------------------------------------------------------------------
@@ -50,13 +59,7 @@ def check_lists(cfg: CfgNode, data: DataFolder, stages: Iterable[str]) -> None:
     Raises:
         ValueError, FileNotFoundError: see `DataFolder.videos`.
     """
-    needed = {
-        "train": ["train", "val"] if cfg.TRAIN.EVAL_PERIOD else ["train"],
-        "mine": [mine_split(cfg)],
-        "assigner": [mine_split(cfg), "val"],
-        "test": [cfg.TEST.SPLIT],
-    }
-    for split in dict.fromkeys(split for stage in stages for split in needed[stage]):
+    for split in _lists_of(cfg, stages):
         try:
             data.videos(split)
         except FileNotFoundError:
@@ -67,6 +70,43 @@ def check_lists(cfg: CfgNode, data: DataFolder, stages: Iterable[str]) -> None:
                 "put clips there that the backbone is not trained on, name another list with MINE.HOLDOUT, "
                 "or mine the training list itself (MINE.HOLDOUT '')"
             ) from None
+
+
+def check_later_stages(cfg: CfgNode, data: DataFolder, stages: Sequence[str], ranks: int) -> None:
+    """What would end a run after its training, as far as it can be known before.
+
+    Raises:
+        ValueError: fewer files to mine than ranks, or a small list of which too much is unreadable.
+    """
+    split = mine_split(cfg)
+    if "assigner" in stages and len(data.videos(split)) < ranks:
+        raise ValueError(
+            f"{split}: {len(data.videos(split))} files are too few for {ranks} ranks, which train the "
+            "assigner each on its own; lower NUM_GPUS"
+        )
+    if stages[0] != "train":
+        return
+    for split in _lists_of(cfg, stages[1:]):
+        videos = data.videos(split)
+        if split != "train" and len(videos) <= TRIED:
+            clips = EvalClips(videos, clip_sampling(cfg), ViewGrid(cfg.DATA.TEST_CROP_SIZE), _timeout(cfg))
+            skipped = [skip for row in range(len(videos)) for skip in clips[row].skipped]
+            try:
+                allowed = allowed_unreadable(cfg.DATA.MAX_SKIPPED_FRACTION, len(videos))
+                check_skipped(skipped, allowed, skipped)
+            except TooManyUnreadable as error:
+                raise TooManyUnreadable(f"{split}: {error}", error.skipped) from None
+
+
+def _lists_of(cfg: CfgNode, stages: Iterable[str]) -> list[str]:
+    """The lists that `stages` read, each once."""
+    needed = {
+        "train": ["train", "val"] if cfg.TRAIN.EVAL_PERIOD else ["train"],
+        "mine": [mine_split(cfg)],
+        "assigner": [mine_split(cfg), "val"],
+        "test": [cfg.TEST.SPLIT],
+    }
+    return list(dict.fromkeys(split for stage in stages for split in needed[stage]))
 
 
 # ---- Batches ---------------------------------------------------------------------------------------------

@@ -175,7 +175,7 @@ class Job:
             output_dir.record_skipped(self.cfg.OUTPUT_DIR, stage, skipped)
             if skipped:
                 logger.warning(
-                    "%s: %d unreadable videos, listed in %s", stage, len(skipped), output_dir.SKIPPED
+                    "%s: %d unreadable files, listed in %s", stage, len(skipped), output_dir.SKIPPED
                 )
 
     def gathered(self, skipped: list[Skipped]) -> list[Skipped]:

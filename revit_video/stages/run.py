@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from fvcore.common.config import CfgNode
 
 from revit_video.data.loader import killed_workers_explained
-from revit_video.from_cfg.inputs import check_lists
+from revit_video.from_cfg.inputs import check_later_stages, check_lists
 from revit_video.runtime import output_dir
 from revit_video.runtime.logging import setup
 from revit_video.runtime.ranks import init
@@ -30,6 +30,8 @@ def run(cfg: CfgNode, stages: list[str], command: str) -> None:
     if ranks.is_main:
         output_dir.ensure_writable(cfg.OUTPUT_DIR)
         check_lists(job.cfg, job.data, stages)
+        with job.recording("start"):
+            check_later_stages(job.cfg, job.data, stages, ranks.world_size)
     ranks.barrier()
     with Termination() as termination, termination.at_once():  # training, which has more to save, asks itself
         _run_stages(job, stages)

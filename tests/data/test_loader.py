@@ -8,9 +8,10 @@ import pytest
 import torch
 from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 
+from revit_video.data.batch import Skipped
 from revit_video.data.clips import ClipSampling, ViewGrid
 from revit_video.data.datasets import EvalClips
-from revit_video.data.loader import EvalBatches, Loading, TooManyUnreadable, check_skipped
+from revit_video.data.loader import EvalBatches, Loading, TooManyUnreadable, allowed_unreadable, check_skipped
 from revit_video.data.transforms import Normalize
 
 
@@ -22,12 +23,24 @@ def test_memory_is_pinned_for_a_gpu_if_asked(device: str, asked: bool) -> None:
     assert batches.loader.pin_memory == (asked and device == "cuda")
 
 
+@pytest.mark.parametrize(
+    ("fraction", "files", "allowed"), [(0.1, 3, 1), (0.1, 36, 3), (0.29, 100, 29), (0, 1000, 0), (1, 3, 3)]
+)
+def test_one_unreadable_file_is_allowed_unless_none_is(fraction: float, files: int, allowed: int) -> None:
+    assert allowed_unreadable(fraction, files) == allowed
+
+
+def test_images_are_called_images() -> None:
+    with pytest.raises(TooManyUnreadable, match="^1 unreadable images, "):
+        check_skipped([Skipped("a.png", "empty")], 0, [Skipped("a.png", "empty")])
+
+
 def test_the_allowed_number_of_unreadable_videos() -> None:
     latest = [("a.mp4", "damaged")]
     skipped = [*latest, ("b.mp4", "empty"), ("c.mp4", "empty")]
-    check_skipped(skipped[:2], 2.4, latest)
+    check_skipped(skipped[:2], 2, latest)
     with pytest.raises(
         TooManyUnreadable, match=r"3 unreadable .* allows \(2\); the latest: a.mp4: damaged"
     ) as e:
-        check_skipped(skipped, 2.4, latest)
+        check_skipped(skipped, 2, latest)
     assert e.value.skipped == skipped

@@ -14,6 +14,7 @@ import revit_video
 from revit_video.data.sampling import Window
 from revit_video.from_cfg.inputs import (
     SPLITS,
+    check_later_stages,
     check_lists,
     clip_in_words,
     clip_sampling,
@@ -21,7 +22,7 @@ from revit_video.from_cfg.inputs import (
     eval_batches,
 )
 from revit_video.runtime.ranks import Ranks
-from tests.toy import STAGES, options, results_of, run_toy, table_of, tool, toy_cfg, training_batches
+from tests.toy import COUNTS, STAGES, options, results_of, run_toy, table_of, tool, toy_cfg, training_batches
 
 CPU = torch.device("cpu")
 ALONE = Ranks(0, 1, CPU)
@@ -123,6 +124,13 @@ def test_every_stage_has_its_lists(own_videos: Path, tmp_path: Path) -> None:
     (own_videos / "val.csv").unlink()
     cfg = toy_cfg(own_videos, tmp_path, "TRAIN.EVAL_PERIOD", 0)
     check_lists(cfg, data_folder(cfg), ["train"])
+
+
+def test_more_ranks_than_files_to_mine_show_at_the_start(videos: Path, tmp_path: Path) -> None:
+    cfg = toy_cfg(videos, tmp_path)
+    check_later_stages(cfg, data_folder(cfg), ["assigner"], COUNTS["mine"])
+    with pytest.raises(ValueError, match=r"mine: 12 files are too few for 13 ranks.*lower NUM_GPUS"):
+        check_later_stages(cfg, data_folder(cfg), ["train", "mine", "assigner"], COUNTS["mine"] + 1)
 
 
 def test_lists_may_have_another_prefix_and_separator(videos: Path, tmp_path: Path) -> None:

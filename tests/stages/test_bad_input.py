@@ -261,12 +261,32 @@ def test_unreadable_videos_among_good_ones(own_videos: Path, tmp_path: Path) -> 
     for stage, paths in damaged.items():
         own = [row for row in rows if row["stage"] == stage]
         assert {row["path"] for row in own} == paths and all(row["reason"] for row in own)
-        assert f"{stage}: 2 unreadable videos, listed in skipped.csv" in finished.err
+        assert f"{stage}: 2 unreadable files, listed in skipped.csv" in finished.err
     assert len(table_of(tmp_path / "run" / "labels.csv")) == 10
     results = results_of(tmp_path / "run")
     assert (results["videos"], results["skipped"]) == (10, 2)
     predicted = {row["video"] for row in table_of(tmp_path / "run" / "predictions.csv")}
     assert len(predicted) == 10 and not predicted & damaged["test"]
+
+
+def test_too_many_of_a_small_list_show_before_the_training(own_videos: Path, tmp_path: Path) -> None:
+    damaged = damage_videos(own_videos, ("test",))
+    message = refused(tool("run_net", *options(own_videos, tmp_path / "run")))
+    assert (
+        "test: 2 unreadable videos, more than DATA.MAX_SKIPPED_FRACTION allows (1); the latest: " in message
+    )
+    assert {row["path"] for row in table_of(tmp_path / "run" / "skipped.csv")} == damaged["test"]
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_one_unreadable_file_of_a_small_list_stops_nothing(own_videos: Path, tmp_path: Path) -> None:
+    for split in ("val", "test"):
+        lines = (own_videos / f"{split}.csv").read_text().splitlines()[:3]
+        (own_videos / f"{split}.csv").write_text("\n".join(lines))
+        (own_videos / lines[0].split()[0]).write_bytes(b"no video")
+    finished = tool("run_net", *options(own_videos, tmp_path / "run"))
+    assert finished.code == 0, finished.err
+    assert (results_of(tmp_path / "run")["videos"], results_of(tmp_path / "run")["skipped"]) == (2, 1)
 
 
 @pytest.mark.parametrize(("stage", "split"), [("train", "train"), ("mine", "mine"), ("test", "test")])

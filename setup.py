@@ -22,7 +22,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["revit_video", "revit_video.*"]),
-    package_data={"revit_video": ["py.typed"]},
+    package_data={"revit_video": ["py.typed", "report/template.html"]},
     python_requires=">=3.10",
     install_requires=[
         "torch>=2.4",

@@ -155,26 +155,6 @@ def with_assigner(
     return {**costs, "assigner_gmacs": macs.gmacs, "assigner_params": count_params(assigner)}
 
 
-def format_table(costs: dict[str, Any]) -> str:
-    """`cost_table` as text: a line for each length, and one for the assigner."""
-    largest = max(length["gmacs"] for length in costs["lengths"].values())
-    factor, unit = (1, "GMACs") if largest >= 1 else (1000, "MMACs")
-    views = f"x {costs['views']} views"
-    header = f"{'':>10} {unit + ' a view':>14} {'products only':>14} {views:>14} {'parameters':>12}"
-    lines = [header]
-    for name, length in costs["lengths"].items():
-        figures = [length["gmacs"], length["matmul_gmacs"], costs["views"] * length["gmacs"]]
-        cells = " ".join(f"{factor * figure:14.2f}" for figure in figures)
-        lines.append(f"{name:>10} {cells} {length['params']:12,}")
-    if "assigner_gmacs" in costs:
-        share = 100 * costs["assigner_gmacs"] / largest
-        lines.append(
-            f"{'assigner':>10} {factor * costs['assigner_gmacs']:14.3f} {'':29} "
-            f"{costs['assigner_params']:12,}   {share:.2f} % of the longest length"
-        )
-    return "\n".join(lines)
-
-
 class _InFull(nn.Module):
     """`forward_in_full` at one length, as tracing takes tensors alone."""
 

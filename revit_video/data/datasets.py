@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import torch
@@ -115,6 +116,6 @@ class EvalClips(Dataset[Sample]):
 
 def _isolated(decode: Decode, num_videos: int, largest: int, timeout: float | None) -> Decode:
     """`decode`, in a child process if `timeout` is given and the platform can fork."""
-    if timeout is None or not Isolated.is_possible():
+    if timeout is None or not hasattr(os, "fork"):
         return decode
     return Isolated(decode, num_videos, largest, timeout)

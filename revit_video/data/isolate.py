@@ -43,11 +43,6 @@ class Isolated:
         self._ended_by = torch.zeros(num_videos, dtype=torch.uint8).share_memory_()
         self._child: _Child | None = None
 
-    @staticmethod
-    def is_possible() -> bool:
-        """Whether this platform forks processes."""
-        return hasattr(os, "fork")
-
     def __call__(self, row: int, path: str, *arguments: Any) -> VideoViews:
         """`decode(row, path, *arguments)`.
 

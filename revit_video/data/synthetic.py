@@ -29,7 +29,7 @@ from typing import Any
 import av
 import numpy as np
 
-from revit_video.runtime.output_dir import replacing
+from revit_video.runtime.output_dir import replacing, write_csv
 
 CLASS_NAMES = ("left", "right", "up", "down", "grow", "shrink")
 DEFAULT_COUNTS: Mapping[str, int] = {"train": 3600, "mine": 2400, "val": 2400, "test": 1200}
@@ -253,12 +253,14 @@ def write_dataset(
     missing = [(root / path, spec) for path, spec in clips if not (root / path).exists()]
     work = partial(_write_clip, size=size, num_frames=num_frames, fps=fps)
     if processes == 1 or len(missing) < 2:
-        _drain(progress(map(work, missing), len(missing)))
+        for _ in progress(map(work, missing), len(missing)):
+            pass
     else:
         # spawn: a fork of a process that has run torch's threads can hang
         with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _ignore_interrupt) as pool:
             try:
-                _drain(progress(pool.map(work, missing, chunksize=16), len(missing)))
+                for _ in progress(pool.map(work, missing, chunksize=16), len(missing)):
+                    pass
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
@@ -307,20 +309,15 @@ def _write_whole(path: Path, content: bytes) -> None:
 
 def _write_lists(root: Path, splits: Mapping[str, Sequence[Clip]]) -> None:
     columns = [f"{when}_{what}" for when in ("start", "end") for what in ("x", "y", "radius")]
-    table = [",".join(["split", "video", "label", "radius", *columns]) + "\n"]
+    table = []
     for split, clips in splits.items():
         listed = "".join(f"{path} {spec.label}\n" for path, spec in clips)
         _write_whole(root / f"{split}.csv", listed.encode())
         for path, spec in clips:
             states = (f"{value:.5f}" for value in (spec.radius, *astuple(spec.start), *astuple(spec.end)))
-            table.append(",".join([split, path, str(spec.label), *states]) + "\n")
-    _write_whole(root / "specs.csv", "".join(table).encode())
+            table.append([split, path, spec.label, *states])
+    write_csv(str(root / "specs.csv"), ["split", "video", "label", "radius", *columns], table)
     _write_whole(root / "classes.txt", "".join(f"{name}\n" for name in CLASS_NAMES).encode())
-
-
-def _drain(steps: Iterable[None]) -> None:
-    for _ in steps:
-        pass
 
 
 def _ignore_interrupt() -> None:

@@ -15,7 +15,7 @@ from revit_video.models.checkpoint import DataSpec
 from revit_video.models.config import DVTConfig, ModelConfigError, ReViTConfig
 from revit_video.models.dvt import DVT
 from revit_video.models.inference import for_inference, inference_dtype
-from revit_video.models.presets import PRESETS, is_image_model, preset
+from revit_video.models.presets import PRESETS, preset
 from revit_video.models.revit import ReViT
 
 KEYS = {
@@ -75,7 +75,7 @@ def model_mistakes(cfg: CfgNode) -> Iterator[Mistake]:
         for fields, message in error.problems:
             taking_part = [keys.get(field, "MODEL.ARCH") for field in fields]
             yield Mistake((*taking_part, *(["DVT.ENABLE"] if dvt else [])), message)
-    if is_image_model(arch):
+    if preset(arch)["num_frames"] == 1:
         for key, needed in (("DATA.NUM_FRAMES", 1), ("TIMESFORMER.ATTENTION_TYPE", "space_only")):
             if get(cfg, key) != needed:
                 words = f"must be {needed} with MODEL.ARCH {arch}, an image model; got {get(cfg, key)}"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -153,14 +154,15 @@ class PositionEmbeds(nn.ParameterList):
 class OnePositionEmbed(nn.Module):
     """One position embedding for all lengths.
 
-    Parameters are `pos_embed.special` `(1, S, dim)` and `pos_embed.grid` `(1, dim, h, w)`, of the length
-    `learned`.
+    Parameters are `pos_embed.special` `(1, S, dim)` and `pos_embed.grid` `(1, dim, h, w)`, the grid of
+    `lengths[learned]`.
     """
 
-    def __init__(
-        self, lengths: Sequence[TokenLength], num_special: Sequence[int], dim: int, learned: TokenLength
-    ) -> None:
+    learned: ClassVar[int]
+
+    def __init__(self, lengths: Sequence[TokenLength], num_special: Sequence[int], dim: int) -> None:
         super().__init__()
+        learned = lengths[self.learned]
         self.lengths, self.num_special = tuple(lengths), tuple(num_special)
         self.special = nn.Parameter(torch.zeros(1, max(num_special), dim))
         self.grid = nn.Parameter(torch.zeros(1, dim, learned.h, learned.w))
@@ -193,8 +195,7 @@ class OnePositionEmbed(nn.Module):
 class SharedPositionEmbed(OnePositionEmbed):
     """The shortest length's grid, centred in longer grids and zero-padded (Table 3's ablation)."""
 
-    def __init__(self, lengths: Sequence[TokenLength], num_special: Sequence[int], dim: int) -> None:
-        super().__init__(lengths, num_special, dim, lengths[-1])
+    learned = -1
 
     def places(self, i: int) -> Tensor:
         rows = self.lengths[i].h - self.lengths[-1].h
@@ -205,8 +206,7 @@ class SharedPositionEmbed(OnePositionEmbed):
 class ResizedPositionEmbed(OnePositionEmbed):
     """The longest length's grid, interpolated to shorter ones (FlexiViT)."""
 
-    def __init__(self, lengths: Sequence[TokenLength], num_special: Sequence[int], dim: int) -> None:
-        super().__init__(lengths, num_special, dim, lengths[0])
+    learned = 0
 
     def places(self, i: int) -> Tensor:
         return _resize(self.grid, (self.lengths[i].h, self.lengths[i].w))
@@ -236,7 +236,7 @@ def place_waves(length: TokenLength, dim: int) -> Tensor:
 # ---- By name ---------------------------------------------------------------------------------------------
 
 PATCH_EMBEDS: Mapping[str, type[OnePatchEmbed]] = {"shared": SharedPatchEmbed, "resized": ResizedPatchEmbed}
-POSITION_EMBEDS: Mapping[str, Callable[..., PositionEmbeds | OnePositionEmbed]] = {
+POSITION_EMBEDS: Mapping[str, type[PositionEmbeds] | type[OnePositionEmbed]] = {
     "per_length": PositionEmbeds,
     "shared": SharedPositionEmbed,
     "resized": ResizedPositionEmbed,

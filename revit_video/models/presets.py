@@ -30,11 +30,6 @@ def preset(arch: str) -> dict[str, Any]:
     return dict(PRESETS[arch])
 
 
-def is_image_model(arch: str) -> bool:
-    """Whether a preset classifies images, as clips of one frame."""
-    return preset(arch)["num_frames"] == 1
-
-
 def timesformer_base(lengths: Lengths = ("14x14", "7x7"), num_classes: int = 400, **changes: Any) -> ReViT:
     """TimeSformer, ViT-B on clips of 8 frames of 224 px; `changes` are further fields of `ReViTConfig`."""
     return _new("timesformer_base", lengths, num_classes, changes)

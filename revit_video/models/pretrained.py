@@ -199,7 +199,7 @@ def initialise(model: ReViT, source: PretrainedWeights) -> Report:
         ValueError: the source is of another model, lacks weights, or has some that this model cannot use.
     """
     _check_settings(model.config, source)
-    fitted = {name: fit(name, like, model, source) for name, like in model.state_dict().items()}
+    fitted = {name: _fit(name, like, model, source) for name, like in model.state_dict().items()}
     ignored = _check_accounted(fitted, model, source)
     model.load_state_dict({name: each.value for name, each in fitted.items()}, strict=True)
     report = Report(source.name, source.notes)
@@ -226,7 +226,7 @@ class Fitted:
 
 
 @torch.no_grad()
-def fit(name: str, like: Tensor, model: ReViT, source: PretrainedWeights) -> Fitted:
+def _fit(name: str, like: Tensor, model: ReViT, source: PretrainedWeights) -> Fitted:
     """The value of the weight `name`, which is `like` in the model as it is, from `source`.
 
     Raises:
@@ -371,14 +371,6 @@ def _positions(common: str, value: Tensor, like: Tensor, grid: TokenLength, targ
     if common == "pos_embed.grid":
         return places.transpose(1, 2).unflatten(2, (target.h, target.w))
     return torch.cat([special[:, : like.shape[1] - target.count], places], dim=1)
-
-
-# ---- LV-ViT's names --------------------------------------------------------------------------------------
-
-
-def from_lvvit(state: Weights) -> dict[str, Tensor]:
-    """From the names of LV-ViT's authors: its second head is ours for patch tokens."""
-    return {re.sub(r"^aux_head\.", "head_dense.", name): value for name, value in state.items()}
 
 
 # ---- transformers' names ---------------------------------------------------------------------------------

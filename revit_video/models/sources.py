@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from typing import Any
 
 import safetensors.torch
@@ -28,7 +29,6 @@ from revit_video.models.pretrained import (
     LVVIT_STEM,
     PretrainedWeights,
     all_lengths,
-    from_lvvit,
     from_transformers,
     single_length,
 )
@@ -132,7 +132,8 @@ def _bare(path: str, payload: dict[str, Any]) -> PretrainedWeights:
             f"{path} holds no weights, or more than those: {', '.join(map(str, others[:4]))}"
         )
     if LVVIT_STEM in payload:
-        return single_length(path, from_lvvit(payload), **LVVIT, notes=(LVVIT_NOTE,))
+        state = {re.sub(r"^aux_head\.", "head_dense.", name): value for name, value in payload.items()}
+        return single_length(path, state, **LVVIT, notes=(LVVIT_NOTE,))
     if any(".temporal_attn." in name for name in payload):
         return single_length(path, payload, attention="divided_space_time", data=OFFICIAL_DATA)
     if "time_embed" in payload:

@@ -18,9 +18,8 @@ from revit_video.report.gallery import gallery
 from revit_video.report.lettering import families
 from revit_video.report.results_table import cost_unit, headline, summary, table
 from revit_video.report.style import RC, png
-from revit_video.report.template import CSS, PAGE, as_html
+from revit_video.report.template import as_html, framed
 from revit_video.runtime import output_dir
-from revit_video.runtime.text import printable
 
 
 def write_report(folder: str) -> str:
@@ -41,8 +40,7 @@ def write_report(folder: str) -> str:
     with matplotlib.rc_context(RC | {"font.family": families(run.class_names)}):
         body = "".join(_section(run, title, content) for title, content in SECTIONS)
     path = os.path.join(folder, output_dir.REPORT)
-    title = _title(run)
-    output_dir.atomic_write_text(path, PAGE.format(title=escape(printable(title)), css=CSS, body=body))
+    output_dir.atomic_write_text(path, framed(_title(run), body))
     return path
 
 

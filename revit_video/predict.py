@@ -139,7 +139,7 @@ def _checkpoint_in(path: str) -> str:
     whole = os.path.join(path, output_dir.MODEL)
     if g_pathmgr.isfile(whole):
         return whole
-    last = checkpoint.latest(os.path.join(path, output_dir.CHECKPOINTS)) or checkpoint.latest(path)
+    last = checkpoint.newest(os.path.join(path, output_dir.CHECKPOINTS)) or checkpoint.newest(path)
     if last is None:
         raise checkpoint.CheckpointError(
             f"{path}: holds neither {output_dir.MODEL} nor {output_dir.CHECKPOINTS} of a run; "

@@ -17,6 +17,7 @@ import torch
 from iopath.common.file_io import g_pathmgr
 from torch import Tensor
 
+from revit_video.models.archive import damage
 from revit_video.models.base import ResizableModel
 from revit_video.models.config import DVTConfig, ReViTConfig
 from revit_video.models.revit import ReViT
@@ -235,7 +236,12 @@ def load_payload(path: str, map_location: str | torch.device = "cpu") -> dict[st
     """
     try:
         with g_pathmgr.open(path, "rb") as file:
+            if zipfile.is_zipfile(file) and (reason := damage(path)):
+                raise CheckpointError(f"{path}: {reason}")
+            file.seek(0)
             payload = torch.load(file, map_location=map_location, weights_only=True)
+    except CheckpointError:
+        raise
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such checkpoint") from None
     except OSError as error:
@@ -285,9 +291,27 @@ def latest(directory: str) -> str | None:
     """Path of the newest whole checkpoint of `save_progress` in `directory`; None if there is none.
 
     That is the one that the pointer names, or if the pointer is missing or broken, the whole file with the
-    highest epoch and batch. An archive's index is at its end, so a truncated file is told apart without
-    reading it all.
+    highest epoch and batch. A file is whole if every byte agrees with its checksum.
     """
+    return latest_and_damaged(directory)[0]
+
+
+def newest(directory: str) -> str | None:
+    """As `latest`, for what is to be said of a run: an older checkpoint does not stand in for the newest.
+
+    Raises:
+        CheckpointError: the newest is damaged.
+    """
+    whole, damaged = latest_and_damaged(directory)
+    if damaged:
+        instead = f"name {whole} to use that, or train" if whole else "train"
+        raise CheckpointError(f"{damaged[0]}; {instead} again (TRAIN.ENABLE True)")
+    return whole
+
+
+def latest_and_damaged(directory: str) -> tuple[str | None, list[str]]:
+    """What `latest` gives, and one line for every newer file that was passed over: its path, and why."""
+    damaged: list[str] = []
     try:
         with g_pathmgr.open(os.path.join(directory, POINTER), "r") as file:
             pointed = file.read().strip()
@@ -297,9 +321,21 @@ def latest(directory: str) -> str | None:
         found = _checkpoints(directory)
         newest_first = sorted(found, key=lambda name: (name == pointed, found[name]), reverse=True)
         for path in (os.path.join(directory, name) for name in newest_first):
-            if zipfile.is_zipfile(path):
-                return path
-    return None
+            reason = _why_not_whole(path)
+            if not reason:
+                return path, damaged
+            damaged.append(f"{path}: {reason}")
+    return None, damaged
+
+
+def _why_not_whole(path: str) -> str:
+    try:
+        with g_pathmgr.open(path, "rb") as file:
+            if not zipfile.is_zipfile(file):  # its index is at its end
+                return "incomplete"
+        return damage(path)
+    except OSError as error:
+        return f"cannot be read: {_one_line(error)}"
 
 
 def _checkpoints(directory: str) -> dict[str, tuple[int, int]]:

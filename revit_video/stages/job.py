@@ -109,11 +109,12 @@ class Job:
         Raises:
             ValueError: there is none, or it is of a model that differs from the config's.
         """
-        own = checkpoint.latest(self.path(output_dir.CHECKPOINTS))
-        path = self.cfg.TEST.CHECKPOINT_FILE_PATH or own
+        named, folder = self.cfg.TEST.CHECKPOINT_FILE_PATH, self.path(output_dir.CHECKPOINTS)
+        own = checkpoint.latest(folder) if named else checkpoint.newest(folder)
+        path = named or own
         if path is None:
             raise ValueError(
-                f"{self.path(output_dir.CHECKPOINTS)}: no checkpoint; train first (TRAIN.ENABLE True) "
+                f"{folder}: no checkpoint; train first (TRAIN.ENABLE True) "
                 "or name one with TEST.CHECKPOINT_FILE_PATH"
             )
         model, found = build_model(self.cfg), checkpoint.read(path)

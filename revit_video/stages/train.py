@@ -179,7 +179,12 @@ def training_step(cfg: CfgNode, ranks: Ranks, model: ResizableModel) -> Step:
 def _starting_point(job: Job, model: ResizableModel) -> Checkpoint | None:
     """Loads the weights to start from, if any; the checkpoint where a training is to be resumed."""
     cfg = job.cfg
-    last = checkpoint.latest(job.path(output_dir.CHECKPOINTS)) if cfg.TRAIN.AUTO_RESUME else None
+    last, damaged = None, list[str]()
+    if cfg.TRAIN.AUTO_RESUME:
+        last, damaged = checkpoint.latest_and_damaged(job.path(output_dir.CHECKPOINTS))
+    if job.ranks.is_main:
+        for reason in damaged:
+            logger.warning("passed over %s", reason)
     if last is not None:
         logger.info("resuming from %s", last)
         found = checkpoint.read(last)

@@ -157,12 +157,19 @@ def test_results_do_not_outlive_the_weights_they_are_of(videos: Path, own_run: P
     assert not (own_run / "results.json").exists() and not (own_run / "predictions.csv").exists()
 
 
-def test_a_damaged_last_checkpoint_is_passed_over(videos: Path, tmp_path: Path, straight: Path) -> None:
+def test_a_damaged_last_checkpoint_is_passed_over(
+    videos: Path, tmp_path: Path, straight: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """With a warning where training goes on; what is said of a run is not said of an older checkpoint."""
     run_toy(videos, tmp_path, *RECIPE, "SOLVER.MAX_EPOCH", EPOCHS, stages=["train"])
     for epoch in range(3, EPOCHS + 1):
         path = tmp_path / "checkpoints" / f"epoch_{epoch:05d}.pyth"
         path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match=r"epoch_00006.pyth: incomplete; name .*epoch_00002.pyth"):
+        run_toy(videos, tmp_path, *RECIPE, stages=["test"])
+    capfd.readouterr()
     run_toy(videos, tmp_path, *RECIPE, stages=["train"])
+    assert "passed over" in (told := capfd.readouterr().err) and "epoch_00006.pyth: incomplete" in told
     assert_same_end(tmp_path, straight)
 
 

@@ -31,6 +31,7 @@ setup(
         "av>=14.2",
         f"decord>=0.6; {DECORD_WHEELS}",
         "timm>=1.0.9",
+        "huggingface_hub>=0.25",
         "pillow>=10",
         "safetensors>=0.4",
         "fvcore>=0.1.5.post20221221",

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from revit_video.models.timm_weights import pretrained_network
+
 logger = logging.getLogger(__name__)
 
 
@@ -67,7 +69,7 @@ def _trunk(model: str, stages: int, pretrained: bool) -> tuple[nn.Module, int]:
     network: Any = timm.create_model(model, num_classes=0, global_pool="")
     if pretrained:
         try:
-            network = timm.create_model(model, pretrained=True, num_classes=0, global_pool="")
+            network = pretrained_network(model, num_classes=0, global_pool="")
         except Exception as error:  # no weights, no network, no cache: types differ by library
             reason = str(error).splitlines()[0]
             logger.warning("no ImageNet weights for %s, starting from random ones: %s", model, reason)

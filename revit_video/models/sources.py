@@ -32,6 +32,7 @@ from revit_video.models.pretrained import (
     from_transformers,
     single_length,
 )
+from revit_video.models.timm_weights import pretrained_network
 
 TIMM = "timm:"
 OFFICIAL_DATA = {"mean": [0.45] * 3, "std": [0.225] * 3}  # of all models that TimeSformer's authors published
@@ -166,7 +167,7 @@ def _timm_model(path: str) -> PretrainedWeights:
     if unlike := _unlike_ours(model):
         raise ValueError(f"{path} is no ViT that a TimeSformer can start from: {unlike}")
     try:
-        model = timm.create_model(name, pretrained=True)
+        model = pretrained_network(name)
     except Exception as error:  # hubs, sockets and disks each have their own
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise ValueError(

@@ -18,7 +18,7 @@ import torch
 
 from revit_video.from_cfg.model import build_model, data_spec
 from revit_video.from_cfg.resolve import resolved
-from revit_video.models import checkpoint
+from revit_video.models import checkpoint, timm_weights
 from revit_video.models.pretrained import at_length, initialise
 from revit_video.models.sources import clip_data, read_source
 from tests.peers import random_timesformer, random_vit
@@ -95,6 +95,7 @@ def test_numbered_labels_are_no_names(folder: Path) -> None:
 
 def test_a_name_of_timm(monkeypatch: pytest.MonkeyPatch) -> None:
     create = timm.create_model
+    monkeypatch.setattr(timm_weights, "hub_answers", lambda: True)
     monkeypatch.setattr(timm, "create_model", lambda name, pretrained=False: create(name))
     source = read_source("timm:deit_tiny_patch16_224.fb_in1k")
     assert (source.num_heads, source.attention, source.num_classes) == (3, None, 1000)
@@ -109,6 +110,7 @@ def test_a_name_of_timm_that_cannot_be_downloaded(monkeypatch: pytest.MonkeyPatc
             raise OSError("no route to host\nsecond line")
         return create(name)
 
+    monkeypatch.setattr(timm_weights, "hub_answers", lambda: True)
     monkeypatch.setattr(timm, "create_model", offline)
     with pytest.raises(ValueError, match=r"cannot be had here \(no route to host\); name a local file") as e:
         read_source("timm:vit_tiny_patch16_224")
@@ -131,6 +133,7 @@ def test_a_name_of_timm_that_cannot_be_downloaded(monkeypatch: pytest.MonkeyPatc
 )
 def test_names_of_timm_that_do_not_fit(name: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     create = timm.create_model
+    monkeypatch.setattr(timm_weights, "hub_answers", lambda: True)
     monkeypatch.setattr(timm, "create_model", lambda name, pretrained=False: create(name))
     with pytest.raises(ValueError, match=message) as refused:
         read_source(f"timm:{name}")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from revit_video.adaptive.bucketing import Buckets, Group
+from revit_video.adaptive.engine import Buckets, Group
 from revit_video.length import TokenLength, token_lengths
 
 LENGTHS = token_lengths([4, 3, 2])

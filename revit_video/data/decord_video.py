@@ -10,7 +10,8 @@ from torchvision.transforms.v2 import functional
 
 from revit_video.data.packets import PacketFile
 from revit_video.data.pyav_video import PyAVVideo
-from revit_video.data.video import DecodeError, VideoFile, decode_errors, ffmpeg_url, scaled
+from revit_video.data.shards import ffmpeg_url
+from revit_video.data.video import DecodeError, VideoFile, decode_errors, scaled
 
 # decord seeks to whatever the container marks as a keyframe, and elsewhere numbers frames wrongly.
 _CONTAINERS = {"mov", "matroska"}

@@ -13,8 +13,8 @@ from PIL import Image, UnidentifiedImageError
 from PIL.ExifTags import Base
 from PIL.Image import Transpose
 
-from revit_video.data.shards import open_bytes, shard_part
-from revit_video.data.video import DecodeError, VideoFile, local_file, log_once, scaled
+from revit_video.data.shards import local_file, open_bytes, shard_part
+from revit_video.data.video import DecodeError, VideoFile, log_once, scaled
 
 _UPRIGHT_BY_EXIF = {
     2: Transpose.FLIP_LEFT_RIGHT,

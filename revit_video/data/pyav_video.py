@@ -17,8 +17,9 @@ from av.video.reformatter import VideoReformatter
 
 from revit_video.data.orientation import UPRIGHT, Orientation, orientation
 from revit_video.data.packets import PacketFile
+from revit_video.data.shards import ffmpeg_url
 from revit_video.data.timeline import timeline
-from revit_video.data.video import DecodeError, VideoFile, decode_errors, ffmpeg_url, log_once, scaled
+from revit_video.data.video import DecodeError, VideoFile, decode_errors, log_once, scaled
 
 # Containers whose presentation times FFmpeg guesses, wrongly for packed B-frames.
 _CONTAINERS_WITHOUT_PTS = {"avi"}

@@ -1,4 +1,4 @@
-"""Samples inside tar files: a path that says which bytes of which file they are, so that a list is an index.
+"""Where a sample is: a file, or bytes of a tar file that its path names, so that a list is an index.
 
 `shards/train-000000.tar@1536+104857/archery/x.mp4`: 104857 bytes from byte 1536 on; the rest is for people.
 """
@@ -8,6 +8,10 @@ from __future__ import annotations
 import re
 from io import BytesIO
 from typing import BinaryIO, NamedTuple
+
+from iopath.common.file_io import g_pathmgr
+
+from revit_video.data.video import DecodeError
 
 _SHARD_PATH = re.compile(r"(.+\.tar)@(\d+)\+(\d+)/")
 
@@ -36,3 +40,21 @@ def open_bytes(part: ShardPart) -> BinaryIO:
     with open(part.shard, "rb") as file:
         file.seek(part.offset)
         return BytesIO(file.read(part.size))
+
+
+def local_file(path: str) -> str:
+    """The file at `path`, or the shard that holds the sample there; DecodeError if there is none."""
+    part = shard_part(path)
+    file = part.shard if part else path
+    if g_pathmgr.isdir(file):
+        raise DecodeError(path, "it is a directory")
+    if not g_pathmgr.isfile(file):  # a pipe might never end
+        raise DecodeError(path, "it is no regular file" if g_pathmgr.exists(file) else "no such file")
+    return g_pathmgr.get_local_path(file)
+
+
+def ffmpeg_url(path: str) -> str:
+    """`path` for FFmpeg: part of a shard, or a file, whose name may look like a protocol's (`a:b.mp4`)."""
+    if part := shard_part(path):
+        return f"subfile,,start,{part.offset},end,{part.offset + part.size},,:{local_file(path)}"
+    return "file:" + local_file(path)

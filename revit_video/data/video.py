@@ -15,11 +15,9 @@ from functools import cache
 
 import av
 import torch
-from iopath.common.file_io import g_pathmgr
 from pytorchvideo.data.video import Video
 
 from revit_video.data.sampling import Seconds, Window, frames_in
-from revit_video.data.shards import shard_part
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
@@ -74,24 +72,6 @@ class VideoFile(Video):
 def is_image(path: str) -> bool:
     """Whether the file has the suffix of an image."""
     return path.lower().endswith(IMAGE_SUFFIXES)
-
-
-def local_file(path: str) -> str:
-    """The file at `path`, or the shard that holds the sample there; DecodeError if there is none."""
-    part = shard_part(path)
-    file = part.shard if part else path
-    if g_pathmgr.isdir(file):
-        raise DecodeError(path, "it is a directory")
-    if not g_pathmgr.isfile(file):  # a pipe might never end
-        raise DecodeError(path, "it is no regular file" if g_pathmgr.exists(file) else "no such file")
-    return g_pathmgr.get_local_path(file)
-
-
-def ffmpeg_url(path: str) -> str:
-    """`path` for FFmpeg: part of a shard, or a file, whose name may look like a protocol's (`a:b.mp4`)."""
-    if part := shard_part(path):
-        return f"subfile,,start,{part.offset},end,{part.offset + part.size},,:{local_file(path)}"
-    return "file:" + local_file(path)
 
 
 @contextmanager

@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 import torch
+from fvcore.common.config import CfgNode
 from torch import Tensor
 from torch._dynamo.testing import CompileCounter
 
 from revit_video.config import load_cfg
-from revit_video.from_cfg.model import build_model
+from revit_video.from_cfg.model import build_model, reader
 from revit_video.from_cfg.training import learning_rate
 from revit_video.models.revit import ReViT
 from revit_video.runtime.ranks import Ranks
-from revit_video.stages.job import Job
 from revit_video.stages.train import training_step
 from tests.toy import LENGTHS, last_checkpoint, options, run_toy, stats_of, tool, toy_cfg, training_batches
 
@@ -138,13 +138,12 @@ def test_averaged_weights_are_validated_and_saved(
     plain: dict[str, Tensor], videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     validated: list[dict[str, Tensor]] = []
-    tabulate = Job.tabulate
 
-    def spy(job: Job, model: ReViT, *arguments: Any) -> Any:
+    def spy(cfg: CfgNode, model: ReViT) -> Any:
         validated.append({name: value.clone() for name, value in model.state_dict().items()})
-        return tabulate(job, model, *arguments)
+        return reader(cfg, model)
 
-    monkeypatch.setattr(Job, "tabulate", spy)
+    monkeypatch.setattr("revit_video.stages.train.reader", spy)
     averaged = trained(videos, tmp_path, "TRAIN.EMA_DECAY", 0.9)
     assert len(validated) == 2 and same(validated[1], averaged)
     assert same(last_checkpoint(tmp_path)["training"]["weights"], plain)

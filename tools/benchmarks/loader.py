@@ -22,8 +22,8 @@ from revit_video.data.lists import read_list
 from revit_video.data.loader import BatchTransform, Loading, TrainBatches
 from revit_video.data.order import TrainOrder
 from revit_video.data.sampling import Window, clip_duration, random_window
+from revit_video.data.shards import ffmpeg_url
 from revit_video.data.transforms import Normalize, TrainTransform
-from revit_video.data.video import ffmpeg_url
 from revit_video.prepare.pipeline import DatasetFiles, Steps, prepare_data
 from revit_video.prepare.resize import Encoding
 from revit_video.runtime.rng import seeded_generator

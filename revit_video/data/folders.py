@@ -22,6 +22,8 @@ _SUFFIXES = """
 VIDEO_SUFFIXES = tuple(_SUFFIXES.split())
 KNOWN = "files that end like a video's (.mp4, .avi, .mkv, …) or an image's (.jpg, .png, …)"
 
+MOST_NAMED = 12  # classes in a message
+
 logger = logging.getLogger(__name__)
 
 
@@ -100,6 +102,8 @@ class DataFolder:
         shares: of each split, by name, in a folder without lists.
         prefix, separator: of the lists, see `read_list`.
         num_classes: of the model; 0 to count the classes of the folder.
+        model_classes: of a trained model, if its names are known; labels are given in their order.
+        same_classes: whether the folder may name no others.
     """
 
     def __init__(
@@ -109,11 +113,14 @@ class DataFolder:
         prefix: str = "",
         separator: str = " ",
         num_classes: int = 0,
+        model_classes: Sequence[str] | None = None,
+        same_classes: bool = True,
     ) -> None:
         self.path = path
         self._shares = shares
         self._prefix, self._separator = prefix, separator
         self._num_classes = num_classes
+        self._model_classes, self._same_classes = model_classes, same_classes
         self._videos: dict[str, LabeledVideoPaths] = {}
 
     def videos(self, split: str) -> LabeledVideoPaths:
@@ -126,22 +133,59 @@ class DataFolder:
         if split not in self._videos:
             self._check_exists()
             if self._classes is not None:
-                self._videos[split] = self._classes.videos(split)
+                videos = self._classes.videos(split)
             else:
                 path = os.path.join(self.path, f"{split}.csv")
-                self._videos[split] = read_list(path, self._prefix, self._separator, self.num_classes)
+                videos = read_list(path, self._prefix, self._separator, self.num_classes)
+            if (to := self.reordered) is not None:
+                pairs = (videos[row] for row in range(len(videos)))
+                videos = LabeledVideoPaths([(path, to[info["label"]]) for path, info in pairs])
+            self._videos[split] = videos
         return self._videos[split]
 
     @cached_property
     def class_names(self) -> list[str] | None:
-        """From classes.txt beside the lists, None without it; without lists, the names of the folders.
+        """From classes.txt beside the lists; without lists, the names of the folders. None if there are none.
+
+        In the order of the labels: the model's, if its names are known.
 
         Raises:
-            ValueError: their number is not that of the model's classes.
+            ValueError: their number is not that of the model's classes, or they are not the model's.
         """
+        own = self._own_names(self._num_classes or None)
+        known = None if self._model_classes is None else list(self._model_classes)
+        if self.reordered is not None or (own is None and self._same_classes):
+            return known
+        return own
+
+    @cached_property
+    def reordered(self) -> list[int] | None:
+        """The model's label of each class of the folder, where the model has them in another order.
+
+        Raises:
+            ValueError: the folder names other classes than the model.
+        """
+        known = self._model_classes
+        own = None if known is None else self._own_names()
+        if own is None or known is None or own == list(known):
+            return None
+        if set(own) == set(known):
+            label = {name: n for n, name in enumerate(known)}
+            logger.info(
+                "%s: its classes are in another order than the model's; labels are the model's", self.path
+            )
+            return [label[name] for name in own]
+        if self._same_classes:
+            raise ValueError(
+                f"{self.path}: its classes are not the model's: it has {_named(own, known)}; the model has "
+                f"{_named(known, own)}"
+            )
+        return None
+
+    def _own_names(self, num_classes: int | None = None) -> list[str] | None:
         if self._classes is not None and self._classes.names:
             return self._classes.names
-        return read_class_names(self.path, self._num_classes or None)
+        return read_class_names(self.path, num_classes)
 
     @property
     def num_classes(self) -> int:
@@ -183,6 +227,13 @@ class DataFolder:
     def _check_exists(self) -> None:
         if not self.path or not g_pathmgr.isdir(self.path):
             raise ValueError(f"DATA.PATH_TO_DATA_DIR: no such folder: {self.path!r}")
+
+
+def _named(names: Sequence[str], other: Sequence[str]) -> str:
+    """`a, b, c`, those that are not in `other` first, as many as fit a line."""
+    there = set(other)
+    first = sorted(names, key=lambda name: name in there)
+    return ", ".join(first[:MOST_NAMED]) + (f" … ({len(names)} in all)" if len(names) > MOST_NAMED else "")
 
 
 class ClassFolders:

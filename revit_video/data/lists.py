@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 
 from iopath.common.file_io import g_pathmgr
 from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
@@ -61,12 +62,14 @@ def read_class_names(data_dir: str, num_classes: int | None = None) -> list[str]
     """Class names from `classes.txt` in `data_dir`, one per line in the order of the labels; None without it.
 
     Raises:
-        ValueError: it is not UTF-8, or does not hold `num_classes` names, if that is given.
+        ValueError: it is not UTF-8, names a class twice, or does not hold `num_classes` names (if given).
     """
     path = os.path.join(data_dir, "classes.txt")
     if not g_pathmgr.isfile(path):
         return None
     names = [line for line in _lines(path) if line]
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise ValueError(f"{path} names the class {twice[0]!r} twice; each class needs a name of its own")
     if num_classes is not None and len(names) != num_classes:
         raise ValueError(f"{path} names {len(names)} classes, the model has {num_classes}")
     return names

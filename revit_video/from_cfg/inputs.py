@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from fvcore.common.config import CfgNode
@@ -10,6 +10,7 @@ from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 from torch import Tensor
 
 from revit_video.adaptive.labels import MinedLabels
+from revit_video.config.rules import get
 from revit_video.data.augment import Mixing, MixToken, RandAugment, RandomErasing
 from revit_video.data.clips import ClipSampling, ViewGrid
 from revit_video.data.datasets import EvalClips, TrainClips
@@ -38,13 +39,25 @@ TRIED = 20  # a list of so many files at most is read once before a training tha
 # ---- Lists -----------------------------------------------------------------------------------------------
 
 
-def data_folder(cfg: CfgNode) -> DataFolder:
-    """The config's data folder. Make one per run: it reads every list and folder once."""
+def data_folder(
+    cfg: CfgNode, model_classes: Sequence[str] | None = None, same_classes: bool = True
+) -> DataFolder:
+    """The config's data folder. Make one per run: it reads every list and folder once.
+
+    Args:
+        model_classes, same_classes: see `DataFolder`.
+    """
     data = cfg.DATA
     splits = dict.fromkeys([*SPLITS, mine_split(cfg), cfg.TEST.SPLIT], 0.0)
     shares = splits | dict(zip(SPLITS, data.SPLIT, strict=True))
     return DataFolder(
-        data.PATH_TO_DATA_DIR, shares, data.PATH_PREFIX, data.PATH_LABEL_SEPARATOR, cfg.MODEL.NUM_CLASSES
+        data.PATH_TO_DATA_DIR,
+        shares,
+        data.PATH_PREFIX,
+        data.PATH_LABEL_SEPARATOR,
+        cfg.MODEL.NUM_CLASSES,
+        model_classes,
+        same_classes,
     )
 
 
@@ -53,12 +66,18 @@ def mine_split(cfg: CfgNode) -> str:
     return cfg.MINE.HOLDOUT or "train"
 
 
-def check_lists(cfg: CfgNode, data: DataFolder, stages: Iterable[str]) -> None:
+def check_lists(cfg: CfgNode, data: DataFolder, stages: Sequence[str]) -> None:
     """Read every list that `stages` need: a mistake should show before hours of training, not after.
 
     Raises:
         ValueError, FileNotFoundError: see `DataFolder.videos`.
     """
+    for key in ("DATA.REVERSED_CLASSES", "DATA.TOKEN_LABELS"):
+        if "train" in stages and get(cfg, key) and data.reordered is not None:
+            raise ValueError(
+                f"{key}: it numbers the classes, which {data.path} has in another order than the model; "
+                "bring the folder's into the model's order"
+            )
     for split in _lists_of(cfg, stages):
         try:
             data.videos(split)
@@ -98,7 +117,7 @@ def check_later_stages(cfg: CfgNode, data: DataFolder, stages: Sequence[str], ra
                 raise TooManyUnreadable(f"{split}: {error}", error.skipped) from None
 
 
-def _lists_of(cfg: CfgNode, stages: Iterable[str]) -> list[str]:
+def _lists_of(cfg: CfgNode, stages: Sequence[str]) -> list[str]:
     """The lists that `stages` read, each once."""
     needed = {
         "train": ["train", "val"] if cfg.TRAIN.EVAL_PERIOD else ["train"],

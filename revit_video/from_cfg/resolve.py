@@ -31,23 +31,30 @@ def load_checked(path: str | None, opts: Sequence[Any] = ()) -> CfgNode:
     return load_cfg(path, opts, model_mistakes)
 
 
-def resolved(cfg: CfgNode, stages: Sequence[str] = (), data: DataFolder | None = None) -> CfgNode:
-    """`cfg` with `MODEL.NUM_CLASSES`, `DATA.MEAN` and `DATA.STD` given, frozen.
+def resolved(cfg: CfgNode, stages: Sequence[str] = ()) -> CfgNode:
+    """`cfg` with `MODEL.NUM_CLASSES`, `DATA.MEAN` and `DATA.STD` given, frozen; see `with_data`."""
+    return with_data(cfg, stages)[0]
+
+
+def with_data(cfg: CfgNode, stages: Sequence[str]) -> tuple[CfgNode, DataFolder]:
+    """`cfg` with what it leaves open filled in, frozen; and its data folder.
 
     Args:
-        stages: the stages to run. Normalisation is that of the checkpoint that the first one starts from; no
-            checkpoint is opened if there are no stages.
-        data: the config's data folder, if it is open already.
+        stages: the stages to run. Normalisation and the order of the classes are those of the checkpoint that
+            the first one starts from; no checkpoint is opened if there are no stages.
 
     Raises:
         ValueError: NUM_CLASSES is 0 and the data folder names no classes, or the checkpoint cannot be read.
     """
     cfg = cfg.clone()
     cfg.defrost()
-    cfg.MODEL.NUM_CLASSES = (data or data_folder(cfg)).num_classes
-    fill_normalisation(cfg, *_starting_from(cfg, stages))
+    path, known = _starting_from(cfg, stages)
+    fine_tuned = "train" in stages and path == cfg.TRAIN.CHECKPOINT_FILE_PATH  # on any classes
+    data = data_folder(cfg, known.get("class_names"), same_classes=not fine_tuned)
+    cfg.MODEL.NUM_CLASSES = data.num_classes
+    fill_normalisation(cfg, path, known)
     cfg.freeze()
-    return cfg
+    return cfg, data
 
 
 def fill_normalisation(cfg: CfgNode, path: str, data: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -70,6 +70,11 @@ class PretrainedWeights:
         """0 without a head."""
         head = self.states[0].get("head.weight")
         return 0 if head is None else len(head)
+
+    def without_head(self) -> PretrainedWeights:
+        """These weights for other classes."""
+        states = tuple({k: v for k, v in state.items() if not k.startswith("head")} for state in self.states)
+        return replace(self, states=states)
 
     @property
     def is_distilled(self) -> bool:

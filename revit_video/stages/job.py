@@ -20,9 +20,9 @@ from revit_video.data.folders import DataFolder
 from revit_video.data.loader import EvalBatches, TooManyUnreadable
 from revit_video.evaluate import tabulate
 from revit_video.from_cfg.identity import NOT_LATER, TRAINING, Record, check_same, settings
-from revit_video.from_cfg.inputs import data_folder, eval_batches
+from revit_video.from_cfg.inputs import eval_batches
 from revit_video.from_cfg.model import build_model, reader
-from revit_video.from_cfg.resolve import resolved
+from revit_video.from_cfg.resolve import with_data
 from revit_video.models import checkpoint
 from revit_video.models.assigner import TokenLengthAssigner
 from revit_video.models.base import ResizableModel
@@ -74,8 +74,8 @@ class Job:
     @classmethod
     def of(cls, cfg: CfgNode, stages: Sequence[str], ranks: Ranks, command: str) -> Job:
         """A job that is about to run `stages`, with what the config leaves open filled in."""
-        data = data_folder(cfg)
-        return cls(resolved(cfg, stages, data), ranks, command, data)
+        cfg, data = with_data(cfg, stages)
+        return cls(cfg, ranks, command, data)
 
     @property
     def views(self) -> int:
@@ -119,6 +119,9 @@ class Job:
             )
         model, found = build_model(self.cfg), checkpoint.read(path)
         found.load_into(model)
+        names, theirs = self.data.class_names, found.data.class_names
+        if names and theirs and names != theirs:  # TEST.CHECKPOINT_FILE_PATH beside a training
+            raise ValueError(f"{path}: its classes are not those that this run trains, {', '.join(names)}")
         if path == own:
             advice = f"give these as then (--cfg {self.path(output_dir.CONFIG)}), or take another OUTPUT_DIR"
             check_same(found.record(), settings(self.cfg, TRAINING, NOT_LATER), f"{path} was trained", advice)

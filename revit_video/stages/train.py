@@ -192,6 +192,10 @@ def _starting_point(job: Job, model: ResizableModel) -> Checkpoint | None:
         return found
     if cfg.TRAIN.CHECKPOINT_FILE_PATH:
         source = read_source(cfg.TRAIN.CHECKPOINT_FILE_PATH)
+        names, theirs = job.data.class_names, source.data.get("class_names")
+        if names and theirs and names != theirs and len(names) == len(theirs):
+            logger.info("%s: its %d classes have other names, so the head is new", source.name, len(theirs))
+            source = source.without_head()
         for part in model.parts:
             logger.info("starting from %s", initialise(part, source))
     return None

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import torch
 
+import revit_video
 from revit_video.models import checkpoint
-from tests.toy import last_checkpoint, run_toy, table_of
+from tests.toy import accuracies, last_checkpoint, results_of, run_toy, table_of
 
 
 def content(folder: Path) -> dict[Path, bytes]:
@@ -31,7 +32,7 @@ def refused(run: Path, videos: Path, *changes: object, stages: list[str]) -> str
 
 def rewrite(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
     """Change a checkpoint in place."""
-    payload = checkpoint.load(str(path))
+    payload = checkpoint.load_payload(str(path))
     change(payload)
     torch.save(payload, path)
 
@@ -201,3 +202,94 @@ def test_a_run_of_an_earlier_version_goes_on(
     said = capsys.readouterr().err
     assert said.count("epoch_00001.pyth was trained by an earlier version, which did not record") == 4
     assert len(table_of(own_run / "labels.csv")) == 12
+
+
+# ---- Classes ---------------------------------------------------------------------------------------------
+
+NAMES = ["left", "right", "up", "down", "grow", "shrink"]
+
+
+def reorder(folder: Path) -> None:
+    """The classes of a data folder in the reverse order, in classes.txt and in all lists."""
+    (folder / "classes.txt").write_text("\n".join(NAMES[::-1]))
+    for path in (folder / f"{split}.csv" for split in ("train", "mine", "val", "test")):
+        rows = [line.rsplit(" ", 1) for line in path.read_text().splitlines()]
+        path.write_text("".join(f"{name} {5 - int(label)}\n" for name, label in rows))
+
+
+def rename(folder: Path) -> None:
+    (folder / "classes.txt").write_text("\n".join(["left", "right", "up", "down", "in", "out"]))
+
+
+def names_of(run: Path) -> list[str]:
+    return last_checkpoint(run)["data"]["class_names"]
+
+
+def test_classes_in_another_order_are_mapped_by_name(own_run: Path, own_videos: Path) -> None:
+    expected, labels = accuracies(own_run), table_of(own_run / "labels.csv")
+    reorder(own_videos)
+    (own_run / "results.json").unlink()
+    for stage in ("train", "mine", "assigner", "test"):
+        run_toy(own_videos, own_run, stages=[stage])
+    assert accuracies(own_run) == expected
+    assert [row["label"] for row in table_of(own_run / "labels.csv")] == [row["label"] for row in labels]
+    assert names_of(own_run) == results_of(own_run)["classes"] == NAMES
+    assert revit_video.load(own_run, "cpu").class_names == NAMES
+    message = refused(
+        own_run, own_videos, "DATA.REVERSED_CLASSES", [[0, 1]], "SOLVER.MAX_EPOCH", 2, stages=["train"]
+    )
+    assert message.startswith("DATA.REVERSED_CLASSES: it numbers the classes, which ")
+
+
+@pytest.mark.parametrize("stage", ["train", "mine", "assigner", "test"])
+def test_other_classes_are_refused(stage: str, own_run: Path, own_videos: Path) -> None:
+    rename(own_videos)
+    message = refused(own_run, own_videos, stages=[stage])
+    assert (
+        "classes are not the model's: it has in, out, left, right, up, down; the model has grow, shrink,"
+        in message
+    )
+
+
+def test_a_folder_without_names_has_the_models(own_run: Path, own_videos: Path) -> None:
+    (own_videos / "classes.txt").unlink()
+    run_toy(own_videos, own_run, stages=["test"])
+    assert results_of(own_run)["classes"] == NAMES
+
+
+def test_a_class_folder_that_was_renamed(videos: Path, tmp_path: Path) -> None:
+    folder, run = tmp_path / "folders", tmp_path / "run"
+    for line in (videos / "train.csv").read_text().splitlines():
+        name, label = line.split()
+        (folder / f"class {label}").mkdir(parents=True, exist_ok=True)
+        shutil.copy(videos / name, folder / f"class {label}")
+    changes = ("DATA.SPLIT", [0.5, 0, 0.25, 0.25], "TRAIN.EVAL_PERIOD", 0)
+    run_toy(folder, run, *changes, stages=["train"])
+    (folder / "class 0").rename(folder / "zero")
+    assert "it has zero, class 1," in refused(run, folder, *changes, stages=["test"])
+
+
+@pytest.mark.parametrize(("change", "kept"), [(rename, False), (reorder, True)])
+def test_a_fine_tuning_on_other_classes_has_a_new_head(
+    change: Callable[[Path], None],
+    kept: bool,
+    toy_run: Path,
+    own_videos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    start = toy_run / "model.pyth"
+    change(own_videos)
+    changes = ("TRAIN.CHECKPOINT_FILE_PATH", start, "SOLVER.BASE_LR", 1e-30, "TRAIN.EVAL_PERIOD", 0)
+    run = run_toy(own_videos, tmp_path / "run", *changes, stages=["train"])
+    ours, theirs = (last_checkpoint(each)["model"]["weights"] for each in (run, toy_run))
+    torch.testing.assert_close(ours["cls_token"], theirs["cls_token"])
+    assert torch.allclose(ours["head.weight"], theirs["head.weight"]) == kept
+    assert ("its 6 classes have other names, so the head is new" in capsys.readouterr().err) != kept
+    assert names_of(run) == (NAMES if kept else ["left", "right", "up", "down", "in", "out"])
+
+
+def test_a_class_name_that_stands_twice(own_videos: Path, tmp_path: Path) -> None:
+    (own_videos / "classes.txt").write_text("\n".join([*NAMES[:5], "left"]))
+    with pytest.raises(ValueError, match="classes.txt names the class 'left' twice"):
+        run_toy(own_videos, tmp_path, stages=["train"])

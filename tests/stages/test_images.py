@@ -167,7 +167,7 @@ def test_a_share_of_a_mixed_batch_must_be_even(pictures: Path, tmp_path: Path) -
 
 
 def test_the_model_is_a_clip_of_one_frame(run: Path, pictures: Path) -> None:
-    cfg = toy_cfg(pictures, run, *IMAGES, "MODEL.NUM_CLASSES", 3)
+    cfg = toy_cfg(pictures, run, *IMAGES, *DEIT, "MODEL.NUM_CLASSES", 3)
     model = Job.of(cfg, [], ALONE, "").trained.model
     assert model.num_frames == 1 and model.time_embed is None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from iopath.common.file_io import g_pathmgr
@@ -100,7 +100,9 @@ class Predictor:
                 yield error
 
 
-def load(path: str | os.PathLike[str], device: str = "auto", dtype: str = "auto") -> Predictor:
+def load(
+    path: str | os.PathLike[str], device: str = "auto", dtype: str = "auto", clips: int | None = None
+) -> Predictor:
     """Load a trained model for prediction.
 
     Args:
@@ -108,11 +110,15 @@ def load(path: str | os.PathLike[str], device: str = "auto", dtype: str = "auto"
             at its longest length.
         device: `auto` (a GPU if there is one), `cpu` or `cuda`.
         dtype: precision of prediction: `float32`, `bfloat16`, or `auto` for that of the test (`TEST.DTYPE`).
+        clips: evenly spread over each video; None for those of the test (`TEST.NUM_ENSEMBLE_VIEWS`). One clip
+            is the first window of the video.
 
     Raises:
         CheckpointError: the file is damaged or not a checkpoint of this project; a `ValueError`.
-        ValueError: CUDA is not available, or the dtype is unknown.
+        ValueError: CUDA is not available, the dtype is unknown, or there is not even one clip.
     """
+    if clips is not None and clips < 1:
+        raise ValueError(f"clips: must be at least 1, got {clips}")
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device cuda: torch finds no GPU here; use auto or cpu")
     if device == "auto":
@@ -120,6 +126,7 @@ def load(path: str | os.PathLike[str], device: str = "auto", dtype: str = "auto"
     place = torch.device(device)
     saved = checkpoint.read(_checkpoint_in(os.path.expanduser(path)))
     model, assigner, data = saved.model().to(place), saved.assigner(), saved.data
+    data = replace(data, num_clips=clips or data.num_clips)
     policies = Settings(**saved.settings).policies(len(model.lengths))
     policy = static(0)
     if assigner is not None:

@@ -94,6 +94,17 @@ def test_assigned_logits_over_views_are_the_evaluators(mixed_run: Path, videos: 
         assert answer.longest_gmacs == pytest.approx(6 * results["static"][LENGTHS[0]]["gmacs"])
 
 
+def test_more_clips_than_in_the_test_see_more_of_a_video(mixed_run: Path, videos: Path) -> None:
+    views = ("TEST.NUM_SPATIAL_CROPS", 3, "TEST.NUM_ENSEMBLE_VIEWS", 4, "DATA.SAMPLING_RATE", 2)
+    predictor = revit_video.load(mixed_run, "cpu", clips=4)
+    answers = [predictor.predict(path) for path in find_videos([str(videos / "test")])]
+    logits = torch.stack([answer.logits for answer in answers])
+    torch.testing.assert_close(logits, evaluated(mixed_run, videos, "assigned", *views))
+    assert answers[0].longest_gmacs == pytest.approx(2 * predictions(mixed_run, videos)[0].longest_gmacs)
+    with pytest.raises(ValueError, match="clips: must be at least 1, got 0"):
+        revit_video.load(mixed_run, "cpu", clips=0)
+
+
 def test_a_backbone_alone_reads_the_longest_length(toy_run: Path, videos: Path) -> None:
     answers = predictions(toy_run / "checkpoints" / "epoch_00001.pyth", videos)
     logits = torch.stack([answer.logits for answer in answers])

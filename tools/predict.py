@@ -23,6 +23,12 @@ def main() -> None:
     parser.add_argument(
         "--device", default="auto", choices=("auto", "cpu", "cuda"), help="default: a GPU if there is one"
     )
+    parser.add_argument(
+        "--clips",
+        type=int,
+        metavar="N",
+        help="clips spread over each video (default: as tested; 1 reads the first window of the video alone)",
+    )
     arguments = parser.parse_args()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without the characters of a name
@@ -30,7 +36,9 @@ def main() -> None:
     with clear_errors():
         if arguments.top < 1:
             raise ValueError(f"--top: must be at least 1, got {arguments.top}")
-        predictor = revit_video.load(arguments.checkpoint, arguments.device)
+        if arguments.clips is not None and arguments.clips < 1:
+            raise ValueError(f"--clips: must be at least 1, got {arguments.clips}")
+        predictor = revit_video.load(arguments.checkpoint, arguments.device, clips=arguments.clips)
         for answer in predictor.predict_many(find_videos(arguments.videos)):
             if isinstance(answer, VideoPrediction):
                 print(line_of(answer, arguments.top))

@@ -64,6 +64,11 @@ def test_a_gpu_where_there_is_none(
     assert "no GPU here" in refused(tool("predict", toy_run, videos / "test", "--device", "cuda"))
 
 
+def test_no_clips(toy_run: Path, videos: Path) -> None:
+    message = refused(tool("predict", toy_run, videos / "test", "--clips", 0))
+    assert message == "error: --clips: must be at least 1, got 0"
+
+
 # ---- Lists -----------------------------------------------------------------------------------------------
 
 

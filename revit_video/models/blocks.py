@@ -39,17 +39,17 @@ class JointBlock(nn.Module):
         self.drop_path = DropPath(drop_path, self.sample_dims, config.residual_scale)
 
     def forward(self, special: Tensor, patches: Tensor, i: int) -> tuple[Tensor, Tensor]:
-        x = self.attend(special, patches, i)
-        count = special.shape[1]
-        special = special + x[:, :count]
-        patches = patches + x[:, count:].view_as(patches)
+        patches = self.over_time(patches, i)
+        of_special, of_patches = self.attend(special, patches, i)
+        special, patches = special + of_special, patches + of_patches.view_as(patches)
         special, patches = self.feed_forward(i, special, patches)
         return special, patches
 
     def forward_special(self, special: Tensor, patches: Tensor, i: int) -> Tensor:
         """The special tokens of `forward`, without computing the patch tokens."""
-        special = special + self.attend(special, patches, i, special.shape[-2])
-        (special,) = self.feed_forward(i, special)
+        patches = self.over_time(patches, i)
+        of_special, _ = self.attend(special, patches, i, special.shape[-2])
+        (special,) = self.feed_forward(i, special + of_special)
         return special
 
     @torch.no_grad()
@@ -63,11 +63,18 @@ class JointBlock(nn.Module):
         last.weight.mul_(self.drop_path.scale)
         last.bias.mul_(self.drop_path.scale)
 
-    def attend(self, special: Tensor, patches: Tensor, i: int, queries: int | None = None) -> Tensor:
-        """The attention branch, `(B, S + T N, C)`, or its first `queries` tokens."""
+    def over_time(self, patches: Tensor, i: int) -> Tensor:
+        """Patch tokens `(B, T, N, C)` after the attention over time, if there is one."""
+        return patches
+
+    def attend(
+        self, special: Tensor, patches: Tensor, i: int, queries: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The attention branch of special and patch tokens; only of the first `queries` tokens, if given."""
+        count = special.shape[1]
         x = torch.cat([special, patches.flatten(1, 2)], dim=1)
         (x,) = self.drop_path(self.attn(self.norm1(x, i), queries))
-        return x
+        return x[:, :count], x[:, count:]
 
     def feed_forward(self, i: int, *tokens: Tensor) -> tuple[Tensor, ...]:
         branch = self.drop_path(*(self.mlp(self.norm2(x, i)) for x in tokens))
@@ -79,29 +86,13 @@ class SpaceBlock(JointBlock):
 
     sample_dims = 2  # per frame, as in TimeSformer, which folds frames into the batch
 
-    def forward(self, special: Tensor, patches: Tensor, i: int) -> tuple[Tensor, Tensor]:
-        patches = self.over_time(patches, i)
-        x = self.attend(special, patches, i)
+    def attend(
+        self, special: Tensor, patches: Tensor, i: int, queries: int | None = None
+    ) -> tuple[Tensor, Tensor]:
         count = special.shape[-2]
-        special = special + self.from_frames(x[:, :, :count])
-        special, patches = self.feed_forward(i, special, patches + x[:, :, count:])
-        return special, patches
-
-    def forward_special(self, special: Tensor, patches: Tensor, i: int) -> Tensor:
-        patches = self.over_time(patches, i)
-        special = special + self.from_frames(self.attend(special, patches, i, special.shape[-2]))
-        (special,) = self.feed_forward(i, special)
-        return special
-
-    def attend(self, special: Tensor, patches: Tensor, i: int, queries: int | None = None) -> Tensor:
-        """The attention branch of every frame, `(B, T, S + N, C)`, or its first `queries` tokens."""
         x = torch.cat([self.to_frames(special, patches.shape[1]), patches], dim=2)
         (x,) = self.drop_path(self.attn(self.norm1(x, i), queries))
-        return x
-
-    def over_time(self, patches: Tensor, i: int) -> Tensor:
-        """Patch tokens `(B, T, N, C)` before the attention over space."""
-        return patches
+        return self.from_frames(x[:, :, :count]), x[:, :, count:]
 
     def to_frames(self, special: Tensor, frames: int) -> Tensor:
         """The special tokens of every frame, `(B, T, S, C)`."""

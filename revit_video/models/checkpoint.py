@@ -173,7 +173,7 @@ def read_assigner(path: str, num_lengths: int) -> Checkpoint:
 
 def assigner_of(payload: Mapping[str, Any]) -> TokenLengthAssigner:
     """The assigner that `assigner_payload` describes, in evaluation mode."""
-    from revit_video.models.assigner import TokenLengthAssigner  # imports timm, which takes a second
+    from revit_video.models.assigner import TokenLengthAssigner  # few checkpoints hold one
 
     network = TokenLengthAssigner(**payload["assigner"]["spec"])
     network.load_state_dict(payload["assigner"]["weights"])

@@ -21,6 +21,7 @@ from revit_video.models import checkpoint
 from revit_video.models.base import ResizableModel
 from revit_video.models.checkpoint import DataSpec
 from revit_video.models.inference import for_inference, inference_dtype
+from revit_video.models.untrusted import believed
 from revit_video.runtime import output_dir
 
 
@@ -60,7 +61,8 @@ class Predictor:
 
     def __init__(self, model: ResizableModel, engine: Engine, data: DataSpec, device: torch.device) -> None:
         self.model, self.engine, self.device = model, engine, device
-        self.class_names = data.class_names or [f"class {n}" for n in range(model.num_classes)]
+        names = data.class_names or []
+        self.class_names = [*names, *(f"class {n}" for n in range(len(names), model.num_classes))]
         duration = clip_duration(data.num_frames, data.sampling_rate, data.target_fps)
         self._sampling = ClipSampling(
             data.num_frames, duration, data.frame_order, frame_spacing=data.frame_spacing
@@ -79,6 +81,8 @@ class Predictor:
         clips = self._normalize(views.clips.to(self.device))
         prediction = self.engine(clips, torch.zeros(len(clips), dtype=torch.long))
         probabilities = prediction.logits.softmax(dim=1).mean(dim=0)
+        if not bool(probabilities.isfinite().all()):
+            raise ValueError(f"{path}: the model's answer is not finite")
         order = probabilities.argsort(descending=True).tolist()
         return VideoPrediction(
             path,
@@ -126,10 +130,15 @@ def load(
     place = torch.device(device)
     saved = checkpoint.read(_checkpoint_in(os.path.expanduser(path)))
     model, assigner, data = saved.model().to(place), saved.assigner(), saved.data
+    if (model.img_size, model.num_frames) != (data.crop_size, data.num_frames):
+        raise checkpoint.CheckpointError(f"{saved.path}: its model takes other clips than its data are")
+    with believed(saved.path, "policy"):
+        policies = Settings(**saved.settings).policies(len(model.lengths))
     data = replace(data, num_clips=clips or data.num_clips)
-    policies = Settings(**saved.settings).policies(len(model.lengths))
     policy = static(0)
     if assigner is not None:
+        if "assigned" not in policies or assigner.spec["num_lengths"] != len(model.lengths):
+            raise checkpoint.CheckpointError(f"{saved.path}: its assigner cannot choose for its model")
         assigner, policy = assigner.to(place), policies["assigned"]
     elif model.carries_state and "cascade" in policies:
         policy = policies["cascade"]

@@ -143,6 +143,13 @@ class Settings:
     mix: list[float] | None = None
     cascade_threshold: float | list[float] | None = None
 
+    def __post_init__(self) -> None:
+        cascade = self.cascade_threshold
+        values = [*(self.mix or ()), *(cascade if isinstance(cascade, list) else [cascade]), self.threshold]
+        for value in values:
+            if value is not None and not (isinstance(value, int | float) and 0 <= value < float("inf")):
+                raise ValueError(f"thresholds and shares must be at least 0 and finite, got {value!r:.60}")
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a checkpoint, of the policies that there are; inverse of `Settings(**content)`."""
         cascade = {} if self.cascade_threshold is None else {"cascade_threshold": self.cascade_threshold}

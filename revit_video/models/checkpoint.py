@@ -8,7 +8,7 @@ import os
 import pickle
 import re
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,10 +17,19 @@ import torch
 from iopath.common.file_io import g_pathmgr
 from torch import Tensor
 
-from revit_video.models.archive import damage
 from revit_video.models.base import ResizableModel
 from revit_video.models.config import DVTConfig, ReViTConfig
 from revit_video.models.revit import ReViT
+from revit_video.models.untrusted import (
+    CheckpointError,
+    believed,
+    check_weights,
+    filled,
+    number,
+    one_line,
+    shown,
+    whole,
+)
 from revit_video.runtime.output_dir import UNFINISHED, atomic_write_text, replacing
 
 if TYPE_CHECKING:
@@ -30,10 +39,6 @@ FORMAT = "revit_video 1"
 CONVERT = "tools/convert.py SOURCE DESTINATION --to revit makes one of a ViT, a TimeSformer or timm:<name>"
 POINTER = "last"  # in a folder of checkpoints: a text file with the name of the newest one
 NAME = re.compile(r"epoch_(\d{5,})(?:_batch_(\d{5,}))?\.pyth")
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be written or read; the message has the path and the reason."""
 
 
 # ---- Content ---------------------------------------------------------------------------------------------
@@ -66,10 +71,25 @@ class DataSpec:
     dtype: str = "auto"
     frame_spacing: str = "index"
 
+    def __post_init__(self) -> None:
+        for name in ("num_frames", "sampling_rate", "crop_size", "num_clips"):
+            whole(name, getattr(self, name), 1, 100_000)
+        whole("num_crops", self.num_crops, 1, 3)
+        whole("test_scale", self.test_scale, 0, 100_000)
+        number("target_fps", self.target_fps, 1e-6)
+        for name, low in (("mean", -1e6), ("std", 1e-6)):
+            if len(getattr(self, name)) != 3:
+                raise ValueError(f"{name} must be 3 numbers")
+            for value in getattr(self, name):
+                number(name, value, low)
+        names = self.class_names or ()
+        if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+            raise ValueError("class_names must be texts")
+
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The content of a file `path`; properties of parts that it does not hold raise KeyError."""
+    """The content of a file `path`; what it does not hold, or holds damaged, raises CheckpointError."""
 
     path: str
     payload: dict[str, Any]
@@ -77,25 +97,40 @@ class Checkpoint:
     @property
     def kind(self) -> str:
         """`revit` or `dvt`."""
-        return self.payload["model"].get("kind", "revit")
+        kind = self.payload["model"].get("kind", "revit")
+        if kind not in ("revit", "dvt"):
+            raise CheckpointError(f"{self.path}: its model is a {shown(kind)}, which is not known here")
+        return kind
 
     @property
     def config(self) -> ReViTConfig:
-        config = DVTConfig if self.kind == "dvt" else ReViTConfig
-        return config(**self.payload["model"]["spec"])
+        with believed(self.path, "model"):
+            config = DVTConfig if self.kind == "dvt" else ReViTConfig
+            return config(**self.payload["model"]["spec"])
 
     @property
     def data(self) -> DataSpec:
-        return DataSpec(**self.payload["data"])
+        with believed(self.path, "data"):
+            return DataSpec(**self.payload["data"])
 
     @property
     def costs(self) -> dict[str, Any]:
         """As `flops.cost_table` gives them."""
-        return self.payload["costs"]
+        with believed(self.path, "costs"):
+            costs = self.payload["costs"]
+            if list(costs["lengths"]) != [str(length) for length in self.config.lengths]:
+                raise ValueError("they are of other token lengths")
+            gmacs = [each["gmacs"] for each in costs["lengths"].values()]
+            for cost in (*gmacs, costs.get("assigner_gmacs", 0)):
+                number("gmacs", cost, 0)
+            return costs
 
     def record(self, part: str = "model") -> dict[str, Any] | None:
         """What the model or the assigner was made of; None if an earlier version wrote it."""
-        return self.payload[part].get("record")
+        record = self.payload[part].get("record")
+        if not isinstance(record, dict | None):
+            raise CheckpointError(f"{self.path}: its record is {shown(record)}, not settings by name")
+        return record
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -105,17 +140,35 @@ class Checkpoint:
     @property
     def training(self) -> dict[str, Any] | None:
         """State of the training, None if it is not to be resumed."""
-        return self.payload.get("training")
+        state = self.payload.get("training")
+        if state is None:
+            return None
+        with believed(self.path, "training state"):
+            numbers = {name: state[name] for name in ("seed", "epoch", "batch")} | state["division"]
+            for name, value in numbers.items():
+                whole(name, value, 0, 1 << 40)
+            _ = state["optimizer"]["param_groups"][0].keys(), state["step"], state["weights"]
+        return state
 
     def model(self) -> ResizableModel:
         """The model in evaluation mode."""
-        model = _class_of(self.kind)(self.config)
-        model.load_state_dict(self.payload["model"]["weights"])
-        return model.eval()
+        config = self.config
+        with believed(self.path, "model"):
+            weights = self.payload["model"]["weights"]
+            if config.depth > len(weights):  # before so many blocks are described
+                raise ValueError(f"depth {config.depth}, but {len(weights)} weights")
+            return filled(lambda: _class_of(self.kind)(config), weights)
 
     def assigner(self) -> TokenLengthAssigner | None:
         """The assigner in evaluation mode, None if there is none."""
-        return assigner_of(self.payload) if "assigner" in self.payload else None
+        if "assigner" not in self.payload:
+            return None
+        from revit_video.models.assigner import TokenLengthAssigner  # few checkpoints hold one
+
+        with believed(self.path, "assigner"):
+            part = self.payload["assigner"]
+            spec = _assigner_spec(part["spec"])
+            return filled(lambda: TokenLengthAssigner(**spec), part["weights"])
 
     def load_into(self, model: ResizableModel) -> None:
         """Load the weights into `model`.
@@ -131,7 +184,21 @@ class Checkpoint:
                 f"{self.path} is of another model: {', '.join(differing)}; "
                 "TRAIN.CHECKPOINT_FILE_PATH takes its weights to other lengths, frames, pixels and classes"
             )
-        model.load_state_dict(self.payload["model"]["weights"])
+        with believed(self.path, "model"):
+            check_weights(model, self.payload["model"]["weights"])
+            model.load_state_dict(self.payload["model"]["weights"])
+
+
+def _assigner_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a TokenLengthAssigner, which loads no other weights than the checkpoint's."""
+    known = {"num_lengths": 64, "stages": 64, "num_frames": 100_000, "input_size": 4096}
+    if unknown := sorted(map(str, spec.keys() - known - {"model"})):
+        raise ValueError(f"unknown settings: {', '.join(unknown)}")
+    for name, most in known.items():
+        whole(name, spec[name], int(name != "stages"), most)
+    if not isinstance(spec["model"], str):
+        raise ValueError("its model is no name of timm's")
+    return dict(spec)
 
 
 def _class_of(kind: str) -> Callable[..., ResizableModel]:
@@ -155,6 +222,9 @@ def recognised(path: str, payload: dict[str, Any], part: str = "model") -> Check
         raise CheckpointError(f"{path} is no checkpoint of revit_video; {CONVERT}")
     if part not in payload:
         raise CheckpointError(f"{path} holds no {part}; a run's model.pyth does")
+    for name in {"model", "assigner", "data", "costs", "policy", "training"} & payload.keys():
+        if not isinstance(payload[name], dict | None):
+            raise CheckpointError(f"{path}: its {name} is {shown(payload[name])}, not settings by name")
     return Checkpoint(path, payload)
 
 
@@ -165,19 +235,11 @@ def read_assigner(path: str, num_lengths: int) -> Checkpoint:
         CheckpointError: it cannot be read, or chooses among another number of lengths.
     """
     found = read(path, "assigner")
-    theirs = found.payload["assigner"]["spec"]["num_lengths"]
+    with believed(path, "assigner"):
+        theirs = _assigner_spec(found.payload["assigner"]["spec"])["num_lengths"]
     if theirs != num_lengths:
         raise CheckpointError(f"{path} chooses among {theirs} token lengths, the config has {num_lengths}")
     return found
-
-
-def assigner_of(payload: Mapping[str, Any]) -> TokenLengthAssigner:
-    """The assigner that `assigner_payload` describes, in evaluation mode."""
-    from revit_video.models.assigner import TokenLengthAssigner  # few checkpoints hold one
-
-    network = TokenLengthAssigner(**payload["assigner"]["spec"])
-    network.load_state_dict(payload["assigner"]["weights"])
-    return network.eval()
 
 
 def model_payload(
@@ -224,7 +286,7 @@ def save(path: str, payload: dict[str, Any]) -> None:
         with replacing(path, "wb") as file:
             torch.save(payload, file)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        raise CheckpointError(f"{path}: cannot be written: {_one_line(error)}") from error
+        raise CheckpointError(f"{path}: cannot be written: {one_line(error)}") from error
 
 
 def load_payload(path: str, map_location: str | torch.device = "cpu") -> dict[str, Any]:
@@ -234,6 +296,8 @@ def load_payload(path: str, map_location: str | torch.device = "cpu") -> dict[st
         CheckpointError: there is no such file, it is damaged, or it holds more than tensors and plain values.
             Nothing in such a file is ever executed.
     """
+    from revit_video.models.archive import damage  # imported where a file is read
+
     try:
         with g_pathmgr.open(path, "rb") as file:
             if zipfile.is_zipfile(file) and (reason := damage(path)):
@@ -245,14 +309,14 @@ def load_payload(path: str, map_location: str | torch.device = "cpu") -> dict[st
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such checkpoint") from None
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {_one_line(error)}") from None
+        raise CheckpointError(f"{path}: cannot be read: {one_line(error)}") from None
     except pickle.UnpicklingError as error:
         if refused := re.search(r"GLOBAL (\S+)", str(error)):
             reason = f"it holds a Python object ({refused[1]}), and only tensors and plain values are loaded"
             raise CheckpointError(f"{path}: refused: {reason}") from None
         raise CheckpointError(f"{path}: not a checkpoint, or damaged") from None
     except Exception as error:  # readers of arbitrary bytes raise all kinds
-        reason = f"{type(error).__name__}: {_one_line(error)}"  # a KeyError's is the key alone
+        reason = f"{type(error).__name__}: {one_line(error)}"  # a KeyError's is the key alone
         raise CheckpointError(f"{path}: not a checkpoint, or damaged ({reason})") from None
     if not isinstance(payload, dict):
         raise CheckpointError(f"{path}: not a checkpoint: holds a {type(payload).__name__}, not a dict")
@@ -280,7 +344,7 @@ def save_progress(directory: str, payload: dict[str, Any], epoch: int, batch: in
     try:
         atomic_write_text(pointer, f"{name}\n")
     except OSError as error:
-        raise CheckpointError(f"{pointer}: cannot be written: {_one_line(error)}") from error
+        raise CheckpointError(f"{pointer}: cannot be written: {one_line(error)}") from error
     for other, (_, in_epoch) in _checkpoints(directory).items():
         if in_epoch and other != name:
             os.unlink(os.path.join(directory, other))
@@ -329,13 +393,15 @@ def latest_and_damaged(directory: str) -> tuple[str | None, list[str]]:
 
 
 def _why_not_whole(path: str) -> str:
+    from revit_video.models.archive import damage
+
     try:
         with g_pathmgr.open(path, "rb") as file:
             if not zipfile.is_zipfile(file):  # its index is at its end
                 return "incomplete"
         return damage(path)
     except OSError as error:
-        return f"cannot be read: {_one_line(error)}"
+        return f"cannot be read: {one_line(error)}"
 
 
 def _checkpoints(directory: str) -> dict[str, tuple[int, int]]:
@@ -352,8 +418,3 @@ def weights_digest(weights: Mapping[str, Tensor]) -> str:
         sha.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
         sha.update(value.reshape(-1).view(torch.uint8).numpy().data)
     return sha.hexdigest()[:16]
-
-
-def _one_line(error: Exception) -> str:
-    """First line of an error's message, or its type if it has none."""
-    return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
+from math import isfinite
 from typing import Any
 
 from revit_video.length import TokenLength, halved, patch_geometry, stem_geometry, token_lengths
@@ -20,7 +21,19 @@ CHOICES = {
     "stem": ("patch", "conv", "lvvit"),
     "pos_init": ("normal", "sincos"),
 }
-COUNTS = ("img_size", "num_frames", "embed_dim", "depth", "num_heads")
+MOST = {
+    "img_size": 1 << 14,
+    "num_frames": 1 << 14,
+    "embed_dim": 1 << 16,
+    "depth": 1 << 10,
+    "num_heads": 1 << 12,
+    "num_classes": 1 << 20,
+    "reuse_hidden": 1 << 16,
+    "reuse_dim": 1 << 16,
+}
+"""Far above every model that was ever trained, and small enough for a message instead of a full memory."""
+MOST_LENGTHS, MOST_CELLS = 64, 1 << 16
+KINDS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,), "str": (str,)}
 TRAINING_ONLY = ("drop_rate", "drop_path", "pos_init", "qk_init_gain", "act_checkpoint")
 """Fields that do not change what trained weights compute."""
 
@@ -97,7 +110,7 @@ class ReViTConfig:
         except ValueError as error:
             problems.append((("lengths",), str(error)))
         object.__setattr__(self, "lengths", lengths)
-        problems += list(self._wrong_values()) or self._contradictions()
+        problems += list(self._wrong_kinds()) or list(self._wrong_values()) or self._contradictions()
         if problems:
             raise ModelConfigError(problems)
 
@@ -124,13 +137,25 @@ class ReViTConfig:
         first = 1 + (self.distils and self.token_at_longest)
         return [first] + [1 + self.distils] * (len(self.lengths) - 1)
 
+    def _wrong_kinds(self) -> Iterator[Problem]:
+        """Values of other types, as a foreign checkpoint may hold them."""
+        for field in fields(self):
+            value, allowed = getattr(self, field.name), KINDS.get(str(field.type))
+            if allowed and (type(value) not in allowed or (isinstance(value, float) and not isfinite(value))):
+                yield (field.name,), f"must be a finite {field.type}, got {value!r:.60}"
+
     def _wrong_values(self) -> Iterator[Problem]:
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 yield (name,), f"must be one of {', '.join(choices)}, got {getattr(self, name)!r}"
-        for name in COUNTS:
-            if getattr(self, name) < 1:
-                yield (name,), f"must be at least 1, got {getattr(self, name)}"
+        for name in [name for name in MOST if hasattr(self, name)]:
+            least, value = int(name != "num_classes"), getattr(self, name)
+            if not least <= value <= MOST[name]:
+                bound = f"at least {least}" if value < least else f"at most {MOST[name]}"
+                yield (name,), f"must be {bound}, got {value}"
+        if len(self.lengths) > MOST_LENGTHS or any(length.count > MOST_CELLS for length in self.lengths):
+            words = f"at most {MOST_LENGTHS} lengths of at most {MOST_CELLS} tokens a frame"
+            yield ("lengths",), f"must be {words}"
         for name in ("mlp_ratio", "qk_init_gain"):
             if getattr(self, name) <= 0:
                 yield (name,), f"must be above 0, got {getattr(self, name)}"

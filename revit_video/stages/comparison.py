@@ -17,6 +17,7 @@ from revit_video.from_cfg.identity import assigner_record, check_same
 from revit_video.models import checkpoint
 from revit_video.models.assigner import TokenLengthAssigner
 from revit_video.models.base import ResizableModel
+from revit_video.models.untrusted import believed
 from revit_video.runtime import output_dir
 from revit_video.stages.assign import Assigner
 from revit_video.stages.calibration import cascade_threshold
@@ -112,9 +113,12 @@ def _assigner(job: Job, trained: Trained) -> Assigner | None:
     saved = checkpoint.read_assigner(path, len(job.cfg.REVIT.TOKEN_LENGTHS))
     now = assigner_record(job.cfg, trained.weights, job.data.class_names)
     check_same(saved.record("assigner"), now, f"{path} was trained", "train the assigner again, or remove it")
-    network = checkpoint.assigner_of(saved.payload).to(job.ranks.device)
+    network = saved.assigner()
+    assert network is not None
+    network = network.to(job.ranks.device)
     costs = flops.with_assigner(trained.costs, trained.model, network)
-    return Assigner(network, Settings(**saved.settings), costs)
+    with believed(path, "policy"):
+        return Assigner(network, Settings(**saved.settings), costs)
 
 
 def _overridden(cfg: CfgNode, chosen: Settings) -> Settings:

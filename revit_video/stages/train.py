@@ -30,6 +30,7 @@ from revit_video.models.base import ResizableModel
 from revit_video.models.checkpoint import Checkpoint, CheckpointError
 from revit_video.models.pretrained import initialise
 from revit_video.models.sources import read_source
+from revit_video.models.untrusted import believed
 from revit_video.runtime import output_dir
 from revit_video.runtime.logging import StatsLog
 from revit_video.runtime.ranks import Ranks, broadcast_parameters, in_length_groups
@@ -60,7 +61,8 @@ def train(job: Job, videos: LabeledVideoPaths | None = None) -> Trained:
     if resumed and state is not None:
         check_resumable(cfg, training.optimizer, state)
         _check_same_training(cfg, resumed, record)
-        training.load_state_dict(state)
+        with believed(resumed.path, "training state"):
+            training.load_state_dict(state)
     _check_agreement(training)
     if training.epoch < training.epochs:
         job.forget_results()

@@ -34,7 +34,7 @@ def mixed_run(toy_run: Path, videos: Path, tmp_path_factory: pytest.TempPathFact
     """A run whose assigner sends about half of the videos each way, tested with 2 clips x 3 crops."""
     run = Path(shutil.copytree(toy_run, tmp_path_factory.mktemp("mixed") / "run"))
     views = ("TEST.NUM_SPATIAL_CROPS", 3, "TEST.NUM_ENSEMBLE_VIEWS", 2, "DATA.SAMPLING_RATE", 2)
-    run_toy(videos, run, *views, stages=["assigner"])
+    run_toy(videos, run, *views, stages=["mine", "assigner"])
     assigner = revit_video.load(str(run), "cpu").engine.assigner
     assert assigner is not None
     with torch.inference_mode():

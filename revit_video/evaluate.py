@@ -128,8 +128,8 @@ def time_policies(
 ) -> dict[str, Speed]:
     """Time the policies without decoding, on batches that are already on the device.
 
-    Each round runs every policy over all batches, starting with a different one. The first engine is the
-    reference of the speed-ups; it runs twice per round, the second time as a control.
+    Each round runs every policy over all batches; the rounds start at evenly spaced policies. The first
+    engine is the reference of the speed-ups; it runs twice per round, the second time as a control.
 
     Args:
         batches: this rank's share; may be empty on some ranks, but not on all.
@@ -138,7 +138,7 @@ def time_policies(
     reference = next(iter(engines))
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for n in range(rounds if batches else 0):
-        first = n % len(names)
+        first = n * len(names) // rounds
         for name in names[first:] + names[:first]:
             engine = engines[reference if name == CONTROL else name]
             if n == 0:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from fvcore.common.config import CfgNode
 
-from revit_video.config import get_cfg
+from revit_video.config import get_cfg, yaml_options
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
@@ -35,6 +35,15 @@ def test_links_lead_somewhere(page: Path) -> None:
         file = page.parent / name if name else page
         assert file.exists(), target
         assert not anchor or anchor in anchors(file), target
+
+
+def test_the_demos_table_has_a_row_for_every_policy_of_its_figure() -> None:
+    policies = {"adaptive", "confidence cascade", "random", "oracle"}
+    lengths = yaml_options(str(ROOT / "configs/Synthetic/ReViT_TimeSformer-tiny_divST_4x4_48.yaml"))
+    named = dict(zip(lengths[::2], lengths[1::2], strict=True))["REVIT.TOKEN_LENGTHS"]
+    rows = re.findall(r"^\| \**([^|*]+?)\** \|", (ROOT / "README.md").read_text(), re.MULTILINE)
+    for name in policies | {f"always {length.replace('x', '×')}" for length in named}:
+        assert any(row.startswith(name) for row in rows), name
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -401,6 +401,23 @@ def test_policies_are_timed_in_one_rotation(
     assert speeds["short"].speedup == (4, 4, 4) and speeds["short"].clips_per_sec == (views,) * 3
 
 
+def test_rounds_start_at_evenly_spaced_policies(
+    model: ReViT, labels: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there are more policies than rounds, the places in the rotation are shared out."""
+    timed: list[str] = []
+    engines = {f"{n}": Engine(model, policies.static(2), COSTS, batch_size=4) for n in range(5)}
+    names = {id(engine): name for name, engine in engines.items()}
+
+    def note(engine: Engine, _: object) -> float:
+        timed.append(names[id(engine)])
+        return 1.0
+
+    monkeypatch.setattr(evaluate_module, "_seconds", note)
+    time_policies(engines, batches(labels, [[0]]), ALONE, rounds=3)
+    assert [timed[n] for n in (0, 6, 12)] == ["0", "2", "4"]
+
+
 def test_quartiles_are_over_the_rounds() -> None:
     assert evaluate_module._quartiles(torch.tensor([5.0, 1.0, 4.0, 2.0, 3.0])) == (2, 3, 4)
 

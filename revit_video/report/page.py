@@ -6,6 +6,7 @@ import base64
 import os
 from collections.abc import Callable, Sequence
 from html import escape
+from typing import Any
 
 import matplotlib
 from iopath.common.file_io import g_pathmgr
@@ -111,7 +112,20 @@ def _headline(run: Run) -> str:
         for what, value, more in cards
     )
     figures = _table(*table(results), chosen.name if chosen else None)
-    return f'<div class="headline">{html}</div>{figures}<p>{escape(summary(results))}</p>'
+    words = "".join(f"<p>{escape(text)}</p>" for text in (summary(results), clock_in_words(results)) if text)
+    return f'<div class="headline">{html}</div>{figures}{words}'
+
+
+def clock_in_words(results: dict[str, Any]) -> str:
+    """How exact the clock was: the speed-up of the longest length over itself."""
+    control = (results.get("clock") or {}).get("control")
+    if not control:
+        return ""
+    low, high = control["speedup_quartiles"]
+    return (
+        f"The longest length, timed a second time in each round: {control['speedup']:.2f}x, quartiles "
+        f"{low:.2f} to {high:.2f}; what differs from 1 by no more has not been shown."
+    )
 
 
 def _table(header: list[str], rows: list[list[str]], chosen: str | None = None) -> str:

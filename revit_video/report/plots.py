@@ -17,7 +17,7 @@ from revit_video.length import TokenLength
 from revit_video.report.files import Missing, Run
 from revit_video.report.lettering import axis_labels
 from revit_video.report.results_table import PolicyResult, cost_unit, policy_results
-from revit_video.report.style import INK, MUTED, POLICIES, SHARES, WIDTH, canvas, length_colours
+from revit_video.report.style import INK, MUTED, POLICIES, SHARES, WIDTH, canvas, length_colours, open_marker
 
 MAX_BARS = 20  # classes per panel; more are cut to one panel of the hardest and one of the easiest
 MAX_MATRIX = 30  # classes of a legible confusion matrix
@@ -60,12 +60,12 @@ def _operating_points(axes: Axes, run: Run, places: list[tuple[PolicyResult, flo
             label = "static, one length for all" if at == static[0] else None
             axes.plot(*at, "o", ms=9, color=colour, mec="white", label=label)
             name = axes.annotate(
-                one.name, at, xytext=(9, -13), textcoords="offset points", fontsize=9, zorder=5
+                one.name, at, xytext=(9, -13), textcoords="offset points", fontsize=9, zorder=6
             )
             name.set_path_effects([withStroke(linewidth=3, foreground="white")])
         elif one.name in POLICIES:
             colour, marker, size = POLICIES[one.name]
-            axes.plot(*at, marker, ms=size, color=colour, mec="white", zorder=4, label=one.name)
+            axes.plot(*at, marker, label=one.name, **open_marker(colour, size))
     axes.margins(0.1, 0.12)
 
 

@@ -6,7 +6,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from matplotlib.colors import LinearSegmentedColormap, to_hex
+from matplotlib.colors import LinearSegmentedColormap, to_hex, to_rgba
 from matplotlib.figure import Figure
 
 from revit_video.length import TokenLength
@@ -20,7 +20,7 @@ SHARES = LinearSegmentedColormap.from_list("shares", ["#ffffff", "#2683a5", "#14
 
 # Policy -> colour, marker, marker size.
 POLICIES = {
-    "adaptive": ("#e4572e", "o", 11),
+    "adaptive": ("#e4572e", "o", 13),
     "cascade": ("#8661a6", "s", 9),
     "random": ("#8a939c", "D", 8),
     "oracle": ("#dba111", "*", 17),
@@ -49,6 +49,18 @@ RC: Any = {  # matplotlib types its settings key by key
     "text.parse_math": False,  # a class name may hold dollars
 }
 """matplotlib settings for drawing and saving every picture."""
+
+
+def open_marker(colour: str, size: float) -> dict[str, Any]:
+    """The look of a marker that shows others at its place through; small ones lie above large ones."""
+    return {
+        "color": colour,
+        "ms": size,
+        "mfc": to_rgba(colour, 0.2),
+        "mec": colour,
+        "mew": 2,
+        "zorder": 5 - size / 100,
+    }
 
 
 def length_colours(lengths: Sequence[TokenLength]) -> list[str]:

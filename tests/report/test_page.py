@@ -151,6 +151,14 @@ def test_odd_class_names(make_run: Callable[[list[str], int], Path], more: int) 
     assert (all if more else any)(name in html for name in shown)
 
 
+def test_the_clocks_control_is_on_the_page(run_dir: Path) -> None:
+    assert "timed a second time" not in page(run_dir)
+    results = json.loads((run_dir / "results.json").read_text())
+    results["clock"] = {"control": {"speedup": 0.987, "speedup_quartiles": [0.951, 1.024]}}
+    (run_dir / "results.json").write_text(json.dumps(results))
+    assert "timed a second time in each round: 0.99x, quartiles 0.95 to 1.02;" in page(run_dir)
+
+
 def test_unnamed_classes(run_dir: Path) -> None:
     results = json.loads((run_dir / "results.json").read_text()) | {"classes": None}
     (run_dir / "results.json").write_text(json.dumps(results))

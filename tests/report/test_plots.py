@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 
 from revit_video.report import plots
 from revit_video.report.files import Missing, Run
 from revit_video.report.gallery import CLIPS, diverse
-from revit_video.report.style import length_colours
+from revit_video.report.style import POLICIES, length_colours
 
 
 @pytest.fixture
@@ -28,6 +30,25 @@ def test_accuracy_cost_marks_every_policy_at_its_result(run: Run) -> None:
     for entry in [*results["static"].values(), results["adaptive"], *results["policies"].values()]:
         assert (round(1000 * entry["gmacs"], 6), round(entry["top1"], 6)) in points
         assert (round(entry["clips_per_sec"], 6), round(entry["top1"], 6)) in fast
+
+
+def test_no_marker_hides_another(run_dir: Path) -> None:
+    """All policies at one place: the colour of each is still seen there."""
+    path = run_dir / "results.json"
+    results = json.loads(path.read_text())
+    entries = {"adaptive": results["adaptive"]} | results["policies"]
+    for entry in entries.values():
+        entry |= {"top1": 90.0, "gmacs": 0.03, "clips_per_sec": 600.0}
+    path.write_text(json.dumps(results))
+    figure = plots.accuracy_cost(Run(str(run_dir)))
+    drawn = FigureCanvasAgg(figure)
+    drawn.draw()
+    pixels = np.asarray(drawn.buffer_rgba())[..., :3] / 255
+    x, y = figure.axes[1].transData.transform((600.0, 90.0)).round().astype(int)
+    around = pixels[::-1][y - 18 : y + 18, x - 18 : x + 18]
+    for name in entries:
+        near = np.abs(around - to_rgb(POLICIES[name][0])).max(axis=2) < 0.06
+        assert near.sum() >= 15, name
 
 
 def test_bars_add_up_and_the_hardest_class_is_on_top(run: Run) -> None:

@@ -23,7 +23,7 @@ from revit_video.adaptive.policies import Policy
 from revit_video.data.batch import Batch
 from revit_video.evaluate import Answers, keep_first, replay, time_policies
 from revit_video.length import TokenLength
-from revit_video.report.style import DVT_MARK, INK, POLICIES, canvas, length_colours
+from revit_video.report.style import DVT_MARK, INK, POLICIES, canvas, length_colours, open_marker
 from revit_video.runtime.launch import launch
 from revit_video.runtime.logging import setup
 from revit_video.runtime.ranks import init
@@ -253,5 +253,5 @@ def _spot(
 ) -> None:
     """Draws a large point with bars of one standard deviation over the seeds."""
     x, y = point["speed"], point["top1"]
-    look = BAR | {"fmt": marker, "ms": size, "color": colour, "zorder": 4}
+    look = BAR | {"fmt": marker} | open_marker(colour, size)
     axes.errorbar(x.mean, y.mean, y.deviation, x.deviation, label=label, **look)

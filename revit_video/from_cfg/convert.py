@@ -30,7 +30,7 @@ def convert(source: str, destination: str, to: str, cfg_path: str | None, opts: 
     """Writes the model at `source` to `destination`; the report says what became of its weights.
 
     Args:
-        source: see `build.pretrained.read_source`.
+        source: see `models.sources.read_source`.
         destination: a file; a folder for `transformers`.
         to: a key of `EXPORTS`.
         cfg_path: the config of the new model; None: a model like the source's, with a token length of half
@@ -130,18 +130,17 @@ def _to_timesformer(path: str, cfg: CfgNode, model: ReViT, names: list[str] | No
 
 
 def _to_transformers(path: str, cfg: CfgNode, model: ReViT, names: list[str] | None) -> None:
-    state = to_transformers(_longest(model))
-    if model.config.attention == "space_only":
+    state, ours = to_transformers(_longest(model)), model.config
+    if ours.attention == "space_only":
         raise ValueError(
             "transformers cannot express a space-only model: its own gives logits for every frame, not for "
             "the clip; --to timesformer can"
         )
-    ours = model.config
     labels = names or [f"LABEL_{n}" for n in range(model.num_classes)]
     config = FIXED | {
         "architectures": ["TimesformerForVideoClassification"],
         "model_type": "timesformer",
-        "attention_type": model.config.attention,
+        "attention_type": ours.attention,
         "image_size": model.img_size,
         "patch_size": model.img_size // model.lengths[0].h,
         "num_frames": model.num_frames,

@@ -45,6 +45,8 @@ _C.TEST.NUM_ENSEMBLE_VIEWS = 1  # clips per video, at uniform intervals; >= 1
 _C.TEST.NUM_SPATIAL_CROPS = 3  # crops per clip, along its longer side; 1 | 3
 _C.TEST.CHECKPOINT_FILE_PATH = ""  # checkpoint to test; empty = the last one in OUTPUT_DIR
 _C.TEST.SPLIT = "test"  # list to test on; val only if there is no other: the thresholds are chosen on it
+_C.TEST.NAME = ""  # results go to OUTPUT_DIR/tests/<NAME>: for a test with other settings or data than the
+#   one in OUTPUT_DIR; letters, digits, ., _ and -; empty = OUTPUT_DIR itself
 _C.TEST.DTYPE = "auto"  # precision of the weights, in mining too: float32 | bfloat16 | auto (bfloat16 where
 #   that is faster: on a GPU or CPU with bfloat16 units, for models at least 256 wide)
 _C.TEST.POLICIES = ["static", "assigned", "random", "cascade", "oracle"]  # any of these five

@@ -99,6 +99,10 @@ RULES = {
     "TEST.NUM_ENSEMBLE_VIEWS": at_least(1),
     "TEST.NUM_SPATIAL_CROPS": one_of(1, 3),
     "TEST.SPLIT": NOT_EMPTY,
+    "TEST.NAME": Rule(
+        lambda name: not name or re.fullmatch(r"\w[\w.-]{0,99}", name) is not None,
+        "empty, or a name of letters, digits, ., _ and -",
+    ),
     "TEST.DTYPE": one_of("auto", "float32", "bfloat16"),
     "TEST.POLICIES": some_of("static", "assigned", "random", "cascade", "oracle"),
     "DATA.PATH_LABEL_SEPARATOR": NOT_EMPTY,

@@ -45,8 +45,13 @@ TRAINING = (
 MAY_GROW = ("SOLVER.MAX_EPOCH", "TRAIN.BATCH_SIZE")  # while there is something left to train
 # Batches are divided by the number of ranks, which may be another one in a later stage.
 NOT_LATER = ("TRAIN.BATCH_SIZE", "ASSIGNER.BATCH_SIZE", "ASSIGNER.ENABLE", "ASSIGNER.CACHE_GB")
-TRAINING_LIST, MINED_LIST = "training list", "mined list"
-LENGTHS, WEIGHTS, CLASSES = "token lengths", "weights", "classes"
+# How a model answers: what it is shipped with, and what its test may have otherwise under another name.
+ANSWERS = (
+    *("ADAPTIVE", "TEST.NUM_ENSEMBLE_VIEWS", "TEST.NUM_SPATIAL_CROPS", "TEST.DTYPE", "DATA.TEST_SCALE"),
+    *CLIPS,
+)
+TRAINING_LIST, MINED_LIST, TESTED_LIST = "training list", "mined list", "tested list"
+LENGTHS, WEIGHTS, CLASSES, ADAPTS = "token lengths", "weights", "classes", "assigner"
 START = "TRAIN.CHECKPOINT_FILE_PATH"
 
 logger = logging.getLogger(__name__)
@@ -76,6 +81,8 @@ def mining_record(cfg: CfgNode, videos: LabeledVideoPaths) -> Record:
 def assigner_record(cfg: CfgNode, weights: str, class_names: Sequence[str] | None) -> Record:
     """What shapes an assigner: the labels' and its own settings, and the model that it is for.
 
+    How it answers is not part of it, see `ANSWERS`.
+
     Args:
         weights: digest of the model's.
     """
@@ -84,6 +91,16 @@ def assigner_record(cfg: CfgNode, weights: str, class_names: Sequence[str] | Non
     return (
         record | {LENGTHS: lengths, WEIGHTS: weights} | ({CLASSES: list(class_names)} if class_names else {})
     )
+
+
+def test_record(cfg: CfgNode, videos: LabeledVideoPaths, weights: str, assigner: str) -> Record:
+    """What shapes the results on `videos`.
+
+    Args:
+        weights, assigner: digests of the model's and the assigner's; no text without an assigner.
+    """
+    record = settings(cfg, (*ANSWERS, "RNG_SEED", "TEST.SPLIT", "TEST.POLICIES"))
+    return record | {TESTED_LIST: list_in_words(cfg, videos), WEIGHTS: weights, ADAPTS: assigner}
 
 
 def _start(path: str) -> Record:

@@ -24,6 +24,7 @@ FLOPS = "flops.json"
 RESULTS = "results.json"
 PREDICTIONS = "predictions.csv"
 SKIPPED = "skipped.csv"
+TESTS = "tests"  # a folder for each named test
 REPORT = "report.html"
 ACCURACY_COST_PICTURE = "accuracy_cost.png"
 LENGTHS_PICTURE = "lengths_per_class.png"

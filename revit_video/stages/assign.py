@@ -10,7 +10,8 @@ from fvcore.common.config import CfgNode
 from revit_video import flops
 from revit_video.adaptive.labels import AGAIN, MinedLabels, read_labels
 from revit_video.adaptive.policies import Costs, Settings
-from revit_video.from_cfg.identity import WEIGHTS, assigner_record, check_same, mining_record
+from revit_video.from_cfg.identity import ANSWERS, WEIGHTS, Record, assigner_record, check_same, mining_record
+from revit_video.from_cfg.identity import settings as settings_of
 from revit_video.from_cfg.inputs import mine_split, mined_batches
 from revit_video.from_cfg.model import build_assigner, data_spec
 from revit_video.models import checkpoint
@@ -31,11 +32,13 @@ class Assigner:
 
     Attributes:
         costs: see `flops.cost_table`; with the assigner.
+        record: what it was made of and how it answers, None if that is unknown; see `from_cfg.identity`.
     """
 
     network: TokenLengthAssigner
     settings: Settings
     costs: dict[str, Any]
+    record: Record | None
 
 
 def assign(job: Job, trained: Trained | None = None, mined: MinedLabels | None = None) -> Assigner:
@@ -62,15 +65,16 @@ def assign(job: Job, trained: Trained | None = None, mined: MinedLabels | None =
             pass
     table = job.tabulate(trained.reader, "val", job.test_batches("val"), network)
     settings = calibrated(cfg, table, Costs.from_table(costs, model.carries_state))
+    record = assigner_record(cfg, trained.weights, job.data.class_names) | settings_of(cfg, ANSWERS)
+    job.forget_results()
     if ranks.is_main:
         output_dir.write_json(job.path(output_dir.FLOPS), costs)
-        record = assigner_record(cfg, trained.weights, job.data.class_names)
         payload = checkpoint.assigner_payload(network, settings.to_dict(), record)
         checkpoint.save(job.path(output_dir.ASSIGNER), payload)
         data = data_spec(cfg, job.data.class_names)
         backbone = checkpoint.model_payload(model, data, costs, trained.record)
         checkpoint.save(job.path(output_dir.MODEL), backbone | payload)
-    return Assigner(network.eval(), settings, costs)
+    return Assigner(network.eval(), settings, costs, record)
 
 
 def assigner_training(

@@ -13,7 +13,7 @@ from revit_video import flops
 from revit_video.adaptive import policies
 from revit_video.adaptive.engine import Engine
 from revit_video.adaptive.policies import Costs, Policy, Settings
-from revit_video.from_cfg.identity import assigner_record, check_same
+from revit_video.from_cfg.identity import Record, assigner_record, check_same
 from revit_video.models import checkpoint
 from revit_video.models.assigner import TokenLengthAssigner
 from revit_video.models.base import ResizableModel
@@ -25,7 +25,6 @@ from revit_video.stages.job import Job, Trained
 
 NEED_ASSIGNER = {"assigned", "random"}  # for its choice, its mix of lengths
 NEED_CALIBRATION = NEED_ASSIGNER | {"cascade"}  # which was done with the assigner
-
 logger = logging.getLogger(__name__)
 
 
@@ -38,6 +37,7 @@ class Comparison:
         policies: by name; a static policy has the name of its length.
         cost_table: see `flops.cost_table`.
         batch_size: views in one pass of this rank.
+        record: the assigner's, see `Assigner`.
     """
 
     model: ResizableModel
@@ -46,6 +46,7 @@ class Comparison:
     policies: dict[str, Policy]
     cost_table: dict[str, Any]
     batch_size: int
+    record: Record | None = None
 
     @property
     def costs(self) -> Costs:
@@ -64,7 +65,7 @@ class Comparison:
     def payload(self) -> dict[str, Any]:
         """The parts of a checkpoint for the assigner and the settings, those that there are."""
         if self.assigner is not None:
-            return checkpoint.assigner_payload(self.assigner, self.settings.to_dict())
+            return checkpoint.assigner_payload(self.assigner, self.settings.to_dict(), self.record)
         return {"policy": self.settings.to_dict()} if self.settings != Settings() else {}
 
 
@@ -100,7 +101,8 @@ def compare(job: Job, trained: Trained, assigned: Assigner | None = None) -> Com
             f"({job.path(output_dir.ASSIGNER)}) or, for the cascade, a list to calibrate it on"
         )
     batch_size = max(1, cfg.TEST.BATCH_SIZE // job.ranks.world_size) * job.views
-    return Comparison(reader, assigner, settings, found, cost_table, batch_size)
+    record = assigned.record if assigned is not None else None
+    return Comparison(reader, assigner, settings, found, cost_table, batch_size, record)
 
 
 def _assigner(job: Job, trained: Trained) -> Assigner | None:
@@ -111,14 +113,14 @@ def _assigner(job: Job, trained: Trained) -> Assigner | None:
             logger.warning("%s: no assigner, so only policies that need none are tested", path)
         return None
     saved = checkpoint.read_assigner(path, len(job.cfg.REVIT.TOKEN_LENGTHS))
-    now = assigner_record(job.cfg, trained.weights, job.data.class_names)
-    check_same(saved.record("assigner"), now, f"{path} was trained", "train the assigner again, or remove it")
+    made, now = saved.record("assigner"), assigner_record(job.cfg, trained.weights, job.data.class_names)
+    check_same(made, now, f"{path} was trained", "train the assigner again, or remove it")
     network = saved.assigner()
     assert network is not None
     network = network.to(job.ranks.device)
     costs = flops.with_assigner(trained.costs, trained.model, network)
     with believed(path, "policy"):
-        return Assigner(network, Settings(**saved.settings), costs)
+        return Assigner(network, Settings(**saved.settings), costs, made)
 
 
 def _overridden(cfg: CfgNode, chosen: Settings) -> Settings:

@@ -86,10 +86,15 @@ class Job:
         """A file in OUTPUT_DIR."""
         return os.path.join(self.cfg.OUTPUT_DIR, *names)
 
-    def record_config(self) -> None:
+    def results_path(self, *names: str) -> str:
+        """A file of the test, which may have a name and then a folder of its own."""
+        name = self.cfg.TEST.NAME
+        return self.path(*((output_dir.TESTS, name) if name else ()), *names)
+
+    def record_config(self, path: str | None = None) -> None:
         """Writes config.yaml. A stage does so once it has all it needs: one that is refused has not run."""
         if self.ranks.is_main:
-            atomic_write_text(self.path(output_dir.CONFIG), dump_cfg(self.cfg))
+            atomic_write_text(path or self.path(output_dir.CONFIG), dump_cfg(self.cfg))
 
     def forget_results(self) -> None:
         """Removes what was measured of weights that are about to be others."""

@@ -5,17 +5,23 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
+
+import simplejson
+from iopath.common.file_io import g_pathmgr
 
 from revit_video.adaptive.calibrate import assigned_points, cascade_points
 from revit_video.adaptive.policies import Costs
 from revit_video.adaptive.table import Table, static_top1
 from revit_video.data.batch import Batch
 from revit_video.evaluate import CONTROL, Answers, Speed, keep_first, replay, time_policies
+from revit_video.from_cfg.identity import ANSWERS, Record, check_same, settings, test_record
 from revit_video.from_cfg.model import data_spec
 from revit_video.length import TokenLength
 from revit_video.meters import counts_by_name
 from revit_video.models import checkpoint
+from revit_video.models.checkpoint import weights_digest
 from revit_video.report import print_table, write_report
 from revit_video.report.predictions import Predictions, write_predictions
 from revit_video.runtime import output_dir
@@ -24,6 +30,7 @@ from revit_video.stages.comparison import Comparison, compare
 from revit_video.stages.job import Job, Trained
 
 CLOCK_SHARE, CLOCK_BYTES = 0.1, 2 << 30  # of a rank's batches, the first ones are kept and timed
+NAME_IT = "give the results of this test a name of their own (TEST.NAME)"
 
 logger = logging.getLogger(__name__)
 
@@ -36,25 +43,63 @@ def test(job: Job, trained: Trained | None = None, assigned: Assigner | None = N
     """
     cfg, trained = job.cfg, trained or job.trained
     compared, lengths = compare(job, trained, assigned), trained.model.lengths
-    job.record_config()
+    record = _checked(job, trained, compared)
+    job.record_config(job.results_path(output_dir.CONFIG))
     batches, kept = job.test_batches(cfg.TEST.SPLIT), list[Batch]()
     first = keep_first(batches, kept, max(2, int(CLOCK_SHARE * len(batches))), CLOCK_BYTES)
-    table = job.tabulate(compared.model, "test", first, compared.assigner, total=len(batches))
+    stage = f"test {cfg.TEST.NAME}" if cfg.TEST.NAME else "test"
+    table = job.tabulate(compared.model, stage, first, compared.assigner, total=len(batches))
     answers = {name: replay(table, policy, compared.costs) for name, policy in compared.policies.items()}
     speeds = time_policies(compared.engines(), kept, job.ranks)
     if not job.ranks.is_main:
         return
-    output_dir.write_json(job.path(output_dir.FLOPS), compared.cost_table)
+    output_dir.write_json(job.results_path(output_dir.FLOPS), compared.cost_table)
     predictions = _predictions(table, answers, lengths)
-    write_predictions(job.path(output_dir.PREDICTIONS), predictions, lengths)
-    if payload := compared.payload():  # so that `load` gives the tested policy
-        data = data_spec(cfg, job.data.class_names)
-        payload = checkpoint.model_payload(trained.model, data, compared.cost_table) | payload
-        checkpoint.save(job.path(output_dir.MODEL), payload)
-    results = _results(job, compared, table, answers, speeds)
-    output_dir.write_json(job.path(output_dir.RESULTS), results)  # last: where it is, all is
+    write_predictions(job.results_path(output_dir.PREDICTIONS), predictions, lengths)
+    _ship(job, trained, compared)
+    results = _results(job, compared, table, answers, speeds) | {"record": record}
+    output_dir.write_json(job.results_path(output_dir.RESULTS), results)  # last: where it is, all is
     print_table(results)
-    logger.info("report: %s", write_report(cfg.OUTPUT_DIR))
+    logger.info("report: %s", write_report(job.results_path()))
+
+
+def _checked(job: Job, trained: Trained, compared: Comparison) -> Record:
+    """What shapes the results.
+
+    Raises:
+        ValueError: the assigner answers otherwise, or there are results of something else already.
+    """
+    if compared.record is not None and not job.cfg.TEST.NAME:
+        shipped = job.path(output_dir.ASSIGNER)
+        check_same(compared.record, settings(job.cfg, ANSWERS), f"{shipped} answers", NAME_IT)
+    assigner = weights_digest(compared.assigner.state_dict()) if compared.assigner else ""
+    record = test_record(job.cfg, job.data.videos(job.cfg.TEST.SPLIT), trained.weights, assigner)
+    path, found = job.results_path(output_dir.RESULTS), None
+    with suppress(OSError, ValueError), g_pathmgr.open(path) as file:  # none, or damaged: it is written anew
+        found = simplejson.load(file)
+    if isinstance(found, dict):
+        check_same(found.get("record"), record, f"{path} was made", f"{NAME_IT}, or remove that file")
+    return record
+
+
+def _ship(job: Job, trained: Trained, compared: Comparison) -> None:
+    """Writes model.pyth where no stage before has, so that `load` gives the tested policy.
+
+    A test with a name never does, nor one of another checkpoint where there is a model already.
+    """
+    path, payload = job.path(output_dir.MODEL), compared.payload()
+    if job.cfg.TEST.NAME or not payload:
+        return
+    if g_pathmgr.isfile(path):
+        there = checkpoint.read(path)
+        same = weights_digest(there.payload["model"]["weights"]) == trained.weights
+        if same and there.settings != compared.settings.to_dict():
+            logger.warning("%s stays as it is, with other thresholds; remove it to ship these", path)
+        if same or job.cfg.TEST.CHECKPOINT_FILE_PATH:
+            return
+    data = data_spec(job.cfg, job.data.class_names)
+    payload = checkpoint.model_payload(trained.model, data, compared.cost_table, trained.record) | payload
+    checkpoint.save(path, payload)
 
 
 def _predictions(

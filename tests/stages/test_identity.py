@@ -293,3 +293,71 @@ def test_a_class_name_that_stands_twice(own_videos: Path, tmp_path: Path) -> Non
     (own_videos / "classes.txt").write_text("\n".join([*NAMES[:5], "left"]))
     with pytest.raises(ValueError, match="classes.txt names the class 'left' twice"):
         run_toy(own_videos, tmp_path, stages=["train"])
+
+
+# ---- Tests with other settings ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (("ADAPTIVE.THRESHOLD", 0.9), "assigner.pyth answers with ADAPTIVE.THRESHOLD 0.0 (here: 0.9); "),
+        (("DATA.SAMPLING_RATE", 2), "assigner.pyth answers with DATA.SAMPLING_RATE 4 (here: 2); "),
+        (("TEST.NUM_SPATIAL_CROPS", 3), "assigner.pyth answers with TEST.NUM_SPATIAL_CROPS 1 (here: 3); "),
+        (("TEST.POLICIES", ["static"]), "results.json was made with TEST.POLICIES ['static', 'assigned', "),
+        (
+            ("TEST.SPLIT", "val"),
+            "results.json was made with TEST.SPLIT test (here: val), tested list ",
+        ),
+    ],
+)
+def test_a_test_with_other_settings_needs_a_name(
+    changes: tuple[object, ...], said: str, own_run: Path, videos: Path
+) -> None:
+    """Without one nothing changes; with one its results stand beside those of the run."""
+    message = refused(own_run, videos, *changes, stages=["test"])
+    assert said in message and "a name of their own (TEST.NAME)" in message
+    before = content(own_run)
+    named = (*changes, "TEST.NAME", "other")
+    for _ in range(2):
+        run_toy(videos, own_run, *named, stages=["test"])
+    after = content(own_run)
+    assert {path: after[path] for path in before} == before
+    files = {path.name for path in (own_run / "tests" / "other").iterdir()}
+    assert {"results.json", "predictions.csv", "report.html", "config.yaml", "flops.json"} <= files
+    if changes[0] == "ADAPTIVE.THRESHOLD":
+        assert results_of(own_run / "tests" / "other")["adaptive"]["threshold"] == 0.9
+        message = refused(own_run, videos, *named, "ADAPTIVE.THRESHOLD", 0.8, stages=["test"])
+        assert "tests/other/results.json was made with ADAPTIVE.THRESHOLD 0.9 (here: 0.8)" in message
+
+
+def test_another_model_in_a_used_folder(own_run: Path, toy_run: Path, videos: Path, tmp_path: Path) -> None:
+    """What is shipped stays, also where the cascade alone is tested."""
+    (own_run / "assigner.pyth").unlink()
+    other = tmp_path / "other.pyth"
+    shutil.copy(toy_run / "checkpoints" / "epoch_00001.pyth", other)
+    rewrite(other, lambda payload: payload["model"]["weights"]["head.bias"].add_(1))
+    changes = ("TEST.CHECKPOINT_FILE_PATH", other)
+    assert "results.json was made with weights " in refused(own_run, videos, *changes, stages=["test"])
+    shipped = (own_run / "model.pyth").read_bytes()
+    (own_run / "results.json").unlink()
+    run_toy(videos, own_run, *changes, stages=["test"])
+    assert (own_run / "model.pyth").read_bytes() == shipped
+
+
+def test_a_cascade_is_shipped_once(own_run: Path, videos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without an assigner the test ships the model; one with another threshold does not change it."""
+    for name in ("assigner.pyth", "model.pyth", "results.json"):
+        (own_run / name).unlink()
+    run_toy(videos, own_run, "ADAPTIVE.CASCADE_THRESHOLD", 0.5, stages=["test"])
+    shipped = (own_run / "model.pyth").read_bytes()
+    (own_run / "results.json").unlink()
+    run_toy(videos, own_run, "ADAPTIVE.CASCADE_THRESHOLD", 0.25, stages=["test"])
+    assert (own_run / "model.pyth").read_bytes() == shipped
+    assert "model.pyth stays as it is, with other thresholds" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["..", "a/b", ".hidden", "a b"])
+def test_names_that_are_no_folders(name: str, videos: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="TEST.NAME: must be empty, or a name of letters, digits"):
+        run_toy(videos, tmp_path, "TEST.NAME", name, stages=["test"])

@@ -213,8 +213,8 @@ def test_mining_several_clips_a_video(own_run: Path, videos: Path) -> None:
 
 def test_several_views_a_video(own_run: Path, videos: Path) -> None:
     changes = ("TEST.NUM_SPATIAL_CROPS", 3, "TEST.NUM_ENSEMBLE_VIEWS", 2, "DATA.SAMPLING_RATE", 2)
-    run_toy(videos, own_run, *changes, stages=["test"])
-    results = results_of(own_run)
+    run_toy(videos, own_run, *changes, "TEST.NAME", "six", stages=["test"])
+    results = results_of(own_run / "tests" / "six")
     assert (results["videos"], results["clips"], results["views"]) == (COUNTS["test"], 6 * COUNTS["test"], 6)
     counts = results["adaptive"]["length_counts"]
     assert all(count % 6 == 0 for count in counts.values()), "one decision a video"
@@ -246,12 +246,13 @@ def test_only_the_policies_asked_for(
     asked: list[str], tested: list[str], own_run: Path, videos: Path
 ) -> None:
     before = accuracies(own_run)
-    run_toy(videos, own_run, "TEST.POLICIES", asked, stages=["test"])
-    results, now = results_of(own_run), accuracies(own_run)
+    run_toy(videos, own_run, "TEST.POLICIES", asked, "TEST.NAME", "some", stages=["test"])
+    named = own_run / "tests" / "some"
+    results, now = results_of(named), accuracies(named)
     found = [*results["static"], *(["adaptive"] if results["adaptive"] else []), *results["policies"]]
     assert sorted(found) == sorted(tested)
     assert now.items() <= before.items()
-    assert (own_run / "report.html").is_file()
+    assert (named / "report.html").is_file()
 
 
 def test_a_backbone_alone_can_be_tested(toy_run: Path, videos: Path, tmp_path: Path) -> None:

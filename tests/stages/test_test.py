@@ -14,12 +14,13 @@ SIX_VIEWS = ("TEST.NUM_SPATIAL_CROPS", 3, "TEST.NUM_ENSEMBLE_VIEWS", 2, "DATA.SA
 @pytest.mark.parametrize("decision", ["video", "view"])
 def test_results_lie_on_their_curves(decision: str, own_run: Path, videos: Path) -> None:
     changes = (*SIX_VIEWS, "ADAPTIVE.DECISION", decision)
-    run_toy(videos, own_run, *changes, stages=["test"])
-    curve = results_of(own_run)["curves"]["assigned"]
+    run_toy(videos, own_run, *changes, "TEST.NAME", "six", stages=["test"])
+    curve = results_of(own_run / "tests" / "six")["curves"]["assigned"]
     assert len(curve) > 3
     point = curve[len(curve) // 2]
-    run_toy(videos, own_run, *changes, "ADAPTIVE.THRESHOLD", point["threshold"], stages=["test"])
-    results = results_of(own_run)
+    named = ("ADAPTIVE.THRESHOLD", point["threshold"], "TEST.NAME", "point")
+    run_toy(videos, own_run, *changes, *named, stages=["test"])
+    results = results_of(own_run / "tests" / "point")
     assert results["curves"]["assigned"] == curve
     reached = {name: results["adaptive"][name] for name in point}
     assert reached == pytest.approx(point)
@@ -31,7 +32,7 @@ def test_a_cascade_needs_a_list_or_a_threshold(own_run: Path, own_videos: Path) 
     """Where there is no assigner, which it would have been calibrated with."""
     (own_run / "assigner.pyth").unlink()
     (own_videos / "val.csv").unlink()
-    run_toy(own_videos, own_run, stages=["test"])
-    assert set(results_of(own_run)["policies"]) == {"oracle"}
-    run_toy(own_videos, own_run, "ADAPTIVE.CASCADE_THRESHOLD", 0.25, stages=["test"])
-    assert results_of(own_run)["policies"]["cascade"]["threshold"] == 0.25
+    run_toy(own_videos, own_run, "TEST.NAME", "alone", stages=["test"])
+    assert set(results_of(own_run / "tests" / "alone")["policies"]) == {"oracle"}
+    run_toy(own_videos, own_run, "TEST.NAME", "given", "ADAPTIVE.CASCADE_THRESHOLD", 0.25, stages=["test"])
+    assert results_of(own_run / "tests" / "given")["policies"]["cascade"]["threshold"] == 0.25

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
 from typing import Any
 
 import yaml
 from fvcore.common.config import BASE_KEY, CfgNode
-from iopath.common.file_io import g_pathmgr
 
 from revit_video.config.defaults import get_cfg
-from revit_video.config.rules import Mistake, find_mistakes, get
+from revit_video.config.rules import Mistake, brief, find_mistakes, get
+from revit_video.config.yaml_file import YamlError, parse_yaml, read_yaml
+
+MOST_SHOWN, MOST_FILES = 30, 100  # mistakes in a message; files that a config is made of
 
 # Lists whose elements have no single type; `rules.py` checks them.
 MIXED_LISTS = ("REVIT.TOKEN_LENGTHS", "DATA.REVERSED_CLASSES")
@@ -36,7 +38,8 @@ class ConfigError(ValueError):
 
     def __init__(self, source: str, mistakes: Sequence[str]) -> None:
         count = f"{len(mistakes)} mistake{'s' if len(mistakes) > 1 else ''}"
-        super().__init__("\n  ".join([f"{source}: {count}", *mistakes]))
+        more = [f"and {len(mistakes) - MOST_SHOWN} more"] if len(mistakes) > MOST_SHOWN else []
+        super().__init__("\n  ".join([f"{source}: {count}", *mistakes[:MOST_SHOWN], *more]))
 
 
 def load_cfg(
@@ -56,13 +59,14 @@ def load_cfg(
         ConfigError: with all unknown keys, wrong types, illegal values and broken rules.
     """
     path = path and os.path.expanduser(path)
-    cfg, mistakes = get_cfg(), []
+    cfg, mistakes = get_cfg(), list[str]()
+    defaults = {key: get(cfg, key) for key in leaf_keys(cfg)}
     wrong_keys = set()
     for origin, key, value in [*_file_items(path), *_option_items(opts)]:
         try:
-            _set(cfg, key, value)
+            _set(cfg, key, value, defaults, advise=len(mistakes) < MOST_SHOWN)
         except ValueError as error:
-            mistakes.append(f"{key}: {error}{'' if origin == path else f' ({origin})'}")
+            mistakes.append(f"{key[:100]}: {error}{'' if origin == path else f' ({origin})'}")
             wrong_keys.add(key)
     # A key whose value was refused still has its default: no rule with this key can be checked.
     found = (*find_mistakes(cfg), *more_rules(cfg))
@@ -98,32 +102,46 @@ _Dumper.add_representer(
 Item = tuple[str, str, Any]  # origin, dotted key, value
 
 
-def _file_items(path: str | None, including: tuple[str, ...] = ()) -> Iterator[Item]:
-    """The items of a YAML file after those of its `_BASE_` files; `including` are the files that led here."""
+def _file_items(
+    path: str | None, including: tuple[str, ...] = (), read: set[str] | None = None
+) -> Iterator[Item]:
+    """The items of a YAML file after those of its `_BASE_` files.
+
+    Args:
+        including: the files that led here.
+        read: files whose items were given already; each is read once.
+    """
     if path is None:
         return
-    if os.path.realpath(path) in including:
+    own, read = os.path.realpath(path), set() if read is None else read
+    if own in including:
         raise ConfigError(including[0], [f"{BASE_KEY}: {path} includes itself"])
+    if own in read:
+        return
+    if len(read) == MOST_FILES:
+        raise ConfigError(path, [f"{BASE_KEY}: more than {MOST_FILES} files"])
+    read.add(own)
     tree = _read_yaml(path)
     bases = tree.pop(BASE_KEY, [])
     for base in bases if isinstance(bases, list) else [bases]:
         if not isinstance(base, str):
-            raise ConfigError(path, [f"{BASE_KEY}: must be a file name or a list of them, got {bases!r}"])
+            raise ConfigError(
+                path, [f"{BASE_KEY}: must be a file name or a list of them, got {brief(bases)}"]
+            )
         base_path = os.path.join(os.path.dirname(path), os.path.expanduser(base))
-        yield from _file_items(base_path, (*including, os.path.realpath(path)))
+        yield from _file_items(base_path, (*including, own), read)
     yield from ((path, key, value) for key, value in _flatten(tree))
 
 
 def _read_yaml(path: str) -> dict[str, Any]:
     try:
-        with g_pathmgr.open(path, "r") as file:
-            tree = yaml.safe_load(file)
+        tree = read_yaml(path)
     except FileNotFoundError:
         raise ConfigError(path, ["no such file"]) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(path, [f"cannot be read: {error}"]) from None
-    except yaml.YAMLError as error:
-        raise ConfigError(path, ["not YAML: " + " ".join(str(error).split())]) from None
+    except OSError as error:
+        raise ConfigError(path, [f"cannot be read: {error.strerror or error}"]) from None
+    except YamlError as error:
+        raise ConfigError(path, [str(error)]) from None
     if not isinstance(tree, dict | None):
         raise ConfigError(path, [f"must be `KEY: value` lines, got {type(tree).__name__}"])
     return tree or {}
@@ -150,29 +168,33 @@ class _Text(str):
 
     def parse(self) -> Any:
         try:
-            return yaml.safe_load(self)
-        except yaml.YAMLError:
+            return parse_yaml(self)
+        except YamlError:
             return str(self)
 
 
 # ---- Merging one value -----------------------------------------------------------------------------------
 
 
-def _set(cfg: CfgNode, key: str, value: Any) -> None:
-    """Set `key` to `value`; ValueError for an unknown key, a group of keys, or a value of another type."""
+def _set(cfg: CfgNode, key: str, value: Any, defaults: Mapping[str, Any], advise: bool) -> None:
+    """Set `key` to `value`; ValueError for an unknown key, a group of keys, or a value of another type.
+
+    Args:
+        advise: name the key that an unknown one is most like, which takes a few milliseconds.
+    """
     if key in REMOVED:
         neutral, advice = REMOVED[key]
         if (value.parse() if isinstance(value, _Text) else value) != neutral:
             raise ValueError(f"no longer exists; {advice}")
         return
-    known = list(leaf_keys(cfg))
-    if key not in known:
-        if members := [name for name in known if name.startswith(f"{key}.")]:
+    if key not in defaults:
+        if members := [name for name in defaults if name.startswith(f"{key}.")]:
             if value is None:  # a group in YAML whose keys are all commented out
                 return
             raise ValueError(f"is a group of keys; set one of them, such as {members[0]}")
-        raise ValueError(f"no such key; nearest: {nearest_key(key, known)}")
-    default = get(get_cfg(), key)
+        nearest = f"; nearest: {nearest_key(key[:100], list(defaults))}" if advise else ""
+        raise ValueError(f"no such key{nearest}")
+    default = defaults[key]
     if isinstance(value, _Text):
         value = str(value) if isinstance(default, str) else value.parse()
     group, _, name = key.rpartition(".")
@@ -203,15 +225,15 @@ def _coerce(value: Any, default: Any) -> Any:
             _coerce(element, default[0] if default else 0.0) for element in value
         ]  # empty lists hold floats
     if wanted is float and isinstance(value, int | str) and not isinstance(value, bool):
-        with suppress(ValueError):  # YAML 1.1 takes 1e-4 for text
+        with suppress(ValueError, OverflowError):  # YAML 1.1 takes 1e-4 for text
             value = float(value)
     if type(value) is not wanted or (wanted is float and not math.isfinite(value)):
-        raise ValueError(f"must be {TYPE_WORDS[wanted]}, got {value!r}")
+        raise ValueError(f"must be {TYPE_WORDS[wanted]}, got {brief(value)}")
     return value
 
 
 def _plain_lists(value: Any) -> list[Any]:
     """Nested lists and tuples as nested lists; ValueError for anything else."""
     if not isinstance(value, list | tuple):
-        raise ValueError(f"must be a list, got {value!r}")
+        raise ValueError(f"must be a list, got {brief(value)}")
     return [_plain_lists(element) if isinstance(element, list | tuple) else element for element in value]

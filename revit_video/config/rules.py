@@ -10,6 +10,8 @@ from typing import Any
 
 from fvcore.common.config import CfgNode
 
+MOST_CHARACTERS = 200  # of a value in a message
+
 
 @dataclass(frozen=True)
 class Mistake:
@@ -27,7 +29,9 @@ def find_mistakes(cfg: CfgNode) -> Iterator[Mistake]:
     for key, rule in RULES.items():
         value = get(cfg, key)
         if not rule.holds(value):
-            yield Mistake((key,), f"must be {rule.words}, got {value!r}")
+            yield Mistake((key,), f"must be {rule.words}, got {brief(value)}")
+        elif rule.most is not None and value > rule.most:
+            yield Mistake((key,), f"must be at most {rule.most}, got {brief(value)}")
     for check in ACROSS_KEYS:
         yield from check(cfg)
 
@@ -39,6 +43,15 @@ def get(cfg: CfgNode, key: str) -> Any:
     return cfg
 
 
+def brief(value: Any) -> str:
+    """A value for a message: its start, where it is long."""
+    try:
+        text = value if isinstance(value, str) and len(value) > MOST_CHARACTERS else repr(value)
+    except ValueError:  # a number of thousands of digits
+        return "a very large number"
+    return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}..."
+
+
 # ---- Single keys -----------------------------------------------------------------------------------------
 
 
@@ -46,10 +59,12 @@ def get(cfg: CfgNode, key: str) -> Any:
 class Rule:
     holds: Callable[[Any], bool]
     words: str
+    most: int | None = None
 
 
-def at_least(low: int) -> Rule:
-    return Rule(lambda value: value >= low, f"at least {low}")
+def at_least(low: int, most: int | None = None) -> Rule:
+    """Rule of a number; `most` is far above every sensible value, and low enough for memory and clocks."""
+    return Rule(lambda value: value >= low, f"at least {low}", most)
 
 
 def one_of(*values: Any) -> Rule:
@@ -82,21 +97,21 @@ NOT_EMPTY = Rule(bool, "given")
 RAND_AUGMENT = r"rand(-(m|n|mmax)\d+|-inc[01]|-(mstd|p)\d+(\.\d+)?)*"
 
 RULES = {
-    "NUM_GPUS": at_least(1),
+    "NUM_GPUS": at_least(1, 4_096),
     "DEVICE": one_of("auto", "cpu", "cuda"),
-    "RNG_SEED": at_least(0),
+    "RNG_SEED": at_least(0, 2**63 - 1),
     "OUTPUT_DIR": NOT_EMPTY,
     "LOG_PERIOD": at_least(1),
-    "TRAIN.BATCH_SIZE": at_least(1),
+    "TRAIN.BATCH_SIZE": at_least(1, 1_000_000),
     "TRAIN.METHOD": one_of("revit_b", "revit_e"),
-    "TRAIN.ACCUMULATE": at_least(1),
+    "TRAIN.ACCUMULATE": at_least(1, 1_000_000),
     "TRAIN.CHECKPOINT_PERIOD": at_least(1),
     "TRAIN.CHECKPOINT_MINUTES": at_least(0),
     "TRAIN.DENSE_WEIGHT": at_least(0),
     "TRAIN.EMA_DECAY": BELOW_ONE,
     "TRAIN.EVAL_PERIOD": at_least(0),
-    "TEST.BATCH_SIZE": at_least(1),
-    "TEST.NUM_ENSEMBLE_VIEWS": at_least(1),
+    "TEST.BATCH_SIZE": at_least(1, 100_000),
+    "TEST.NUM_ENSEMBLE_VIEWS": at_least(1, 1_000),
     "TEST.NUM_SPATIAL_CROPS": one_of(1, 3),
     "TEST.SPLIT": NOT_EMPTY,
     "TEST.NAME": Rule(
@@ -106,7 +121,7 @@ RULES = {
     "TEST.DTYPE": one_of("auto", "float32", "bfloat16"),
     "TEST.POLICIES": some_of("static", "assigned", "random", "cascade", "oracle"),
     "DATA.PATH_LABEL_SEPARATOR": NOT_EMPTY,
-    "DATA.SAMPLING_RATE": at_least(1),
+    "DATA.SAMPLING_RATE": at_least(1, 1_000_000),
     "DATA.TARGET_FPS": POSITIVE,
     "DATA.SPLIT": Rule(
         lambda shares: len(shares) == 4 and min(shares) >= 0 and math.isclose(sum(shares), 1, abs_tol=1e-6),
@@ -119,7 +134,7 @@ RULES = {
         lambda areas: not areas or (len(areas) == 2 and 0 < areas[0] <= areas[1] <= 1),
         "empty, or 2 ascending numbers, above 0 and at most 1",
     ),
-    "DATA.TEST_CROP_SIZE": at_least(1),
+    "DATA.TEST_CROP_SIZE": at_least(1, 16_384),
     "DATA.BRIGHTNESS": FRACTION,
     "DATA.CONTRAST": FRACTION,
     "DATA.SATURATION": FRACTION,
@@ -131,30 +146,30 @@ RULES = {
         lambda words: not words or re.fullmatch(RAND_AUGMENT, words) is not None,
         "empty, or RandAugment in timm's words, such as rand-m9-mstd0.5-inc1",
     ),
-    "AUG.REPEATS": at_least(1),
+    "AUG.REPEATS": at_least(1, 1_000),
     "AUG.RE_PROB": FRACTION,
     "MIXUP.ALPHA": at_least(0),
     "MIXUP.CUTMIX_ALPHA": at_least(0),
     "MIXUP.PROB": FRACTION,
     "MIXUP.SWITCH_PROB": FRACTION,
     "MIXUP.TOKEN_ALPHA": at_least(0),
-    "DATA_LOADER.NUM_WORKERS": at_least(0),
-    "DATA_LOADER.TIMEOUT": at_least(0),
-    "DATA_LOADER.PREFETCH_FACTOR": at_least(1),
-    "MODEL.NUM_CLASSES": at_least(0),
+    "DATA_LOADER.NUM_WORKERS": at_least(0, 1_024),
+    "DATA_LOADER.TIMEOUT": at_least(0, 1_000_000),
+    "DATA_LOADER.PREFETCH_FACTOR": at_least(1, 1_000),
+    "MODEL.NUM_CLASSES": at_least(0, 1_048_576),
     "REVIT.DISTILL.TAU": POSITIVE,
     "REVIT.DISTILL.LAMBDA": FRACTION,
     "REVIT.DISTILL.MIN_TEACHER_TOP1": PERCENT,
-    "MINE.FOLDS": Rule(lambda k: k == 0 or k >= 2, "0 or at least 2"),
-    "MINE.NUM_CLIPS": at_least(1),
+    "MINE.FOLDS": Rule(lambda k: k == 0 or 2 <= k <= 1000, "0 or at least 2, and at most 1000"),
+    "MINE.NUM_CLIPS": at_least(1, 1_000),
     "MINE.NONE_CORRECT": one_of("longest", "drop"),
     "ASSIGNER.MODEL": NOT_EMPTY,
-    "ASSIGNER.STAGES": at_least(0),
-    "ASSIGNER.NUM_FRAMES": at_least(1),
-    "ASSIGNER.INPUT_SIZE": at_least(1),
+    "ASSIGNER.STAGES": at_least(0, 64),
+    "ASSIGNER.NUM_FRAMES": at_least(1, 16_384),
+    "ASSIGNER.INPUT_SIZE": at_least(1, 4_096),
     "ASSIGNER.CACHE_GB": at_least(0),
-    "ASSIGNER.BATCH_SIZE": at_least(1),
-    "ASSIGNER.MAX_EPOCH": at_least(1),
+    "ASSIGNER.BATCH_SIZE": at_least(1, 1_000_000),
+    "ASSIGNER.MAX_EPOCH": at_least(1, 1_000_000),
     "ASSIGNER.BASE_LR": POSITIVE,
     "ASSIGNER.WEIGHT_DECAY": at_least(0),
     "ASSIGNER.WARMUP_EPOCHS": at_least(0),
@@ -169,7 +184,7 @@ RULES = {
     "SOLVER.BASE_LR": POSITIVE,
     "SOLVER.BASE_LR_BATCH_SIZE": at_least(0),
     "SOLVER.LR_POLICY": one_of("steps_with_relative_lrs", "cosine"),
-    "SOLVER.MAX_EPOCH": at_least(1),
+    "SOLVER.MAX_EPOCH": at_least(1, 1_000_000),
     "SOLVER.MOMENTUM": BELOW_ONE,
     "SOLVER.BETAS": numbers(2, BELOW_ONE),
     "SOLVER.WEIGHT_DECAY": at_least(0),
@@ -193,17 +208,17 @@ def check_crops(cfg: CfgNode) -> Iterator[Mistake]:
             ("DATA.TEST_CROP_SIZE", "DATA.TRAIN_CROP_SIZE"),
             f"must equal DATA.TRAIN_CROP_SIZE {crop}, a model has one input size; got {test_crop}",
         )
-    if 0 < cfg.DATA.TEST_SCALE < test_crop or cfg.DATA.TEST_SCALE < 0:
+    if 0 < cfg.DATA.TEST_SCALE < test_crop or not 0 <= cfg.DATA.TEST_SCALE <= 32_768:
         yield Mistake(
             ("DATA.TEST_SCALE", "DATA.TEST_CROP_SIZE"),
             f"must be 0, or at least DATA.TEST_CROP_SIZE {test_crop}; got {cfg.DATA.TEST_SCALE}",
         )
     if cfg.DATA.TRAIN_JITTER_SCALES_RELATIVE:
         return
-    if scales != sorted(scales) or min(scales, default=crop) < crop:
+    if scales != sorted(scales) or min(scales, default=crop) < crop or max(scales, default=0) > 32_768:
         yield Mistake(
             ("DATA.TRAIN_JITTER_SCALES", "DATA.TRAIN_CROP_SIZE"),
-            f"must ascend from at least DATA.TRAIN_CROP_SIZE {crop}, got {scales}",
+            f"must ascend from at least DATA.TRAIN_CROP_SIZE {crop} to at most 32768, got {scales}",
         )
 
 

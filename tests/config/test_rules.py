@@ -62,3 +62,10 @@ def test_illegal_values_and_combinations(opts: str, mistake: str) -> None:
 
 def test_cosine_does_not_need_steps() -> None:
     load_cfg(None, ["SOLVER.LR_POLICY", "cosine", "SOLVER.STEPS", "[]"])
+
+
+@pytest.mark.parametrize("key", [key for key, rule in RULES.items() if rule.most])
+def test_numbers_have_an_upper_bound(key: str) -> None:
+    most = RULES[key].most
+    with pytest.raises(ConfigError, match=f"{key}: must be at most {most}, got {most + 1}"):
+        load_cfg(None, [key, str(most + 1)])

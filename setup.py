@@ -35,7 +35,7 @@ setup(
         "pillow>=10",
         "safetensors>=0.4",
         "fvcore>=0.1.5.post20221221",
-        "iopath>=0.1.10",
+        "iopath>=0.1.10",  # fvcore opens files through it; all paths here are local
         "simplejson>=3.17",
         "pyyaml>=6.0",
         "numpy>=1.24",

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
-from iopath.common.file_io import g_pathmgr
 from torch import Tensor
 
 from revit_video.adaptive.engine import Engine
@@ -150,10 +149,10 @@ def load(
 
 def _checkpoint_in(path: str) -> str:
     """The checkpoint that `path` names or, as a run's OUTPUT_DIR, holds."""
-    if not g_pathmgr.isdir(path):
+    if not os.path.isdir(path):
         return path
     whole = os.path.join(path, output_dir.MODEL)
-    if g_pathmgr.isfile(whole):
+    if os.path.isfile(whole):
         return whole
     last = checkpoint.newest(os.path.join(path, output_dir.CHECKPOINTS)) or checkpoint.newest(path)
     if last is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -10,7 +11,6 @@ from typing import Any
 
 import simplejson
 import torch
-from iopath.common.file_io import g_pathmgr
 from torch import Tensor
 
 from revit_video.length import TokenLength
@@ -131,9 +131,9 @@ def read_labels(path: str, lengths: Sequence[TokenLength]) -> MinedLabels:
     Raises:
         ValueError: there is no such file, it is damaged, or it was mined with other token lengths.
     """
-    if not g_pathmgr.isfile(path):
+    if not os.path.isfile(path):
         raise ValueError(f"{path}: no token-length labels; mine them first (MINE.ENABLE True)")
-    with g_pathmgr.open(path, **TEXT) as file:
+    with open(path, **TEXT) as file:
         head, line, record = file.readline().split(), file.readline(), None
         if line.startswith("#"):
             record, line = _record(path, line), file.readline()

@@ -7,7 +7,6 @@ import stat
 from typing import Any
 
 import yaml
-from iopath.common.file_io import g_pathmgr
 
 MOST_BYTES, MOST_LEVELS = 1 << 17, 16
 
@@ -55,7 +54,7 @@ def read_yaml(path: str) -> Any:
     """
     if os.path.exists(path) and not stat.S_ISREG(os.stat(path).st_mode):
         raise YamlError("a folder, not a file" if os.path.isdir(path) else "no ordinary file")
-    with g_pathmgr.open(path, "rb") as file:
+    with open(path, "rb") as file:
         content = file.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:
         raise YamlError(f"larger than {MOST_BYTES >> 10} KiB, which no config is")

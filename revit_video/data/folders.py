@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 
-from iopath.common.file_io import g_pathmgr
 from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 
 from revit_video.data.lists import read_class_names, read_list
@@ -41,7 +40,7 @@ class Folder:
         self.folders: dict[str, Folder] = {}
         for name in _entries(path):
             at = os.path.join(path, name)
-            if name.lower().endswith(VIDEO_SUFFIXES + IMAGE_SUFFIXES) or not g_pathmgr.isdir(at):
+            if name.lower().endswith(VIDEO_SUFFIXES + IMAGE_SUFFIXES) or not os.path.isdir(at):
                 self.files.append(name)
             elif os.path.realpath(at) not in above:  # a link may lead back
                 self.folders[name] = Folder(at, above)
@@ -81,7 +80,7 @@ def find_videos(paths: Iterable[str]) -> list[str]:
     """
     found = []
     for path in map(os.path.expanduser, paths):
-        if not g_pathmgr.isdir(path):
+        if not os.path.isdir(path):
             found.append(path)
             continue
         folder = Folder(path)
@@ -213,7 +212,7 @@ class DataFolder:
     def _classes(self) -> ClassFolders | None:
         """The class folders; None if there are lists."""
         lists = (os.path.join(self.path, f"{split}.csv") for split in self._shares)
-        if not self.path or any(map(g_pathmgr.isfile, lists)):
+        if not self.path or any(map(os.path.isfile, lists)):
             return None
         folders = ClassFolders(self.path, self._shares)
         found, expected = len(folders.names), self._num_classes
@@ -225,7 +224,7 @@ class DataFolder:
         return folders
 
     def _check_exists(self) -> None:
-        if not self.path or not g_pathmgr.isdir(self.path):
+        if not self.path or not os.path.isdir(self.path):
             raise ValueError(f"DATA.PATH_TO_DATA_DIR: no such folder: {self.path!r}")
 
 
@@ -350,7 +349,7 @@ def split_by_name(names: Sequence[str], shares: Sequence[float]) -> list[list[st
 
 
 def _entries(folder: str) -> list[str]:
-    names = g_pathmgr.ls(folder) if g_pathmgr.isdir(folder) else []
+    names = os.listdir(folder) if os.path.isdir(folder) else []
     for name in names:
         if name != name.encode(errors="ignore").decode():  # no result file could name it
             raise ValueError(f"{folder}: the name {name!r} is not UTF-8; rename it")

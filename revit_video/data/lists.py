@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 
-from iopath.common.file_io import g_pathmgr
 from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 
 _REPORTED_LINES = 5
@@ -24,7 +23,7 @@ def read_list(
         FileNotFoundError: there is no such list.
         ValueError: the list is empty, not UTF-8, or has bad lines (the first five are listed).
     """
-    if not g_pathmgr.isfile(path):
+    if not os.path.isfile(path):
         raise FileNotFoundError(f"video list not found: {path}")
     videos: list[tuple[str, int | None]] = []
     mistakes = []
@@ -65,7 +64,7 @@ def read_class_names(data_dir: str, num_classes: int | None = None) -> list[str]
         ValueError: it is not UTF-8, names a class twice, or does not hold `num_classes` names (if given).
     """
     path = os.path.join(data_dir, "classes.txt")
-    if not g_pathmgr.isfile(path):
+    if not os.path.isfile(path):
         return None
     names = [line for line in _lines(path) if line]
     if twice := [name for name, count in Counter(names).items() if count > 1]:
@@ -78,7 +77,7 @@ def read_class_names(data_dir: str, num_classes: int | None = None) -> list[str]
 def _lines(path: str) -> list[str]:
     """The lines of a UTF-8 file, stripped; a byte order mark is allowed."""
     try:
-        with g_pathmgr.open(path, "r", encoding="utf-8-sig") as file:
+        with open(path, encoding="utf-8-sig") as file:
             return [line.strip() for line in file]
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8: {error}") from None

@@ -5,11 +5,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from io import BytesIO
 from typing import BinaryIO, NamedTuple
-
-from iopath.common.file_io import g_pathmgr
 
 from revit_video.data.video import DecodeError
 
@@ -46,11 +45,11 @@ def local_file(path: str) -> str:
     """The file at `path`, or the shard that holds the sample there; DecodeError if there is none."""
     part = shard_part(path)
     file = part.shard if part else path
-    if g_pathmgr.isdir(file):
+    if os.path.isdir(file):
         raise DecodeError(path, "it is a directory")
-    if not g_pathmgr.isfile(file):  # a pipe might never end
-        raise DecodeError(path, "it is no regular file" if g_pathmgr.exists(file) else "no such file")
-    return g_pathmgr.get_local_path(file)
+    if not os.path.isfile(file):  # a pipe might never end
+        raise DecodeError(path, "it is no regular file" if os.path.exists(file) else "no such file")
+    return file
 
 
 def ffmpeg_url(path: str) -> str:

@@ -9,7 +9,6 @@ from itertools import islice
 
 import torch
 import torch.nn.functional as F
-from iopath.common.file_io import g_pathmgr
 from torch import Tensor
 from torchvision.ops import roi_align
 
@@ -37,7 +36,7 @@ class TokenLabelMaps:
     def __init__(self, folder: str, images: Sequence[str], num_classes: int) -> None:
         self._folder, self._num_classes = folder, num_classes
         self._shape: torch.Size | None = None
-        if not g_pathmgr.isdir(folder):
+        if not os.path.isdir(folder):
             raise ValueError(f"DATA.TOKEN_LABELS: no such folder: {folder!r}")
         classes: dict[str, str] = {}
         for image in images:
@@ -45,7 +44,7 @@ class TokenLabelMaps:
                 raise ValueError(f"DATA.TOKEN_LABELS: label maps are of images, but {image} is none")
             classes.setdefault(os.path.dirname(self._path(image)), image)
         for own, image in classes.items():
-            if not g_pathmgr.isdir(own):
+            if not os.path.isdir(own):
                 raise ValueError(f"DATA.TOKEN_LABELS: no such folder: {own!r}, for the label map of {image}")
         self._shape = self._first_shape(images)
 
@@ -57,7 +56,7 @@ class TokenLabelMaps:
         """
         path = self._path(image)
         try:
-            with g_pathmgr.open(path, "rb") as file:
+            with open(path, "rb") as file:
                 label_map = torch.load(file, "cpu", weights_only=True)
         except FileNotFoundError:
             raise DecodeError(image, f"no label map {path}") from None

@@ -14,7 +14,6 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 from fvcore.common.config import CfgNode
-from iopath.common.file_io import g_pathmgr
 from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 
 from revit_video.config.load import leaf_keys
@@ -107,7 +106,7 @@ def _start(path: str) -> Record:
     """The weights that training starts from, by their content; nothing where they are no longer there."""
     if not path or path.startswith(TIMM):
         return {START: path}
-    if not g_pathmgr.exists(path):
+    if not os.path.exists(path):
         return {}
     states = read_source(path).states
     weights = {f"{n}.{name}": value for n, state in enumerate(states) for name, value in state.items()}

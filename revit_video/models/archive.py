@@ -10,8 +10,6 @@ import zipfile
 from functools import lru_cache
 from typing import IO, Any
 
-from iopath.common.file_io import g_pathmgr
-
 CHUNK = 1 << 20
 LARGE, ON_DISK = 1 << 28, 1 / 8  # bytes; a larger file has at least this share of them on the disk
 
@@ -25,7 +23,7 @@ def damage(path: str) -> str:
         OSError: the file cannot be read.
     """
     if not os.path.isfile(path):  # not of this machine
-        with g_pathmgr.open(path, "rb") as file:
+        with open(path, "rb") as file:
             return _damage_of(file)
     stat = os.stat(path)
     if stat.st_size > LARGE and hasattr(stat, "st_blocks") and 512 * stat.st_blocks < ON_DISK * stat.st_size:

@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from iopath.common.file_io import g_pathmgr
 from torch import Tensor
 
 from revit_video.models.base import ResizableModel
@@ -211,7 +210,7 @@ def _class_of(kind: str) -> Callable[..., ResizableModel]:
 
 def read(path: str, part: str = "model", device: str = "cpu") -> Checkpoint:
     """A checkpoint of this project that holds `part`; CheckpointError for anything else."""
-    if g_pathmgr.isdir(path):
+    if os.path.isdir(path):
         raise CheckpointError(f"{path}: a folder; name a file in it, such as a run's model.pyth; {CONVERT}")
     return recognised(path, load_payload(path, device), part)
 
@@ -299,7 +298,7 @@ def load_payload(path: str, map_location: str | torch.device = "cpu") -> dict[st
     from revit_video.models.archive import damage  # imported where a file is read
 
     try:
-        with g_pathmgr.open(path, "rb") as file:
+        with open(path, "rb") as file:
             if zipfile.is_zipfile(file) and (reason := damage(path)):
                 raise CheckpointError(f"{path}: {reason}")
             file.seek(0)
@@ -377,7 +376,7 @@ def latest_and_damaged(directory: str) -> tuple[str | None, list[str]]:
     """What `latest` gives, and one line for every newer file that was passed over: its path, and why."""
     damaged: list[str] = []
     try:
-        with g_pathmgr.open(os.path.join(directory, POINTER), "r") as file:
+        with open(os.path.join(directory, POINTER), encoding="utf-8") as file:
             pointed = file.read().strip()
     except (OSError, UnicodeDecodeError):
         pointed = ""
@@ -396,7 +395,7 @@ def _why_not_whole(path: str) -> str:
     from revit_video.models.archive import damage
 
     try:
-        with g_pathmgr.open(path, "rb") as file:
+        with open(path, "rb") as file:
             if not zipfile.is_zipfile(file):  # its index is at its end
                 return "incomplete"
         return damage(path)
@@ -406,7 +405,7 @@ def _why_not_whole(path: str) -> str:
 
 def _checkpoints(directory: str) -> dict[str, tuple[int, int]]:
     """The files of `save_progress`: how many epochs were complete, and how many batches of the next."""
-    matches = filter(None, map(NAME.fullmatch, g_pathmgr.ls(directory)))
+    matches = filter(None, map(NAME.fullmatch, os.listdir(directory)))
     return {match[0]: (int(match[1]), int(match[2] or 0)) for match in matches}
 
 

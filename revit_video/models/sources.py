@@ -17,7 +17,6 @@ import safetensors.torch
 import simplejson
 import timm
 import torch
-from iopath.common.file_io import g_pathmgr
 from safetensors import SafetensorError
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -67,7 +66,7 @@ def read_source(path: str) -> PretrainedWeights:
     path = os.path.expanduser(path)
     if path.startswith(TIMM):
         return _timm_model(path)
-    if g_pathmgr.isdir(path):
+    if os.path.isdir(path):
         return _transformers_folder(path)
     payload = _read_file(path)
     if "format" in payload:
@@ -84,7 +83,7 @@ def clip_data(path: str) -> dict[str, Any]:
     if path.startswith(TIMM):
         known = _timm_config(path)
         return {"mean": list(known.mean), "std": list(known.std)}
-    if g_pathmgr.isdir(path):
+    if os.path.isdir(path):
         return _transformers_data(path, _transformers_config(path))
     payload = _read_file(path, "meta")  # only names matter here
     if "format" in payload:
@@ -97,7 +96,7 @@ def clip_data(path: str) -> dict[str, Any]:
 
 def _read_file(path: str, device: str = "cpu") -> dict[str, Any]:
     try:
-        with g_pathmgr.open(path, "rb") as file:
+        with open(path, "rb") as file:
             start = file.read(9)
             if start[8:] != b"{":  # what safetensors' header begins with, after its length
                 return checkpoint.load_payload(path, device)
@@ -199,7 +198,7 @@ def _unlike_ours(model: Any) -> str:
 
 def _transformers_folder(path: str) -> PretrainedWeights:
     config = _transformers_config(path)
-    names = [name for name in (SAFETENSORS, TORCH_BIN) if g_pathmgr.isfile(os.path.join(path, name))]
+    names = [name for name in (SAFETENSORS, TORCH_BIN) if os.path.isfile(os.path.join(path, name))]
     if not names:
         raise CheckpointError(f"{path} holds neither {SAFETENSORS} nor {TORCH_BIN}")
     state = from_transformers(_read_file(os.path.join(path, names[0])))
@@ -229,7 +228,7 @@ def _transformers_folder(path: str) -> PretrainedWeights:
 
 
 def _transformers_config(path: str) -> dict[str, Any]:
-    if not g_pathmgr.isfile(os.path.join(path, CONFIG)):
+    if not os.path.isfile(os.path.join(path, CONFIG)):
         raise CheckpointError(
             f"{path}: a folder without {CONFIG}; name a folder of transformers, or a file, such as a run's "
             "model.pyth"
@@ -248,7 +247,7 @@ def _transformers_data(path: str, config: dict[str, Any]) -> dict[str, Any]:
     """Mean and standard deviation from the preprocessor; class names where labels are more than numbers."""
     data: dict[str, Any] = {}
     preprocessor = os.path.join(path, PREPROCESSOR)
-    if g_pathmgr.isfile(preprocessor):
+    if os.path.isfile(preprocessor):
         said = _read_json(preprocessor)
         data |= {
             to: said[name] for to, name in (("mean", "image_mean"), ("std", "image_std")) if name in said
@@ -262,7 +261,7 @@ def _transformers_data(path: str, config: dict[str, Any]) -> dict[str, Any]:
 
 def _read_json(path: str) -> dict[str, Any]:
     try:
-        with g_pathmgr.open(path, "r") as file:
+        with open(path, encoding="utf-8") as file:
             content = simplejson.load(file)
     except ValueError as error:
         raise CheckpointError(f"{path}: not JSON: {error}") from None

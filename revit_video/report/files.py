@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Any
 
 import simplejson
-from iopath.common.file_io import g_pathmgr
 
 from revit_video.adaptive.labels import MinedLabels, read_labels
 from revit_video.length import TokenLength, token_lengths
@@ -29,9 +28,9 @@ class Run:
     def text(self, name: str) -> str:
         """The content of a file."""
         path = os.path.join(self.directory, name)
-        if not g_pathmgr.isfile(path):
+        if not os.path.isfile(path):
             raise Missing(f"there is no {name}")
-        with g_pathmgr.open(path, **output_dir.TEXT) as file:
+        with open(path, **output_dir.TEXT) as file:
             return file.read()
 
     @cached_property

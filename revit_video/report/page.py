@@ -9,7 +9,6 @@ from html import escape
 from typing import Any
 
 import matplotlib
-from iopath.common.file_io import g_pathmgr
 from matplotlib.figure import Figure
 
 from revit_video.adaptive.labels import MinedLabels
@@ -32,10 +31,10 @@ def write_report(folder: str) -> str:
         FileNotFoundError: there is no such folder, or it is no OUTPUT_DIR.
     """
     folder = os.path.expanduser(folder)
-    if not g_pathmgr.isdir(folder):
+    if not os.path.isdir(folder):
         raise FileNotFoundError(f"{folder}: no such folder")
     files = output_dir.RESULTS, output_dir.STATS
-    if not any(g_pathmgr.isfile(os.path.join(folder, name)) for name in files):
+    if not any(os.path.isfile(os.path.join(folder, name)) for name in files):
         raise FileNotFoundError(f"{folder}: no run's folder, it has neither {' nor '.join(files)}")
     run = Run(folder)
     with matplotlib.rc_context(RC | {"font.family": families(run.class_names)}):

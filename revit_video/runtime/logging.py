@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import simplejson
-from iopath.common.file_io import g_pathmgr
 from tqdm import tqdm
 
 from revit_video.runtime import output_dir
@@ -80,7 +79,8 @@ class StatsLog:
         if self._tensorboard:
             self._last_step = {line["stage"]: line.get("step", -1) for line in output_dir.read_stats(folder)}
         if active:
-            self._file = g_pathmgr.open(os.path.join(folder, output_dir.STATS), "a")
+            path = os.path.join(folder, output_dir.STATS)
+            self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115
 
     def write(self, **fields: Any) -> None:
         """Write one line. Floats keep 6 significant digits; NaN and infinity become null.

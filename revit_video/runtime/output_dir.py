@@ -11,7 +11,6 @@ from contextlib import contextmanager, suppress
 from typing import IO, Any
 
 import simplejson
-from iopath.common.file_io import g_pathmgr
 
 CONFIG = "config.yaml"
 CHECKPOINTS = "checkpoints"
@@ -102,9 +101,9 @@ def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]], comment: str 
 
 def read_csv(path: str) -> list[dict[str, str]]:
     """The rows of a CSV table without a comment; empty if there is no such file."""
-    if not g_pathmgr.isfile(path):
+    if not os.path.isfile(path):
         return []
-    with g_pathmgr.open(path, **TEXT) as file:
+    with open(path, **TEXT) as file:
         return list(csv.DictReader(file))
 
 
@@ -119,8 +118,8 @@ def record_skipped(folder: str, stage: str, skipped: Iterable[tuple[str, str]]) 
 def read_stats(folder: str) -> list[dict[str, Any]]:
     """The lines of stats.jsonl; empty if there is no such file. A half-written line is left out."""
     path, lines = os.path.join(folder, STATS), []
-    if g_pathmgr.isfile(path):
-        with g_pathmgr.open(path, "r") as file:
+    if os.path.isfile(path):
+        with open(path, encoding="utf-8") as file:
             for text in file:
                 with suppress(ValueError):
                     lines.append(simplejson.loads(text))
@@ -135,6 +134,6 @@ def keep_stats(folder: str, keep: Callable[[dict[str, Any]], bool]) -> list[dict
     """
     lines = [line for line in read_stats(folder) if keep(line)]
     path = os.path.join(folder, STATS)
-    if g_pathmgr.isfile(path):
+    if os.path.isfile(path):
         atomic_write_text(path, "".join(simplejson.dumps(line) + "\n" for line in lines))
     return lines

@@ -11,7 +11,6 @@ from functools import cached_property
 from typing import Any
 
 from fvcore.common.config import CfgNode
-from iopath.common.file_io import g_pathmgr
 
 from revit_video.adaptive.table import Table
 from revit_video.config import dump_cfg
@@ -100,8 +99,8 @@ class Job:
         """Removes what was measured of weights that are about to be others."""
         if self.ranks.is_main:
             for path in map(self.path, (output_dir.RESULTS, output_dir.PREDICTIONS)):
-                if g_pathmgr.isfile(path):
-                    g_pathmgr.rm(path)
+                if os.path.isfile(path):
+                    os.remove(path)
 
     def stats(self) -> StatsLog:
         """The run's statistics; only the main rank writes them."""

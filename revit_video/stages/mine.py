@@ -7,7 +7,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 
-from iopath.common.file_io import g_pathmgr
 from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 from torch import Tensor
 
@@ -145,8 +144,8 @@ def _record_folds(job: Job, paths: Sequence[str], classes: Sequence[int], fold: 
     names = (os.path.relpath(path, folder) for path in paths)
     text = csv_text(["fold", "video", "label"], zip(fold.tolist(), names, classes, strict=True))
     path = job.path(output_dir.FOLDS, output_dir.FOLDS_LIST)
-    if g_pathmgr.isfile(path):
-        with g_pathmgr.open(path, **output_dir.TEXT) as file:
+    if os.path.isfile(path):
+        with open(path, **output_dir.TEXT) as file:
             same = file.read() == text
         if not same:
             raise ValueError(

@@ -9,7 +9,6 @@ from contextlib import suppress
 from typing import Any
 
 import simplejson
-from iopath.common.file_io import g_pathmgr
 
 from revit_video.adaptive.calibrate import assigned_points, cascade_points
 from revit_video.adaptive.policies import Costs
@@ -75,7 +74,8 @@ def _checked(job: Job, trained: Trained, compared: Comparison) -> Record:
     assigner = weights_digest(compared.assigner.state_dict()) if compared.assigner else ""
     record = test_record(job.cfg, job.data.videos(job.cfg.TEST.SPLIT), trained.weights, assigner)
     path, found = job.results_path(output_dir.RESULTS), None
-    with suppress(OSError, ValueError), g_pathmgr.open(path) as file:  # none, or damaged: it is written anew
+    # None, or damaged: it is written anew.
+    with suppress(OSError, ValueError), open(path, encoding="utf-8") as file:
         found = simplejson.load(file)
     if isinstance(found, dict):
         check_same(found.get("record"), record, f"{path} was made", f"{NAME_IT}, or remove that file")
@@ -90,7 +90,7 @@ def _ship(job: Job, trained: Trained, compared: Comparison) -> None:
     path, payload = job.path(output_dir.MODEL), compared.payload()
     if job.cfg.TEST.NAME or not payload:
         return
-    if g_pathmgr.isfile(path):
+    if os.path.isfile(path):
         there = checkpoint.read(path)
         same = weights_digest(there.payload["model"]["weights"]) == trained.weights
         if same and there.settings != compared.settings.to_dict():

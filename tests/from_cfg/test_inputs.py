@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
 import torch
-from iopath.common.file_io import g_pathmgr
 
 import revit_video
 from revit_video.data.sampling import Window
@@ -175,8 +175,8 @@ def test_a_run_on_folders_of_classes_alone(classes: Path, tmp_path: Path) -> Non
 
 def test_a_run_lists_each_folder_once(classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     listed: Counter[Path] = Counter()
-    ls = g_pathmgr.ls
-    monkeypatch.setattr(g_pathmgr, "ls", lambda path: listed.update([Path(path)]) or ls(path))
+    ls = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda path=".": listed.update([Path(path)]) or ls(path))
     run_toy(classes, tmp_path / "run", "MODEL.NUM_CLASSES", 0)
     folders = {path: count for path, count in listed.items() if path.is_relative_to(classes)}
     assert folders == dict.fromkeys([classes, *classes.iterdir()], 1)
@@ -184,13 +184,14 @@ def test_a_run_lists_each_folder_once(classes: Path, tmp_path: Path, monkeypatch
 
 def test_a_run_reads_each_list_once(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: Counter[Path] = Counter()
-    open_file = g_pathmgr.open
+    open_file = open
 
-    def counted(path: str, *arguments: object, **options: object) -> object:
-        opened.update([Path(path)])
+    def counted(path: object, *arguments: object, **options: object) -> object:
+        if isinstance(path, str):
+            opened.update([Path(path)])
         return open_file(path, *arguments, **options)
 
-    monkeypatch.setattr(g_pathmgr, "open", counted)
+    monkeypatch.setattr("builtins.open", counted)
     run_toy(videos, tmp_path / "run")
     names = [*(f"{split}.csv" for split in SPLITS), "classes.txt"]
     assert {name: opened[videos / name] for name in names} == dict.fromkeys(names, 1)

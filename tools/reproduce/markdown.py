@@ -6,7 +6,6 @@ import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from iopath.common.file_io import g_pathmgr
 from matplotlib.figure import Figure
 
 from reproduce.claims import Claim
@@ -66,7 +65,7 @@ def write_page(page: Page, folder: str, name: str, made: Sequence[str]) -> list[
         parts += ["## The paper's ordering", claims_table(page.claims), VERDICTS]
     parts += ["## How it was made", "\n".join(f"- {line}" for line in made)]
     atomic_write_text(paths[0], "\n\n".join(parts) + "\n")
-    with g_pathmgr.open(paths[1], "wb") as file:
+    with open(paths[1], "wb") as file:
         file.write(png(page.figure))
     return paths
 

@@ -54,6 +54,7 @@ CONFIG: dict[str, Any] = {
     "ASSIGNER.INPUT_SIZE": 32,
     "ASSIGNER.BATCH_SIZE": 4,
     "ASSIGNER.MAX_EPOCH": 1,
+    "ASSIGNER.WARMUP_EPOCHS": 0.0,
     "SOLVER.OPTIMIZING_METHOD": "adamw",
     "SOLVER.BASE_LR": 0.01,
     "SOLVER.LR_POLICY": "cosine",

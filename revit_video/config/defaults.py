@@ -173,7 +173,7 @@ _C.ASSIGNER.BATCH_SIZE = 64  # clips per step over all ranks; a multiple of NUM_
 _C.ASSIGNER.MAX_EPOCH = 20  # epochs, with a cosine schedule; >= 1
 _C.ASSIGNER.BASE_LR = 0.001  # learning rate of AdamW; > 0
 _C.ASSIGNER.WEIGHT_DECAY = 0.05  # of weight matrices and kernels; >= 0
-_C.ASSIGNER.WARMUP_EPOCHS = 1.0  # epochs of linear warm-up from 0; >= 0
+_C.ASSIGNER.WARMUP_EPOCHS = 1.0  # epochs of linear warm-up from 0; >= 0, < MAX_EPOCH
 
 # ---- Adaptive inference ----------------------------------------------------------------------------------
 _C.ADAPTIVE = CfgNode()
@@ -199,7 +199,7 @@ _C.SOLVER.MOMENTUM = 0.9  # of sgd; 0..1, 1 excluded
 _C.SOLVER.NESTEROV = True  # of sgd; needs MOMENTUM > 0
 _C.SOLVER.BETAS = [0.9, 0.999]  # of adamw; two numbers, 0..1, 1 excluded
 _C.SOLVER.WEIGHT_DECAY = 1e-4  # of weight matrices and kernels; >= 0
-_C.SOLVER.WARMUP_EPOCHS = 0.0  # epochs of linear warm-up from WARMUP_START_LR; >= 0
+_C.SOLVER.WARMUP_EPOCHS = 0.0  # epochs of linear warm-up from WARMUP_START_LR; >= 0, < MAX_EPOCH
 _C.SOLVER.WARMUP_START_LR = 0.0  # learning rate at the start of warm-up; >= 0
 _C.SOLVER.COSINE_END_LR = 0.0  # learning rate at the end of cosine; >= 0
 _C.SOLVER.CLIP_GRADIENT = 0.0  # largest norm of all gradients together; 0 = off

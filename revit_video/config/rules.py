@@ -277,6 +277,11 @@ def check_solver(cfg: CfgNode) -> Iterator[Mistake]:
             )
         if solver.STEPS[:1] != [0] or sorted(set(solver.STEPS)) != solver.STEPS:
             yield Mistake(("SOLVER.STEPS",), f"must start at 0 and ascend, got {solver.STEPS}")
+    for group in ("SOLVER", "ASSIGNER"):
+        warmup, epochs = get(cfg, f"{group}.WARMUP_EPOCHS"), get(cfg, f"{group}.MAX_EPOCH")
+        if warmup >= epochs:
+            words = f"must end before the training, {group}.MAX_EPOCH {epochs}; got {warmup:g}"
+            yield Mistake((f"{group}.WARMUP_EPOCHS", f"{group}.MAX_EPOCH"), words)
     if solver.OPTIMIZING_METHOD == "sgd" and solver.NESTEROV and solver.MOMENTUM == 0:
         yield Mistake(("SOLVER.NESTEROV", "SOLVER.MOMENTUM"), "needs SOLVER.MOMENTUM above 0")
 

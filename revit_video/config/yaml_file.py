@@ -34,14 +34,16 @@ class _Loader(yaml.SafeLoader):
             self.levels -= 1
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set[Any]()
+        seen = dict[Any, int]()  # the line of each name
         for name, _ in node.value:
             line = name.start_mark.line + 1
             if not isinstance(name, yaml.ScalarNode):
                 raise YamlError(f"line {line}: a name must be text")
             if name.value in seen:
-                raise YamlError(f"line {line}: {name.value:.60} stands twice")
-            seen.add(name.value)
+                raise YamlError(
+                    f"line {line}: {name.value:.60} stands twice, in lines {seen[name.value]} and {line}"
+                )
+            seen[name.value] = line
         return super().construct_mapping(node, deep)
 
 

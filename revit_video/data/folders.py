@@ -103,6 +103,7 @@ class DataFolder:
         num_classes: of the model; 0 to count the classes of the folder.
         model_classes: of a trained model, if its names are known; labels are given in their order.
         same_classes: whether the folder may name no others.
+        wanted: splits that are set aside where there are folders for other splits only, see `ClassFolders`.
     """
 
     def __init__(
@@ -114,8 +115,9 @@ class DataFolder:
         num_classes: int = 0,
         model_classes: Sequence[str] | None = None,
         same_classes: bool = True,
+        wanted: Sequence[str] = (),
     ) -> None:
-        self.path = path
+        self.path, self._wanted = path, wanted
         self._shares = shares
         self._prefix, self._separator = prefix, separator
         self._num_classes = num_classes
@@ -214,7 +216,7 @@ class DataFolder:
         lists = (os.path.join(self.path, f"{split}.csv") for split in self._shares)
         if not self.path or any(map(os.path.isfile, lists)):
             return None
-        folders = ClassFolders(self.path, self._shares)
+        folders = ClassFolders(self.path, self._shares, self._wanted)
         found, expected = len(folders.names), self._num_classes
         if found and expected not in (0, found):
             raise ValueError(
@@ -240,13 +242,15 @@ class ClassFolders:
 
     Args:
         path: the folder.
-        shares: of each split, by name, in the videos of each class; unused with split folders.
+        shares: of each split, by name, in the videos of each class.
+        wanted: splits which, where there are split folders but not theirs, are set aside of another one by
+            the shares of both: test of val, or else of train; mine and val of train.
 
     Attributes:
         names: of the classes, sorted; empty if there are none.
     """
 
-    def __init__(self, path: str, shares: Mapping[str, float]) -> None:
+    def __init__(self, path: str, shares: Mapping[str, float], wanted: Sequence[str] = ()) -> None:
         self.path = path
         self._shares = shares
         root = Folder(path)
@@ -257,7 +261,21 @@ class ClassFolders:
         names = {name for classes in self._class_folders for name in classes if classes[name].videos}
         # Without splits, folders that are called like splits hold videos without classes.
         self.names = sorted(names) if self._splits or not names <= set(shares) else []
+        self._source = self._set_aside(wanted)
         self._log_left_out()
+
+    def _set_aside(self, wanted: Sequence[str]) -> dict[str, str]:
+        """The folder of each split: its own, or the one that it shares."""
+        source = {split: split for split in self._splits}
+        if "train" in source:
+            for split in wanted:
+                if split not in source and self._shares[split] > 0:
+                    source[split] = "val" if split == "test" and "val" in self._splits else "train"
+                    logger.info(
+                        "%s: no folder %s; its videos are set aside of those of %s, by DATA.SPLIT",
+                        *(self.path, split, source[split]),
+                    )
+        return source
 
     def _log_left_out(self) -> None:
         """Name what is there and not used."""
@@ -288,19 +306,25 @@ class ClassFolders:
 
     def _in_own_folder(self, split: str) -> Iterator[list[str]]:
         """The videos of each class in the split's folder, relative to `path`."""
-        if split not in self._splits:
+        if split not in self._source:
             there = ", ".join(self._splits)
             raise ValueError(
                 f"{self.path}/{split}: no such folder with a folder for each class; there is {there}"
             )
+        source = self._source[split]
+        sharing = [other for other in self._source if self._source[other] == source]
+        total = sum(self._shares[other] for other in sharing)
         for name in self.names:
-            folder = self._splits[split].folders.get(name)
-            videos = folder.videos if folder else []
+            at, folder = os.path.join(source, name), self._splits[source].folders.get(name)
+            videos = [os.path.join(at, video) for video in (folder.videos if folder else [])]
             if not videos and split == "train":
                 raise ValueError(
-                    f"{os.path.join(self.path, split, name)}: nothing to learn this class from; no {KNOWN}"
+                    f"{os.path.join(self.path, at)}: nothing to learn this class from; no {KNOWN}"
                 )
-            yield [os.path.join(split, name, video) for video in videos]
+            if len(sharing) > 1 and videos:
+                shares = [self._shares[other] / total for other in sharing]
+                videos = self._split(at, videos, shares)[sharing.index(split)]
+            yield videos
 
     def _shared_out(self, split: str) -> list[list[str]]:
         """The split's share of the videos of each class, relative to `path`."""
@@ -313,17 +337,20 @@ class ClassFolders:
     @cached_property
     def _parts(self) -> list[list[list[str]]]:
         """The videos of each class in each split, relative to `path`."""
-        parts = []
-        for name in self.names:
-            videos = [f"{name}/{video}" for video in self._class_folders[0][name].videos]
-            try:
-                parts.append(split_by_name(videos, list(self._shares.values())))
-            except ValueError as error:
-                folder = os.path.join(self.path, name)
-                raise ValueError(
-                    f"{folder}: {error}; add some, or give some split no share (DATA.SPLIT)"
-                ) from None
-        return parts
+        shares = list(self._shares.values())
+        return [
+            self._split(name, [f"{name}/{video}" for video in self._class_folders[0][name].videos], shares)
+            for name in self.names
+        ]
+
+    def _split(self, at: str, videos: Sequence[str], shares: Sequence[float]) -> list[list[str]]:
+        try:
+            return split_by_name(videos, shares)
+        except ValueError as error:
+            folder = os.path.join(self.path, at)
+            raise ValueError(
+                f"{folder}: {error}; add some, or give some split no share (DATA.SPLIT)"
+            ) from None
 
 
 def split_by_name(names: Sequence[str], shares: Sequence[float]) -> list[list[str]]:

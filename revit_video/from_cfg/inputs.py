@@ -28,6 +28,7 @@ from revit_video.data.order import TrainOrder, eval_rows
 from revit_video.data.sampling import clip_duration
 from revit_video.data.token_labels import TokenLabelMaps
 from revit_video.data.transforms import Augmentation, Normalize, TrainTransform
+from revit_video.from_cfg.lists import compare_lists
 from revit_video.length import token_lengths
 from revit_video.runtime.ranks import Ranks
 from revit_video.train.mined import MinedBatches, SmallFrames, check_mined_from
@@ -58,6 +59,7 @@ def data_folder(
         cfg.MODEL.NUM_CLASSES,
         model_classes,
         same_classes,
+        [split for split in SPLITS if split in {"train", "val", mine_split(cfg), cfg.TEST.SPLIT}],
     )
 
 
@@ -70,7 +72,7 @@ def check_lists(cfg: CfgNode, data: DataFolder, stages: Sequence[str]) -> None:
     """Read every list that `stages` need: a mistake should show before hours of training, not after.
 
     Raises:
-        ValueError, FileNotFoundError: see `DataFolder.videos`.
+        ValueError, FileNotFoundError: see `DataFolder.videos` and `compare_lists`.
     """
     for key in ("DATA.REVERSED_CLASSES", "DATA.TOKEN_LABELS"):
         if "train" in stages and get(cfg, key) and data.reordered is not None:
@@ -89,6 +91,7 @@ def check_lists(cfg: CfgNode, data: DataFolder, stages: Sequence[str]) -> None:
                 "put clips there that the backbone is not trained on, name another list with MINE.HOLDOUT, "
                 "or mine the training list itself (MINE.HOLDOUT '')"
             ) from None
+    compare_lists(cfg, data, _lists_of(cfg, stages))
 
 
 def check_later_stages(cfg: CfgNode, data: DataFolder, stages: Sequence[str], ranks: int) -> None:

@@ -213,3 +213,21 @@ def test_a_removed_key_is_accepted_at_its_old_default(tmp_path: Path) -> None:
     assert mistakes_of(None, "MINE.BATCH_SIZE", "4") == [
         "MINE.BATCH_SIZE: no longer exists; TEST.BATCH_SIZE is used (command line)"
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "SOLVER:\n  BASE_LR: 0.1\nTRAIN: {}\nSOLVER:\n  MAX_EPOCH: 3\n",
+            "SOLVER stands twice, in lines 1 and 4",
+        ),
+        (
+            "SOLVER:\n  BASE_LR: 0.1\n  BASE_LR: 0.2\n",
+            "BASE_LR stands twice, in lines 2 and 3",
+        ),
+    ],
+)
+def test_a_key_that_stands_twice(text: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load_cfg(write(tmp_path / "twice.yaml", text))

@@ -69,3 +69,11 @@ def test_numbers_have_an_upper_bound(key: str) -> None:
     most = RULES[key].most
     with pytest.raises(ConfigError, match=f"{key}: must be at most {most}, got {most + 1}"):
         load_cfg(None, [key, str(most + 1)])
+
+
+@pytest.mark.parametrize("group", ["SOLVER", "ASSIGNER"])
+def test_warmup_ends_before_the_training(group: str) -> None:
+    load_cfg(None, [f"{group}.WARMUP_EPOCHS", 1.9, f"{group}.MAX_EPOCH", 2])
+    for warmup in (2, 3):
+        with pytest.raises(ConfigError, match=f"{group}.WARMUP_EPOCHS: must end before .* 2; got {warmup}"):
+            load_cfg(None, [f"{group}.WARMUP_EPOCHS", warmup, f"{group}.MAX_EPOCH", 2])

@@ -1,0 +1,103 @@
+"""The lists of a run, compared at its start: videos in two of them, two labels, files that are not there."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+from fvcore.common.config import CfgNode
+from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
+
+from revit_video.data.folders import DataFolder
+from revit_video.data.loader import allowed_unreadable
+from revit_video.data.shards import shard_part
+
+SAMPLE = 2000  # files of a list that are looked for
+RESOLVED = 20_000  # files up to which links are followed when lists are compared
+# What it means where the second list holds videos of the first.
+SHARED = {
+    ("train", "mine"): "a backbone has memorised some of them, so that their labels come out too short",
+    ("train", "val"): "the top-1 on them is that of training clips",
+    ("train", "test"): "the results on them are those of training clips",
+    ("mine", "test"): "the assigner was trained on them",
+    ("val", "test"): "thresholds are chosen on videos that are tested",
+}
+
+logger = logging.getLogger(__name__)
+
+
+def compare_lists(cfg: CfgNode, data: DataFolder, splits: Sequence[str]) -> None:
+    """Looks at the lists of a run, those that are there.
+
+    Args:
+        splits: the lists that the run reads.
+
+    Raises:
+        ValueError: a video has two labels, too many files are not there, or all tested videos are those on
+            which thresholds are chosen, which `TEST.SPLIT val` says to be meant.
+    """
+    mined, tested = cfg.MINE.HOLDOUT or "train", cfg.TEST.SPLIT
+    lists: dict[str, dict[str, int]] = {}
+    for split in dict.fromkeys([*splits, "val"]):  # a test alone was calibrated on it, too
+        with suppress(ValueError, OSError):
+            lists[split] = _labels(split, data.videos(split))
+    if sum(map(len, lists.values())) <= RESOLVED:
+        lists = {
+            split: {os.path.realpath(path): label for path, label in videos.items()}
+            for split, videos in lists.items()
+        }
+    _check_labels(data.path, lists)
+    names = {"mine": mined, "test": tested}
+    for (one, other), meaning in SHARED.items():
+        first, second = names.get(one, one), names.get(other, other)
+        if first == second or first not in lists or second not in lists or second not in splits:
+            continue
+        common = len(lists[first].keys() & lists[second].keys())
+        if common and (one, other) == ("val", "test") and common == len(lists[second]):
+            raise ValueError(
+                f"{data.path}: all {common} videos of {second} are in {first} too, on which thresholds are "
+                "chosen; if that is meant, say so with TEST.SPLIT val"
+            )
+        if common:
+            words = (second, common, len(lists[second]), first, meaning)
+            logger.warning("%s: %d of its %d videos are in %s too; %s", *words)
+    for split in splits:
+        _check_there(cfg, data, split)
+
+
+def _labels(split: str, videos: LabeledVideoPaths) -> dict[str, int]:
+    """The label of each path, -1 where it has two."""
+    found: dict[str, int] = {}
+    for path, info in (videos[row] for row in range(len(videos))):
+        found[path] = info["label"] if found.get(path, info["label"]) == info["label"] else -1
+    if len(found) < len(videos):
+        logger.warning("%s: %d of its %d lines repeat a video", split, len(videos) - len(found), len(videos))
+    return found
+
+
+def _check_labels(folder: str, lists: Mapping[str, Mapping[str, int]]) -> None:
+    """ValueError where a path has two labels, in one list or in two."""
+    known: dict[str, tuple[str, int]] = {}
+    for split, labels in lists.items():
+        for path, label in labels.items():
+            where, other = known.setdefault(path, (split, label))
+            if label < 0 or label != other:
+                places = split if label < 0 else f"{where} and {split}"
+                raise ValueError(f"{folder}: {path} has two labels ({places}); leave one line of it")
+
+
+def _check_there(cfg: CfgNode, data: DataFolder, split: str) -> None:
+    """Looks for the files of a list, evenly spaced ones of a long list."""
+    videos = data.videos(split)
+    rows = range(0, len(videos), -(-len(videos) // SAMPLE))
+    paths = [videos[row][0] for row in rows]
+    missing = [path for path in paths if not os.path.exists(part[0] if (part := shard_part(path)) else path)]
+    if not missing:
+        return
+    looked = "" if len(rows) == len(videos) else f" that were looked for, of {len(videos)}"
+    words = f"{split}: {len(missing)} of {len(paths)} files{looked} are not there, such as {missing[0]}"
+    if len(missing) > allowed_unreadable(cfg.DATA.MAX_SKIPPED_FRACTION, len(paths)):
+        raise ValueError(f"{words}; see DATA.PATH_TO_DATA_DIR and DATA.PATH_PREFIX")
+    logger.warning("%s", words)

@@ -28,7 +28,7 @@ from revit_video.data.order import TrainOrder, eval_rows
 from revit_video.data.sampling import clip_duration
 from revit_video.data.token_labels import TokenLabelMaps
 from revit_video.data.transforms import Augmentation, Normalize, TrainTransform
-from revit_video.from_cfg.lists import compare_lists
+from revit_video.from_cfg.overlaps import compare_lists
 from revit_video.length import token_lengths
 from revit_video.runtime.ranks import Ranks
 from revit_video.train.mined import MinedBatches, SmallFrames, check_mined_from

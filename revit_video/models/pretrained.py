@@ -108,6 +108,7 @@ def single_length(name: str, state: Weights, **known: Any) -> PretrainedWeights:
         raise ValueError(
             f"{name} holds no ViT or TimeSformer: it lacks {', '.join(absent)}; it has {patterns(state)}"
         )
+    state = _without_layer_scale(state)
     special = 1 + ("dist_token" in state)
     places = state["pos_embed"].numel() // state["cls_token"].shape[-1] - special
     side = math.isqrt(max(places, 0))
@@ -116,6 +117,25 @@ def single_length(name: str, state: Weights, **known: Any) -> PretrainedWeights:
             f"{name}: pos_embed has {places + special} places, not those of special tokens and a square grid"
         )
     return PretrainedWeights(name, (TokenLength(side, side),), (state,), **known)
+
+
+@torch.no_grad()
+def _without_layer_scale(state: Weights) -> dict[str, Tensor]:
+    """`state` with LayerScale (CaiT, DINOv2) folded into the last linear map of each residual branch.
+
+    DINOv2's mask token, which only its pretraining uses, is left out.
+    """
+    folded = {name: value for name, value in state.items() if name != "mask_token"}
+    for name in state:
+        if match := re.fullmatch(r"(blocks\.\d+\.)(ls[12])\.gamma", name):
+            gamma = folded.pop(name)
+            branch = match[1] + {"ls1": "attn.proj", "ls2": "mlp.fc2"}[match[2]]
+            for key in (f"{branch}.weight", f"{branch}.bias"):
+                if key in folded and gamma.shape == folded[key].shape[:1]:
+                    folded[key] = gamma.view(-1, *[1] * (folded[key].ndim - 1)) * folded[key]
+                elif key in folded:
+                    raise ValueError(f"{name} has {gamma.numel()} values, {key} {len(folded[key])} rows")
+    return folded
 
 
 def all_lengths(name: str, model: ReViT, **known: Any) -> PretrainedWeights:

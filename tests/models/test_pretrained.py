@@ -127,6 +127,17 @@ def test_deit_small_gives_timms_logits() -> None:
 
 
 @torch.no_grad()
+@torch.no_grad()
+def test_a_vit_with_layer_scale_gives_its_logits() -> None:
+    peer = random_vit(init_values=0.1)
+    state = peer.state_dict()
+    model, _ = loaded(single_length("DINOv2's", state | {"mask_token": torch.ones(1, 24)}, num_heads=3))
+    frame = torch.rand(2, 3, SIZE, SIZE)
+    close(model(frame.unsqueeze(2).expand(-1, -1, 3, -1, -1), 8).cls, peer(frame))
+    assert state["blocks.1.ls1.gamma"].std() > 0.01  # a scale of its own for each channel
+    assert state.keys() == peer.state_dict().keys()  # the source is not changed
+
+
 def test_a_distilled_deit_gives_its_logits_where_the_longest_length_has_its_token() -> None:
     peer = randomised(timm.create_model("deit_small_distilled_patch16_224", num_classes=10))
     source = single_length("deit", peer.state_dict())
@@ -237,7 +248,6 @@ def test_a_head_for_other_classes_stays_as_the_model_had_it(theirs: int) -> None
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        (dict(init_values=0.1), "has blocks.*.ls1.gamma (2), blocks.*.ls2.gamma (2), which mean nothing"),
         (dict(qk_norm=True), "blocks.*.attn.q_norm.weight (2)"),
         (dict(reg_tokens=1), "has reg_token, which mean nothing"),
         (dict(pre_norm=True), "vit lacks patch_embed.proj.bias"),

@@ -11,7 +11,7 @@ from fvcore.common.config import CfgNode
 from torch import Tensor
 
 from revit_video import flops
-from revit_video.from_cfg.model import KEYS, PRESET_KEYS, build_model, data_spec
+from revit_video.from_cfg.model import HEAD_WIDTH, KEYS, PRESET_KEYS, build_model, check_heads, data_spec
 from revit_video.from_cfg.resolve import fill_normalisation, load_checked
 from revit_video.length import patch_geometry
 from revit_video.models import checkpoint
@@ -23,7 +23,6 @@ from revit_video.models.sources import CONFIG, FIXED, PREPROCESSOR, SAFETENSORS,
 from revit_video.runtime import output_dir
 
 PARTS = ("qkv_bias", "residual_scale", "dense_head", "norm_eps")  # in which LV-ViT differs
-HEAD_WIDTH = 64  # channels of an attention head, in all published ViTs
 
 
 def convert(source: str, destination: str, to: str, cfg_path: str | None, opts: Sequence[Any]) -> Report:
@@ -52,6 +51,7 @@ def convert(source: str, destination: str, to: str, cfg_path: str | None, opts: 
     fill_normalisation(cfg, source, found.data)
     if cfg.DVT.ENABLE:
         raise ValueError("DVT.ENABLE: a cascade is no model that could be converted to")
+    check_heads(cfg, found)
     (model,) = build_model(cfg).parts
     report = initialise(model, found)
     names = found.data.get("class_names")

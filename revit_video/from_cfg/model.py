@@ -16,8 +16,10 @@ from revit_video.models.config import DVTConfig, ModelConfigError, ReViTConfig
 from revit_video.models.dvt import DVT
 from revit_video.models.inference import for_inference, inference_dtype
 from revit_video.models.presets import PRESETS, preset
+from revit_video.models.pretrained import PretrainedWeights
 from revit_video.models.revit import ReViT
 
+HEAD_WIDTH = 64  # channels of an attention head, in all published ViTs
 KEYS = {
     "img_size": "DATA.TRAIN_CROP_SIZE",
     "num_frames": "DATA.NUM_FRAMES",
@@ -96,6 +98,22 @@ def build_model(cfg: CfgNode) -> ResizableModel:
     torch.manual_seed(cfg.RNG_SEED)
     config = model_config(cfg)
     return DVT(config) if isinstance(config, DVTConfig) else ReViT(config)
+
+
+def check_heads(cfg: CfgNode, source: PretrainedWeights) -> None:
+    """ValueError where neither `source` nor the config tells its attention heads, and the preset's are odd.
+
+    Nothing in a file of weights alone shows them, and every number fits.
+    """
+    config = model_config(cfg)
+    width, heads = config.embed_dim, config.num_heads
+    if source.num_heads is None and not cfg.MODEL.NUM_HEADS and width != heads * HEAD_WIDTH:
+        likely = f", such as MODEL.NUM_HEADS {width // HEAD_WIDTH}" if width % HEAD_WIDTH == 0 else ""
+        raise ValueError(
+            f"MODEL.NUM_HEADS: {source.name} does not tell its attention heads; the {heads} of MODEL.ARCH "
+            f"{cfg.MODEL.ARCH} would have {width / heads:g} channels each, and those of a ViT have "
+            f"{HEAD_WIDTH}; give their number{likely}"
+        )
 
 
 def reader(cfg: CfgNode, model: ResizableModel) -> ResizableModel:

@@ -10,7 +10,14 @@ from torch import nn
 
 from revit_video.runtime.ranks import Ranks
 from revit_video.train.losses import Distillation
-from revit_video.train.optim import LearningRate, cosine_schedule, make_optimizer, step_schedule, with_warmup
+from revit_video.train.optim import (
+    LearningRate,
+    cosine_schedule,
+    make_optimizer,
+    step_schedule,
+    warmup_epochs,
+    with_warmup,
+)
 
 ANEW = "take another OUTPUT_DIR, or train anew with TRAIN.AUTO_RESUME False"
 
@@ -69,15 +76,16 @@ def check_resumable(cfg: CfgNode, optimizer: torch.optim.Optimizer, state: dict[
         )
 
 
-def learning_rate(cfg: CfgNode) -> LearningRate:
-    """The backbone's learning rate at each fractional epoch."""
+def learning_rate(cfg: CfgNode, batches: int) -> LearningRate:
+    """The backbone's learning rate at each fractional epoch of `batches` steps."""
     solver, factor = cfg.SOLVER, lr_factor(cfg)
     base, end, start = (factor * lr for lr in (solver.BASE_LR, solver.COSINE_END_LR, solver.WARMUP_START_LR))
+    warmup = warmup_epochs(solver.WARMUP_EPOCHS, batches, solver.MAX_EPOCH)
     if solver.LR_POLICY == "cosine":
-        schedule = cosine_schedule(base, end, solver.MAX_EPOCH)
+        schedule = cosine_schedule(base, end, solver.MAX_EPOCH, warmup)
     else:
         schedule = step_schedule(base, solver.STEPS, solver.LRS)
-    return with_warmup(schedule, solver.WARMUP_EPOCHS, start)
+    return with_warmup(schedule, warmup, start)
 
 
 def lr_factor(cfg: CfgNode) -> float:

@@ -22,7 +22,7 @@ from revit_video.stages.calibration import calibrated
 from revit_video.stages.job import Job, Trained
 from revit_video.train.loop import Training, fit
 from revit_video.train.mined import MinedBatches, class_weights
-from revit_video.train.optim import cosine_schedule, make_optimizer, with_warmup
+from revit_video.train.optim import cosine_schedule, make_optimizer, warmup_epochs, with_warmup
 from revit_video.train.steps import AssignerStep
 
 
@@ -83,7 +83,8 @@ def assigner_training(
     """The assigner's loss, optimiser and schedule, on the clips of labels.csv."""
     own = cfg.ASSIGNER
     weights = class_weights(mined).to(ranks.device) if own.CLASS_WEIGHTS else None
-    schedule = cosine_schedule(own.BASE_LR, 0.0, own.MAX_EPOCH)
+    warmup = warmup_epochs(own.WARMUP_EPOCHS, len(batches), own.MAX_EPOCH)
+    schedule = cosine_schedule(own.BASE_LR, 0.0, own.MAX_EPOCH, warmup)
     return Training(
         network,
         AssignerStep(network, weights),
@@ -91,7 +92,7 @@ def assigner_training(
         lambda epoch, _: ((frames, labels, ()) for frames, labels in batches(epoch)),
         len(batches),
         batches.batch_size * ranks.world_size,
-        with_warmup(schedule, own.WARMUP_EPOCHS, 0.0),
+        with_warmup(schedule, warmup, 0.0),
         own.MAX_EPOCH,
         ranks,
         stage="assigner",

@@ -15,7 +15,7 @@ from revit_video.adaptive.table import static_top1
 from revit_video.data.loader import TrainBatches
 from revit_video.from_cfg.identity import MAY_GROW, Record, check_same, training_record
 from revit_video.from_cfg.inputs import clip_in_words, train_batches
-from revit_video.from_cfg.model import build_model, data_spec, reader
+from revit_video.from_cfg.model import build_model, check_heads, data_spec, reader
 from revit_video.from_cfg.training import (
     ANEW,
     autocast,
@@ -158,7 +158,7 @@ def _training(job: Job, ranks: Ranks, model: ResizableModel, batches: TrainBatch
         batches,
         len(batches),
         cfg.TRAIN.BATCH_SIZE,
-        learning_rate(cfg),
+        learning_rate(cfg, len(batches)),
         cfg.SOLVER.MAX_EPOCH,
         ranks,
         accumulate=cfg.TRAIN.ACCUMULATE,
@@ -194,6 +194,7 @@ def _starting_point(job: Job, model: ResizableModel) -> Checkpoint | None:
         return found
     if cfg.TRAIN.CHECKPOINT_FILE_PATH:
         source = read_source(cfg.TRAIN.CHECKPOINT_FILE_PATH)
+        check_heads(cfg, source)
         names, theirs = job.data.class_names, source.data.get("class_names")
         if names and theirs and names != theirs and len(names) == len(theirs):
             logger.info("%s: its %d classes have other names, so the head is new", source.name, len(theirs))

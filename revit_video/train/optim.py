@@ -35,9 +35,24 @@ def step_schedule(base_lr: float, steps: Sequence[int], factors: Sequence[float]
     return lambda epoch: base_lr * factors[bisect_right(steps, epoch) - 1]
 
 
-def cosine_schedule(base_lr: float, end_lr: float, epochs: float) -> LearningRate:
-    """Half a cosine from `base_lr` at epoch 0 to `end_lr` at `epochs`."""
-    return lambda epoch: end_lr + (base_lr - end_lr) * (1 + math.cos(math.pi * min(epoch / epochs, 1))) / 2
+def cosine_schedule(base_lr: float, end_lr: float, epochs: float, start: float = 0.0) -> LearningRate:
+    """Half a cosine from `base_lr` at epoch `start`, where a warm-up ends, to `end_lr` at `epochs`."""
+
+    def at(epoch: float) -> float:
+        done = min(max(epoch - start, 0) / (epochs - start), 1)
+        return end_lr + (base_lr - end_lr) * (1 + math.cos(math.pi * done)) / 2
+
+    return at
+
+
+def warmup_epochs(wanted: float, batches: int, epochs: int) -> float:
+    """The warm-up rounded to whole steps: the first step after it has the full rate, and there is one.
+
+    Args:
+        batches: steps per epoch.
+        epochs: of the training.
+    """
+    return min(round(wanted * batches), epochs * batches - 1) / batches
 
 
 def with_warmup(schedule: LearningRate, epochs: float, start_lr: float) -> LearningRate:

@@ -14,12 +14,27 @@ ALONE = Ranks(rank=0, world_size=1, device=torch.device("cpu"))
 
 
 def test_the_recipes_learning_rates() -> None:
-    recipe = learning_rate(load_cfg(None))
+    recipe = learning_rate(load_cfg(None), 10)
     assert [recipe(epoch) for epoch in (0, 10.9, 11, 14)] == pytest.approx([5e-3, 5e-3, 5e-4, 5e-5])
     cosine = learning_rate(
-        load_cfg(None, ["SOLVER.LR_POLICY", "cosine", "SOLVER.WARMUP_EPOCHS", 1, "SOLVER.MAX_EPOCH", 11])
+        load_cfg(None, ["SOLVER.LR_POLICY", "cosine", "SOLVER.WARMUP_EPOCHS", 1, "SOLVER.MAX_EPOCH", 11]), 10
     )
-    assert cosine(0) == 0 and cosine(11) == pytest.approx(0, abs=1e-9)
+    assert cosine(0) == 0 and cosine(1) == 5e-3 and cosine(11) == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("policy", ["cosine", "steps_with_relative_lrs"])
+@pytest.mark.parametrize(("batches", "epochs", "warmup"), [
+    (1, 1, 0.1), (1, 1, 0.9), (2, 1, 0.9), (3, 1, 0.5), (4, 2, 1.9), (5, 3, 0.3), (7, 2, 1.0), (1, 5, 4.5),
+])  # fmt: skip
+def test_some_step_has_the_full_rate(policy: str, batches: int, epochs: int, warmup: float) -> None:
+    """However short the training or long the warm-up, none is at the rate 0 throughout."""
+    pairs = {"LR_POLICY": policy, "WARMUP_EPOCHS": warmup, "MAX_EPOCH": epochs}
+    cfg = load_cfg(None, [word for key, value in pairs.items() for word in (f"SOLVER.{key}", value)])
+    at = learning_rate(cfg, batches)
+    rates = [at(step / batches) for step in range(epochs * batches)]
+    peak = rates.index(cfg.SOLVER.BASE_LR)
+    assert rates[: peak + 1] == sorted(rates[: peak + 1]) and max(rates) == cfg.SOLVER.BASE_LR
+    assert rates[peak:] == sorted(rates[peak:], reverse=True)
 
 
 def test_distillation_can_be_switched_off() -> None:

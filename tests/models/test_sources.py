@@ -23,7 +23,7 @@ from revit_video.models.pretrained import at_length, initialise
 from revit_video.models.sources import clip_data, read_source
 from tests.peers import random_timesformer, random_vit
 from tests.tiny import tiny_revit
-from tests.toy import LENGTHS, last_checkpoint, run_toy, toy_cfg
+from tests.toy import LENGTHS, last_checkpoint, run_toy, tool, toy_cfg
 
 TOY_VIT = dict(embed_dim=16, depth=1, num_heads=2, mlp_ratio=4, num_classes=6, patch_size=8)
 
@@ -293,6 +293,27 @@ def test_training_starts_from_an_image_model(
     torch.testing.assert_close(
         weights["blocks.0.temporal_attn.qkv.weight"], weights["blocks.0.attn.qkv.weight"]
     )
+
+
+def test_heads_that_nothing_tells_are_asked_for(videos: Path, tmp_path: Path) -> None:
+    """A DeiT-S has 6 heads; read with the 12 of another preset, its weights fit and mean nothing."""
+    torch.save(random_vit(**TOY_VIT | {"embed_dim": 128}).state_dict(), tmp_path / "vit.pth")
+    start = ("TRAIN.CHECKPOINT_FILE_PATH", tmp_path / "vit.pth", "MODEL.EMBED_DIM", 128)
+    message = (
+        "^MODEL.NUM_HEADS: .*vit.pth does not tell .* 4 of .* 32 channels each.* such as MODEL.NUM_HEADS 2$"
+    )
+    with pytest.raises(ValueError, match=message):
+        run_toy(videos, tmp_path / "run", *start, "MODEL.NUM_HEADS", 0, stages=["train"])
+    sizes = (
+        "MODEL: {ARCH: timesformer_tiny, EMBED_DIM: 128, DEPTH: 1}\nREVIT: {TOKEN_LENGTHS: ['4x4', '2x2']}\n"
+    )
+    (tmp_path / "a.yaml").write_text(sizes)
+    crops = [word for key in ("TRAIN_JITTER_SCALES", "TRAIN_CROP_SIZE", "TEST_CROP_SIZE")
+             for word in (f"DATA.{key}", [32, 32] if key.endswith("SCALES") else 32)]  # fmt: skip
+    done = tool("convert", tmp_path / "vit.pth", tmp_path / "a.pyth", "--to", "revit", "--cfg",
+                tmp_path / "a.yaml", *crops)  # fmt: skip
+    assert done.code == 2 and "give their number, such as MODEL.NUM_HEADS 2" in done.err
+    run_toy(videos, tmp_path / "run", *start, "MODEL.NUM_HEADS", 4, "TRAIN.EVAL_PERIOD", 0, stages=["train"])
 
 
 def test_training_starts_from_a_model_of_other_classes_and_lengths(

@@ -200,8 +200,9 @@ def test_the_configs_weights_decay_and_warmup_act(videos: Path, tmp_path: Path, 
     labels = mined(videos, tmp_path)
     training = assigner_training(cfg, ALONE, build_assigner(cfg), labels, batches_of(cfg, labels, ALONE))
     assert {group["weight_decay"] for group in training.optimizer.param_groups} == {0.0, 0.25}
-    # A line from 0 to where the cosine is after 2 of 4 epochs, halfway down.
-    assert [training.learning_rate(epoch) for epoch in (0, 1, 2, 4)] == pytest.approx([0, 0.125, 0.25, 0])
+    # A line from 0 to the full rate, then the cosine, which is halfway down in the middle of what is left.
+    rates = [training.learning_rate(epoch) for epoch in (0, 1, 2, 3, 4)]
+    assert rates == pytest.approx([0, 0.25, 0.5, 0.25, 0])
     assert isinstance(training.step, AssignerStep)
     frames, targets = torch.rand(2, 3, 2, 8, 8), torch.tensor([0, 1])
     with torch.no_grad():

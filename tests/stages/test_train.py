@@ -49,7 +49,7 @@ def test_rates_grow_with_the_batch(policy: str) -> None:
     given = load_cfg(None, ["SOLVER.LR_POLICY", policy, *map(str, rates), "TRAIN.BATCH_SIZE", "64"])
     scaled = load_cfg(None, ["SOLVER.LR_POLICY", policy, *map(str, rates), "TRAIN.BATCH_SIZE", "16",
                              "SOLVER.BASE_LR_BATCH_SIZE", "64"])  # fmt: skip
-    at, scaled_at = learning_rate(given), learning_rate(scaled)
+    at, scaled_at = learning_rate(given, 10), learning_rate(scaled, 10)
     for epoch in (0, 1, 2, 7, 11, 15):
         assert scaled_at(epoch) == pytest.approx(at(epoch) / 4) and at(epoch) > 0
 

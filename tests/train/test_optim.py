@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 from torch import nn
 
-from revit_video.train.optim import cosine_schedule, make_optimizer, step_schedule, with_warmup
+from revit_video.train.optim import cosine_schedule, make_optimizer, step_schedule, warmup_epochs, with_warmup
 from tests.tiny import tiny_revit
 
 
@@ -25,11 +23,15 @@ def test_cosine() -> None:
 
 
 def test_warmup_meets_the_schedule() -> None:
-    cosine = cosine_schedule(1.0, 0.0, 8)
-    at = with_warmup(cosine, 2, 0.1)
-    reached = (1 + math.cos(math.pi / 4)) / 2
-    assert [at(0), at(1), at(2), at(5)] == pytest.approx([0.1, (0.1 + reached) / 2, reached, cosine(5)])
-    assert with_warmup(cosine, 0, 0.1) is cosine
+    at = with_warmup(cosine_schedule(1.0, 0.0, 8, start=2), 2, 0.1)
+    assert [at(epoch) for epoch in (0, 1, 2, 4, 5, 8)] == pytest.approx([0.1, 0.55, 1.0, 0.75, 0.5, 0.0])
+    schedule = step_schedule(1.0, [0], [1.0])
+    assert with_warmup(schedule, 0, 0.1) is schedule
+
+
+def test_a_warmup_is_whole_steps_and_ends_before_the_last() -> None:
+    assert [warmup_epochs(wanted, 4, 2) for wanted in (0, 0.1, 0.5, 0.6, 1.9)] == [0, 0, 0.5, 0.5, 1.75]
+    assert warmup_epochs(0.9, 1, 1) == 0
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])

@@ -32,6 +32,8 @@ _C.TRAIN.CHECKPOINT_MINUTES = 30.0  # minutes between two checkpoints within an 
 _C.TRAIN.EVAL_PERIOD = 1  # epochs between two validations; 0 = never
 _C.TRAIN.CHECKPOINT_FILE_PATH = ""  # weights to start from: a checkpoint of revit_video or TimeSformer, a
 #   transformers folder, a ViT's .pth or .safetensors, or timm:<name>; empty = random
+_C.TRAIN.FREEZE = ""  # weights that do not learn: backbone (all but the heads and the parts that each length
+#   has for itself) | the number of the first blocks, with the tokens before them; empty = none
 _C.TRAIN.MIXED_PRECISION = True  # bfloat16 autocast, on a GPU only
 _C.TRAIN.DENSE_WEIGHT = 1.0  # weight of the patch tokens' loss in models with a dense head; >= 0
 _C.TRAIN.EMA_DECAY = 0.0  # decay of the weights' moving average, which is then validated and saved; 0 = no
@@ -199,6 +201,10 @@ _C.SOLVER.MOMENTUM = 0.9  # of sgd; 0..1, 1 excluded
 _C.SOLVER.NESTEROV = True  # of sgd; needs MOMENTUM > 0
 _C.SOLVER.BETAS = [0.9, 0.999]  # of adamw; two numbers, 0..1, 1 excluded
 _C.SOLVER.WEIGHT_DECAY = 1e-4  # of weight matrices and kernels; >= 0
+_C.SOLVER.DECAY_ALL = False  # of biases, norms, tokens and position embeddings too, as TimeSformer does
+_C.SOLVER.LAYER_DECAY = 1.0  # factor on the learning rate from each block to the one before it, as in timm;
+#   above 0, at most 1
+_C.SOLVER.HEAD_LR_FACTOR = 1.0  # factor on the learning rate of the heads; > 0
 _C.SOLVER.WARMUP_EPOCHS = 0.0  # epochs of linear warm-up from WARMUP_START_LR; >= 0, < MAX_EPOCH
 _C.SOLVER.WARMUP_START_LR = 0.0  # learning rate at the start of warm-up; >= 0
 _C.SOLVER.COSINE_END_LR = 0.0  # learning rate at the end of cosine; >= 0

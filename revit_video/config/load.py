@@ -20,6 +20,8 @@ MOST_SHOWN, MOST_FILES = 30, 100  # mistakes in a message; files that a config i
 
 # Lists whose elements have no single type; `rules.py` checks them.
 MIXED_LISTS = ("REVIT.TOKEN_LENGTHS", "DATA.REVERSED_CLASSES")
+# Texts that may be a number too.
+WORDS_OR_NUMBERS = ("TRAIN.FREEZE",)
 # Names of files and folders, in which `~` stands for the home folder.
 PATHS = (
     *("OUTPUT_DIR", "TRAIN.CHECKPOINT_FILE_PATH", "TEST.CHECKPOINT_FILE_PATH"),
@@ -199,6 +201,8 @@ def _set(cfg: CfgNode, key: str, value: Any, defaults: Mapping[str, Any], advise
         value = str(value) if isinstance(default, str) else value.parse()
     group, _, name = key.rpartition(".")
     node = get(cfg, group) if group else cfg
+    if key in WORDS_OR_NUMBERS and type(value) is int:
+        value = str(value)
     value = _plain_lists(value) if key in MIXED_LISTS else _coerce(value, default)
     node[name] = os.path.expanduser(value) if key in PATHS else value
 

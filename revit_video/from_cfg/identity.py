@@ -38,7 +38,16 @@ AUGMENTATION = tuple(
 # The model's own settings are compared when its weights are loaded.
 TRAINING = (
     *("RNG_SEED", "TRAIN.METHOD", "TRAIN.BATCH_SIZE", "TRAIN.MIXED_PRECISION", "TRAIN.DENSE_WEIGHT"),
-    *("TRAIN.EMA_DECAY", "SOLVER", "AUG", "MIXUP", "REVIT.DISTILL", "MODEL.DROP_RATE", "MODEL.DROP_PATH"),
+    *(
+        "TRAIN.EMA_DECAY",
+        "TRAIN.FREEZE",
+        "SOLVER",
+        "AUG",
+        "MIXUP",
+        "REVIT.DISTILL",
+        "MODEL.DROP_RATE",
+        "MODEL.DROP_PATH",
+    ),
     *AUGMENTATION,
 )
 MAY_GROW = ("SOLVER.MAX_EPOCH", "TRAIN.BATCH_SIZE")  # while there is something left to train

@@ -82,6 +82,14 @@ def model_mistakes(cfg: CfgNode) -> Iterator[Mistake]:
             if get(cfg, key) != needed:
                 words = f"must be {needed} with MODEL.ARCH {arch}, an image model; got {get(cfg, key)}"
                 yield Mistake((key, "MODEL.ARCH"), words)
+    what, depth = cfg.TRAIN.FREEZE, cfg.MODEL.DEPTH or preset(arch)["depth"]
+    if what.isdigit() and int(what) > depth:
+        yield Mistake(("TRAIN.FREEZE", "MODEL.DEPTH"), f"the model has {depth} blocks, got {what}")
+    if dvt and what:
+        yield Mistake(
+            ("TRAIN.FREEZE", "DVT.ENABLE"),
+            "is for what token lengths share, and those of a DVT share nothing",
+        )
     if dvt and len(cfg.REVIT.TOKEN_LENGTHS) < 2:
         yield Mistake(("DVT.ENABLE", "REVIT.TOKEN_LENGTHS"), "a cascade needs at least 2 token lengths")
     dense = [name for name in PRESETS if PRESETS[name].get("dense_head")]

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
 from fvcore.common.config import CfgNode
 from torch import nn
 
+from revit_video.models.base import ResizableModel, count_params
 from revit_video.runtime.ranks import Ranks
 from revit_video.train.losses import Distillation
 from revit_video.train.optim import (
     LearningRate,
+    ParameterGroups,
     cosine_schedule,
     make_optimizer,
     step_schedule,
     warmup_epochs,
     with_warmup,
 )
+from revit_video.train.steps import trainable
 
 ANEW = "take another OUTPUT_DIR, or train anew with TRAIN.AUTO_RESUME False"
+
+logger = logging.getLogger(__name__)
 
 
 def distillation(cfg: CfgNode) -> Distillation | None:
@@ -44,7 +50,23 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         solver.MOMENTUM,
         solver.NESTEROV,
         solver.BETAS,
+        ParameterGroups(solver.DECAY_ALL, solver.LAYER_DECAY, solver.HEAD_LR_FACTOR),
     )
+
+
+def freeze(cfg: CfgNode, model: ResizableModel) -> None:
+    """Stops the training of what `TRAIN.FREEZE` names."""
+    what = cfg.TRAIN.FREEZE
+    if what in ("", "0"):
+        return
+    for part in model.parts:
+        part.freeze(None if what == "backbone" else int(what))
+    learning = sum(parameter.numel() for parameter in trainable(model))
+    logger.info(
+        "%s of %s parameters learn (TRAIN.FREEZE %s)", f"{learning:,}", f"{count_params(model):,}", what
+    )
+    if not cfg.TRAIN.CHECKPOINT_FILE_PATH:
+        logger.warning("TRAIN.FREEZE without TRAIN.CHECKPOINT_FILE_PATH: what is frozen is random")
 
 
 def check_resumable(cfg: CfgNode, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
@@ -57,13 +79,13 @@ def check_resumable(cfg: CfgNode, optimizer: torch.optim.Optimizer, state: dict[
             f"RNG_SEED: the run in OUTPUT_DIR has seed {state['seed']}, not {cfg.RNG_SEED}; {ANEW}"
         )
     theirs, ours = state["optimizer"]["param_groups"], optimizer.param_groups
-    if theirs[0].keys() != ours[0].keys():
+    if theirs[0].keys() - {"lr_scale"} != ours[0].keys() - {"lr_scale"}:
         raise ValueError(
             "SOLVER.OPTIMIZING_METHOD: the run in OUTPUT_DIR was trained with another one; to go on with its "
             "weights alone, name its checkpoint with TRAIN.CHECKPOINT_FILE_PATH and take another OUTPUT_DIR"
         )
-    if len(theirs) != len(ours):
-        decay = max(group["weight_decay"] for group in theirs)
+    decay = max(group["weight_decay"] for group in theirs)
+    if (decay > 0) != (cfg.SOLVER.WEIGHT_DECAY > 0):  # the others of its groups' settings are in the record
         raise ValueError(
             f"SOLVER.WEIGHT_DECAY: the run in OUTPUT_DIR was trained with {decay:g}, not "
             f"{cfg.SOLVER.WEIGHT_DECAY:g}; {ANEW}"

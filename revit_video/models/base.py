@@ -117,6 +117,14 @@ class ResizableModel(nn.Module, ABC):
     def no_weight_decay(self) -> set[str]:
         """Names of parameters exempt from weight decay, besides biases and norms (timm's convention)."""
 
+    def group_matcher(self) -> dict[str, Any]:
+        """Which layer a parameter is of, by its name (timm's convention); heads and what is new come last."""
+        part = r"^(?:backbones\.\d+\.)?"
+        return {
+            "stem": rf"{part}(?:cls_token|dist_token|pos_embed|time_embed|patch_embed)",
+            "blocks": [(rf"{part}blocks\.(\d+)", None), (rf"{part}norm", (99999,))],
+        }
+
     def forward_all(self, clips: Tensor) -> list[Output]:
         """Classify at every length, longest first, as one cascade."""
         state, shortest_first = NO_STATE, []

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import torch
@@ -207,12 +208,35 @@ class ReViT(ResizableModel):
     def params_at(self, length: TokenLength) -> int:
         """The shared parameters and the length's own."""
         i, total = find(self.lengths, length), count_params(self)
-        for module in self.modules():
-            if isinstance(module, LengthNorm | PatchEmbeds | PositionEmbeds) and len(module) > 1:
-                total -= sum(count_params(own) for k, own in enumerate(module) if k != i)
+        for module in self._per_length():
+            total -= sum(count_params(own) for k, own in enumerate(module) if k != i)
         if self.config.num_special[i] == 1 and self.dist_token is not None and self.head_dist is not None:
             total -= self.dist_token.numel() + count_params(self.head_dist)
         return total
+
+    def freeze(self, blocks: int | None = None) -> None:
+        """Stop training what all lengths share in the first `blocks` blocks and before them.
+
+        The parts that each length has for itself, the distillation token and the heads go on learning.
+
+        Args:
+            blocks: None for all blocks and the last norm.
+        """
+        front = "cls_token|time_embed|patch_embed|pos_embed"
+        if blocks is None:
+            frozen = re.compile(rf"{front}|blocks|norm")
+        else:
+            frozen = re.compile(rf"{front}|blocks\.({'|'.join(map(str, range(blocks)))})\.")
+        own = {id(parameter) for module in self._per_length() for parameter in module.parameters()}
+        for name, parameter in self.named_parameters():
+            if frozen.match(name) and id(parameter) not in own:
+                parameter.requires_grad_(False)
+
+    def _per_length(self) -> Iterator[Any]:
+        """The modules that hold one part for each length."""
+        for module in self.modules():
+            if isinstance(module, LengthNorm | PatchEmbeds | PositionEmbeds) and len(module) > 1:
+                yield module
 
     def no_weight_decay(self) -> set[str]:
         undecayed = ("cls_token", "dist_token", "pos_embed", "time_embed")

@@ -22,6 +22,7 @@ from revit_video.from_cfg.training import (
     build_optimizer,
     check_resumable,
     distillation,
+    freeze,
     learning_rate,
     lr_factor,
 )
@@ -55,6 +56,7 @@ def train(job: Job, videos: LabeledVideoPaths | None = None) -> Trained:
     batches, record = train_batches(cfg, videos, ranks), training_record(cfg, videos)
     resumed = _starting_point(job, model)
     state = resumed.training if resumed else None
+    freeze(cfg, model)
     model.to(ranks.device)
     broadcast_parameters(model, ranks)
     training = _training(job, ranks, model, batches)

@@ -200,7 +200,7 @@ def _seed(training: Training) -> None:
 def _set_learning_rate(training: Training) -> float:
     lr = training.learning_rate(training.iteration / training.batches_per_epoch)
     for group in training.optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("lr_scale", 1.0)
     return lr
 
 

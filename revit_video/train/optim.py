@@ -1,16 +1,23 @@
-"""Optimisers and learning-rate schedules: functions of the fractional epoch."""
+"""Optimisers, groups of parameters, and learning-rate schedules: functions of the fractional epoch."""
 
 from __future__ import annotations
 
 import math
+import re
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import timm.optim
 import torch
+from timm.models import group_parameters
 from torch import nn
 
 LearningRate = Callable[[float], float]
+
+
+HEAD = re.compile(r"(?:^|\.)head(?:_dist|_dense)?\.")
 
 
 def make_optimizer(
@@ -21,13 +28,59 @@ def make_optimizer(
     momentum: float = 0.9,
     nesterov: bool = True,
     betas: Sequence[float] = (0.9, 0.999),
+    groups: ParameterGroups | None = None,
 ) -> torch.optim.Optimizer:
-    """timm's SGD or AdamW, without weight decay for biases, norms, tokens and position embeddings."""
+    """timm's SGD or AdamW over the parameters that learn.
+
+    Args:
+        groups: which parameters are decayed, and how fast each learns.
+    """
     make = timm.optim.create_optimizer_v2
+    parameters = (groups or ParameterGroups()).of(model, weight_decay)
     if name == "adamw":
-        return make(model, opt="adamw", lr=lr, weight_decay=weight_decay, betas=tuple(betas))
+        return make(parameters, opt="adamw", lr=lr, betas=tuple(betas))
     opt = "sgd" if nesterov else "momentum"  # timm's names for SGD with and without Nesterov
-    return make(model, opt=opt, lr=lr, weight_decay=weight_decay, momentum=momentum)
+    return make(parameters, opt=opt, lr=lr, momentum=momentum)
+
+
+@dataclass(frozen=True)
+class ParameterGroups:
+    """Weight decay and relative learning rate of each parameter.
+
+    Attributes:
+        decay_all: decay biases, norms, tokens and position embeddings too, as TimeSformer does.
+        layer_decay: factor on the learning rate from each layer to the one before it; layers are counted as
+            in timm: embeddings, blocks, heads.
+        head_factor: factor on the learning rate of the heads.
+    """
+
+    decay_all: bool = False
+    layer_decay: float = 1.0
+    head_factor: float = 1.0
+
+    def of(self, model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+        """Groups for an optimiser; `lr_scale` is a factor on the learning rate, 1 where it is missing."""
+        undecayed: set[str] = getattr(model, "no_weight_decay", set)()
+        factors = self._factors(model)
+        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+        for name, parameter in model.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            exempt = not self.decay_all and (parameter.ndim <= 1 or name in undecayed)
+            factor = factors.get(name, 1.0) * (self.head_factor if HEAD.search(name) else 1.0)
+            groups.setdefault((0.0 if exempt else weight_decay, factor), []).append(parameter)
+        return [
+            {"params": groups[decay, factor], "weight_decay": decay}
+            | ({} if factor == 1 else {"lr_scale": factor})
+            for decay, factor in sorted(groups)
+        ]
+
+    def _factors(self, model: Any) -> dict[str, float]:
+        if self.layer_decay == 1:
+            return {}
+        layers = group_parameters(model, model.group_matcher(), reverse=True)
+        last = max(layers.values())
+        return {name: self.layer_decay ** (last - layer) for name, layer in layers.items()}
 
 
 def step_schedule(base_lr: float, steps: Sequence[int], factors: Sequence[float]) -> LearningRate:

@@ -323,3 +323,34 @@ def test_every_preset_is_a_factory_of_the_package(arch: str) -> None:
 def test_a_preset_is_a_copy() -> None:
     preset("timesformer_tiny")["depth"] = 0
     assert PRESETS["timesformer_tiny"]["depth"] == 2
+
+
+# ---- Freezing --------------------------------------------------------------------------------------------
+
+
+def learning(model: ReViT) -> set[str]:
+    return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def test_the_backbone_is_frozen() -> None:
+    """Heads, the distillation token and what each length has for itself go on learning."""
+    model = tiny_revit()
+    model.freeze()
+    assert learning(model) == {
+        name for name, _ in model.named_parameters() if OWN.search(name) or name.startswith(("head", "dist_"))
+    }
+    alone = tiny_revit(lengths=[8])
+    alone.freeze()
+    assert learning(alone) == {"head.weight", "head.bias"}
+
+
+def test_the_first_blocks_are_frozen() -> None:
+    model = tiny_revit(depth=3, patch_embed="shared", norm="shared")
+    model.freeze(2)
+    frozen = {name for name, _ in model.named_parameters()} - learning(model)
+    assert {name for name in frozen if not name.startswith(("blocks.0.", "blocks.1."))} == {
+        *("cls_token", "time_embed"),
+        *(name for name, _ in model.named_parameters() if name.startswith("patch_embed")),
+    }
+    assert {"blocks.0.norm1.0.weight", "blocks.1.mlp.fc1.weight"} <= frozen
+    assert {"blocks.2.norm1.0.weight", "pos_embed.0", "pos_embed.1", "norm.0.weight"} <= learning(model)

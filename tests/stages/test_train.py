@@ -185,3 +185,31 @@ def test_a_loss_that_is_not_finite_names_the_clips(videos: Path, tmp_path: Path)
     assert message.count(f"{videos}/train/") == 4
     weights = last_checkpoint(tmp_path)["model"]["weights"]
     assert all(value.isfinite().all() for value in weights.values())
+
+
+# ---- Fine-tuning -----------------------------------------------------------------------------------------
+
+
+def test_a_frozen_backbone_stays_as_it_was(videos: Path, tmp_path: Path) -> None:
+    start = run_toy(videos, tmp_path / "start", stages=["train"])
+    before = last_checkpoint(start)["model"]["weights"]
+    path = start / "checkpoints" / "epoch_00001.pyth"
+    fine_tuning = ("TRAIN.CHECKPOINT_FILE_PATH", path, "TRAIN.FREEZE", "backbone", "TRAIN.EMA_DECAY", 0.5)
+    rates = ("SOLVER.LAYER_DECAY", 0.7, "SOLVER.HEAD_LR_FACTOR", 10.0)
+    after = trained(videos, tmp_path / "tuned", *fine_tuning, *rates)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert {"head.weight", "head_dist.weight", "blocks.0.norm1.1.weight"} <= changed
+    assert not any(name.startswith(("blocks.0.attn", "blocks.0.mlp", "cls_token")) for name in changed)
+
+
+def test_layer_decay_survives_being_stopped(videos: Path, tmp_path: Path) -> None:
+    """And another one is another training."""
+    own = ("SOLVER.LAYER_DECAY", 0.5, "SOLVER.LR_POLICY", "steps_with_relative_lrs")
+    straight = trained(videos, tmp_path / "straight", *own)
+    first = options(videos, tmp_path / "two", *TWO_EPOCHS, *own, "SOLVER.MAX_EPOCH", 1)
+    assert tool("train_net", *first).code == 0
+    refused = tool(
+        "train_net", *options(videos, tmp_path / "two", *TWO_EPOCHS, *own, "SOLVER.LAYER_DECAY", 0.6)
+    )
+    assert refused.code == 2 and "SOLVER.LAYER_DECAY 0.5 (here: 0.6)" in refused.err
+    assert same(trained(videos, tmp_path / "two", *own), straight)

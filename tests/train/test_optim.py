@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+import timm
 import torch
 from torch import nn
 
-from revit_video.train.optim import cosine_schedule, make_optimizer, step_schedule, warmup_epochs, with_warmup
-from tests.tiny import tiny_revit
+from revit_video.train.optim import (
+    ParameterGroups,
+    cosine_schedule,
+    make_optimizer,
+    step_schedule,
+    warmup_epochs,
+    with_warmup,
+)
+from tests.tiny import tiny_dvt, tiny_revit
 
 
 def test_steps_with_relative_rates() -> None:
@@ -60,3 +70,49 @@ def test_settings_reach_the_optimizers() -> None:
         assert isinstance(sgd, torch.optim.SGD)
         for group in sgd.param_groups:
             assert (group["momentum"], group["nesterov"], group["lr"]) == (0.8, nesterov, 0.1)
+
+
+def rates(model: nn.Module, groups: ParameterGroups) -> dict[str, float]:
+    """The factor on the learning rate of each parameter."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    optimizer = make_optimizer(model, "adamw", 1.0, 0.05, groups=groups)
+    return {
+        names[id(p)]: group.get("lr_scale", 1.0) for group in optimizer.param_groups for p in group["params"]
+    }
+
+
+def test_layers_learn_at_timms_rates() -> None:
+    """Those of timm's ViT of as many blocks, for the parameters that both have."""
+    vit = timm.create_model(
+        "vit_tiny_patch16_224", img_size=32, depth=2, embed_dim=24, num_heads=3, num_classes=5
+    )
+    names = {id(parameter): name for name, parameter in vit.named_parameters()}
+    optimizer = timm.optim.create_optimizer_v2(vit, "adamw", 1.0, 0.05, layer_decay=0.7)
+    theirs = {names[id(p)]: g["lr_scale"] for g in optimizer.param_groups for p in g["params"]}
+    ours = rates(tiny_revit(), ParameterGroups(layer_decay=0.7))
+    for name, factor in theirs.items():
+        per_length = re.sub(r"(norm\d?|patch_embed)\.", r"\1.1.", name)
+        (own,) = {name, f"{name}.1", per_length} & ours.keys()
+        assert ours[own] == pytest.approx(factor)
+    assert ours["blocks.0.temporal_fc.weight"] == ours["blocks.0.attn.qkv.weight"] == pytest.approx(0.7**2)
+    assert ours["time_embed"] == ours["dist_token"] == pytest.approx(0.7**3)
+    assert ours["head_dist.weight"] == 1
+
+
+def test_each_model_of_a_cascade_has_its_layers() -> None:
+    ours = rates(tiny_dvt(), ParameterGroups(layer_decay=0.5))
+    for n in range(3):
+        assert ours[f"backbones.{n}.blocks.1.attn.qkv.weight"] == pytest.approx(0.5)
+        assert ours[f"backbones.{n}.head.weight"] == 1
+
+
+def test_heads_learn_faster() -> None:
+    ours = rates(tiny_revit(dense_head=True), ParameterGroups(head_factor=10.0))
+    heads = {f"head{kind}.{part}" for kind in ("", "_dist", "_dense") for part in ("weight", "bias")}
+    assert {name for name, factor in ours.items() if factor == 10.0} == heads
+    assert {factor for name, factor in ours.items() if name not in heads} == {1.0}
+
+
+def test_all_parameters_are_decayed_if_asked_for() -> None:
+    optimizer = make_optimizer(tiny_revit(), "sgd", 0.1, 1e-4, groups=ParameterGroups(decay_all=True))
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [1e-4]

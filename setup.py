@@ -21,8 +21,10 @@ setup(
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    packages=find_packages(include=["revit_video", "revit_video.*"]),
-    package_data={"revit_video": ["py.typed", "report/template.html"]},
+    packages=[*find_packages(include=["revit_video", "revit_video.*"]), "revit_video.configs"],
+    package_dir={"revit_video.configs": "configs"},  # `revit_video.config.shipped` finds them in both places
+    package_data={"revit_video": ["py.typed", "report/template.html"], "revit_video.configs": ["*/*.yaml"]},
+    entry_points={"console_scripts": ["revit-video = revit_video.commands.main:main"]},
     python_requires=">=3.10",
     install_requires=[
         "torch>=2.4",

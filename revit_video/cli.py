@@ -1,14 +1,12 @@
-"""Command lines of the tools, and errors without a traceback."""
+"""Running stages for a command, and errors without a traceback."""
 
 from __future__ import annotations
 
-import argparse
+import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-
-from fvcore.common.config import CfgNode
 
 from revit_video.from_cfg.resolve import load_checked
 from revit_video.runtime.launch import FailedLater, RankError, first_error_only, launch, torchrun_ranks
@@ -16,31 +14,20 @@ from revit_video.runtime.text import printable
 from revit_video.stages.run import enabled_stages, run
 
 
-def config_parser(description: str | None) -> argparse.ArgumentParser:
-    """Parser of `--cfg FILE [KEY VALUE ...]`."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--cfg", metavar="FILE", help="a YAML file of configs/; without it, the defaults")
-    parser.add_argument(
-        "opts",
-        metavar="KEY VALUE",
-        nargs="*",
-        help="keys that override it; docs/config.md lists all",
-    )
-    return parser
-
-
-def run_stages(description: str | None, choose: Callable[[CfgNode], list[str]] = enabled_stages) -> None:
-    """Main function of a tool that runs stages: load the config, start the ranks, report errors."""
-    arguments = config_parser(description).parse_args()
+def run_stages(cfg_path: str | None, opts: Sequence[str], stages: Sequence[str] | None = None) -> None:
+    """Load the config, start the ranks and run the stages, by default those that the config enables."""
     with clear_errors("interrupted; the same command goes on from the last checkpoint"), first_error_only():
         started = torchrun_ranks()
-        cfg = load_checked(arguments.cfg, [*arguments.opts, *(["NUM_GPUS", started] if started else [])])
-        launch(run, cfg.NUM_GPUS, cfg, choose(cfg), command_line())
+        cfg = load_checked(cfg_path, [*opts, *(["NUM_GPUS", started] if started else [])])
+        launch(run, cfg.NUM_GPUS, cfg, enabled_stages(cfg) if stages is None else stages, command_line())
 
 
 def command_line(arguments: Sequence[str] | None = None) -> str:
     """The running command, as typed."""
-    return shlex.join(["python", *(sys.argv if arguments is None else arguments)])
+    program, *words = sys.argv if arguments is None else arguments
+    if os.path.basename(program) in ("revit-video", "__main__.py"):
+        return shlex.join(["revit-video", *words])
+    return shlex.join(["python", program, *words])
 
 
 @contextmanager

@@ -1,51 +1,8 @@
 """Counts multiply-accumulates and parameters at every token length; writes flops.json to OUTPUT_DIR."""
 
-import os
-from typing import Any
-
 import _environment  # noqa: F401
 
-from revit_video import flops
-from revit_video.cli import clear_errors, config_parser
-from revit_video.from_cfg.model import build_assigner, build_model
-from revit_video.from_cfg.resolve import load_checked, resolved
-from revit_video.report.results_table import cost_unit
-from revit_video.runtime import output_dir
-
-
-def main() -> None:
-    arguments = config_parser(__doc__).parse_args()
-    with clear_errors():
-        cfg = resolved(load_checked(arguments.cfg, arguments.opts))
-        output_dir.ensure_writable(cfg.OUTPUT_DIR)
-        views = cfg.TEST.NUM_ENSEMBLE_VIEWS * cfg.TEST.NUM_SPATIAL_CROPS
-        # A single length needs no assigner.
-        assigner = build_assigner(cfg, random=True) if len(cfg.REVIT.TOKEN_LENGTHS) > 1 else None
-        costs = flops.cost_table(build_model(cfg), views, assigner)
-        path = os.path.join(cfg.OUTPUT_DIR, output_dir.FLOPS)
-        output_dir.write_json(path, costs)
-        print(as_text(costs))
-        print(path)
-
-
-def as_text(costs: dict[str, Any]) -> str:
-    """`cost_table` as text: a line for each length, and one for the assigner."""
-    largest = max(length["gmacs"] for length in costs["lengths"].values())
-    factor, unit = cost_unit(largest)
-    views = f"x {costs['views']} views"
-    lines = [f"{'':>10} {unit + ' a view':>14} {'products only':>14} {views:>14} {'parameters':>12}"]
-    for name, length in costs["lengths"].items():
-        figures = [length["gmacs"], length["matmul_gmacs"], costs["views"] * length["gmacs"]]
-        cells = " ".join(f"{factor * figure:14.2f}" for figure in figures)
-        lines.append(f"{name:>10} {cells} {length['params']:12,}")
-    if "assigner_gmacs" in costs:
-        share = 100 * costs["assigner_gmacs"] / largest
-        lines.append(
-            f"{'assigner':>10} {factor * costs['assigner_gmacs']:14.3f} {'':29} "
-            f"{costs['assigner_params']:12,}   {share:.2f} % of the longest length"
-        )
-    return "\n".join(lines)
-
+from revit_video.commands.main import main
 
 if __name__ == "__main__":
-    main()
+    main("flops")

@@ -2,7 +2,7 @@
 
 import _environment  # noqa: F401
 
-from revit_video.cli import run_stages
+from revit_video.commands.main import main
 
 if __name__ == "__main__":
-    run_stages(__doc__, lambda cfg: ["mine"])
+    main("mine")

@@ -14,6 +14,7 @@ from fvcore.common.config import BASE_KEY, CfgNode
 
 from revit_video.config.defaults import get_cfg
 from revit_video.config.rules import Mistake, brief, find_mistakes, get
+from revit_video.config.shipped import find_config
 from revit_video.config.yaml_file import YamlError, parse_yaml, read_yaml
 
 MOST_SHOWN, MOST_FILES = 30, 100  # mistakes in a message; files that a config is made of
@@ -52,15 +53,15 @@ def load_cfg(
     """The frozen config of a run.
 
     Args:
-        path: a YAML file; its `_BASE_` names one file or a list of files, relative to it, to start from. None
-            for the defaults.
+        path: a YAML file, or the name of a config of the package; None for the defaults. Its `_BASE_` names
+            one file or a list of files, relative to it, to start from.
         opts: `["KEY", "VALUE", ...]` as on a command line; strings are parsed as YAML unless the key is text.
         more_rules: yields the mistakes that a component finds in the merged config.
 
     Raises:
         ConfigError: with all unknown keys, wrong types, illegal values and broken rules.
     """
-    path = path and os.path.expanduser(path)
+    path = path and find_config(os.path.expanduser(path))
     cfg, mistakes = get_cfg(), list[str]()
     defaults = {key: get(cfg, key) for key in leaf_keys(cfg)}
     wrong_keys = set()
@@ -139,7 +140,7 @@ def _read_yaml(path: str) -> dict[str, Any]:
     try:
         tree = read_yaml(path)
     except FileNotFoundError:
-        raise ConfigError(path, ["no such file"]) from None
+        raise ConfigError(path, ["no such file, and no config of `revit-video config`"]) from None
     except OSError as error:
         raise ConfigError(path, [f"cannot be read: {error.strerror or error}"]) from None
     except YamlError as error:

@@ -1,0 +1,1 @@
+"""The command `revit-video`; PyTorch is imported after its words are understood."""

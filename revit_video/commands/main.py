@@ -1,0 +1,72 @@
+"""`revit-video COMMAND …`: finds the command and hands it the other words.
+
+Data workers import this file with the program that they belong to: it must not import PyTorch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from difflib import get_close_matches
+from importlib import import_module
+
+import revit_video
+
+# Of each command: the module in this folder with its function `<name>_command`, and what it does.
+COMMANDS = {
+    "demo": ("make_demo", "generate videos, then train, mine, assign and test on them"),
+    "run": (
+        "run_stages",
+        "run the stages that a config enables: train, mine labels, train the assigner, test",
+    ),
+    "train": ("run_stages", "train the backbone at all token lengths"),
+    "mine": ("run_stages", "mine the token-length labels of a trained backbone"),
+    "assign": ("run_stages", "train the Token-Length Assigner on mined labels and choose its threshold"),
+    "test": ("run_stages", "test every policy on the test list and draw the report"),
+    "predict": ("predict_files", "classify videos or images with a trained model"),
+    "report": ("write_reports", "write the report of a run again from the files in its OUTPUT_DIR"),
+    "flops": ("count_costs", "count multiply-accumulates and parameters at every token length"),
+    "convert": ("convert_weights", "convert weights of timm, TimeSformer, transformers and this project"),
+    "prepare": ("prepare_sets", "make a data folder from a data set's official files and its videos"),
+    "config": ("show_config", "list the configs, print one, or tell the meaning of a key"),
+}
+
+
+def main(command: str | None = None) -> None:
+    """The program `revit-video`; with `command`, a tool that is this command alone."""
+    program, words = os.path.basename(sys.argv[0]), sys.argv[1:]
+    if command is None:
+        command, words, program = *_chosen(words), f"revit-video {words[0]}" if words else ""
+    module = import_module(f"revit_video.commands.{COMMANDS[command][0]}")
+    parser = argparse.ArgumentParser(program, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.description = _sentence(COMMANDS[command][1])
+    try:
+        code = getattr(module, f"{command}_command")(parser, words)
+        sys.stdout.flush()
+    except BrokenPipeError:  # such as `head`, which has all it wants
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        code = 0
+    raise SystemExit(code)
+
+
+def _chosen(words: list[str]) -> tuple[str, list[str]]:
+    """The command that the first word names, and the other words; else a help or an error, and the end."""
+    width = max(map(len, COMMANDS))
+    listed = "\n".join(f"  {name:{width}}  {does}" for name, (_, does) in COMMANDS.items())
+    if words[:1] == ["--version"]:
+        print(f"revit-video {revit_video.__version__}")
+        raise SystemExit(0)
+    if not words or words[0] in ("-h", "--help"):
+        print(f"usage: revit-video COMMAND …   (revit-video COMMAND --help tells more)\n\n{listed}")
+        raise SystemExit(0 if words else 2)
+    if words[0] not in COMMANDS:
+        nearest = get_close_matches(words[0], COMMANDS, 1, cutoff=0)[0]
+        there = ", ".join(COMMANDS)
+        print(f"error: no command {words[0][:60]!r}; nearest: {nearest}; there are {there}", file=sys.stderr)
+        raise SystemExit(2)
+    return words[0], words[1:]
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 import yaml
 
 import revit_video
+from revit_video.config.shipped import shipped_configs
 
 ROOT = Path(__file__).parents[1]
 # Distributions whose import has another name.
@@ -59,6 +62,23 @@ def test_what_is_optional_can_be_installed() -> None:
 def test_everything_declared_has_a_tested_version() -> None:
     pinned = set(re.findall(r"^([\w-]+)==", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
     assert setup_argument("install_requires") | setup_argument("TEST") == pinned
+
+
+def test_a_wheel_has_the_command_the_configs_and_the_types(tmp_path: Path) -> None:
+    source = tmp_path / "source"  # building leaves files behind
+    for name in ("revit_video", "configs"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.py", "pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, source)
+    build = [sys.executable, "setup.py", "-q", "bdist_wheel", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=source, capture_output=True, check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as content:
+        names = set(content.namelist())
+        (entry_points,) = (name for name in names if name.endswith("entry_points.txt"))
+        assert "revit-video = revit_video.commands.main:main" in content.read(entry_points).decode()
+    assert {f"revit_video/configs/{name}.yaml" for name in shipped_configs()} <= names
+    assert {"revit_video/py.typed", "revit_video/report/template.html"} <= names
 
 
 def test_version_is_the_same_everywhere() -> None:

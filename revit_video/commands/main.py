@@ -35,19 +35,27 @@ COMMANDS = {
 
 def main(command: str | None = None) -> None:
     """The program `revit-video`; with `command`, a tool that is this command alone."""
-    program, words = os.path.basename(sys.argv[0]), sys.argv[1:]
-    if command is None:
-        command, words, program = *_chosen(words), f"revit-video {words[0]}" if words else ""
-    module = import_module(f"revit_video.commands.{COMMANDS[command][0]}")
-    parser = argparse.ArgumentParser(program, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.description = _sentence(COMMANDS[command][1])
     try:
-        code = getattr(module, f"{command}_command")(parser, words)
+        code = _run(command)
         sys.stdout.flush()
     except BrokenPipeError:  # such as `head`, which has all it wants
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         code = 0
     raise SystemExit(code)
+
+
+def _run(command: str | None) -> int | None:
+    """Exit code."""
+    program, words = os.path.basename(sys.argv[0]), sys.argv[1:]
+    if command is None:
+        command, words = _chosen(words)
+        program = f"revit-video {command}"
+    module = import_module(f"revit_video.commands.{COMMANDS[command][0]}")
+    parser = argparse.ArgumentParser(program, formatter_class=argparse.RawDescriptionHelpFormatter)
+    does = COMMANDS[command][1]
+    parser.description = f"{does[0].upper()}{does[1:]}."
+    code: int | None = getattr(module, f"{command}_command")(parser, words)
+    return code
 
 
 def _chosen(words: list[str]) -> tuple[str, list[str]]:
@@ -66,7 +74,3 @@ def _chosen(words: list[str]) -> tuple[str, list[str]]:
         print(f"error: no command {words[0][:60]!r}; nearest: {nearest}; there are {there}", file=sys.stderr)
         raise SystemExit(2)
     return words[0], words[1:]
-
-
-def _sentence(text: str) -> str:
-    return f"{text[0].upper()}{text[1:]}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from revit_video.adaptive.policies import Costs, Settings, static
 from revit_video.data.clips import ClipSampling, ViewGrid, eval_views
 from revit_video.data.sampling import clip_duration
 from revit_video.data.transforms import Normalize
-from revit_video.data.video import DecodeError
+from revit_video.data.video import DecodeError, is_image
 from revit_video.length import TokenLength
 from revit_video.models import checkpoint
 from revit_video.models.base import ResizableModel
@@ -22,6 +23,8 @@ from revit_video.models.checkpoint import DataSpec
 from revit_video.models.inference import for_inference, inference_dtype
 from revit_video.models.untrusted import believed
 from revit_video.runtime import output_dir
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,11 @@ class Predictor:
             DecodeError: the file cannot be decoded; a `ValueError` of one line.
         """
         path = os.path.expanduser(path)
+        frames = self._sampling.num_frames
+        if is_image(path) and frames > 1:
+            raise DecodeError(path, f"an image; the model takes videos, {frames} frames of each")
+        if not is_image(path) and frames == 1:
+            logger.warning("%s: a video; the model is of images and sees 1 frame of each clip", path)
         views = eval_views(path, self._sampling, self._grid)
         clips = self._normalize(views.clips.to(self.device))
         prediction = self.engine(clips, torch.zeros(len(clips), dtype=torch.long))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 import revit_video
 from revit_video.adaptive.engine import Prediction, ask
@@ -176,3 +177,12 @@ def test_what_importing_predict_loads() -> None:
     rooms = {name.split(".")[1] for name in loaded.split() if "." in name}
     assert rooms == {"adaptive", "data", "length", "models", "predict", "runtime"}
     assert len(loaded.split()) <= MODULES
+
+
+def test_an_image_is_refused_by_a_model_of_videos(toy_run: Path, videos: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
+    video = find_videos([str(videos / "test")])[0]
+    predictor = revit_video.load(str(toy_run), "cpu")
+    refused, answer = predictor.predict_many([str(tmp_path / "a.png"), video])
+    assert str(refused) == f"{tmp_path}/a.png: an image; the model takes videos, 2 frames of each"
+    assert isinstance(answer, VideoPrediction)

@@ -13,6 +13,7 @@ from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 from revit_video.data.folders import DataFolder
 from revit_video.data.loader import allowed_unreadable
 from revit_video.data.shards import shard_part
+from revit_video.data.video import is_image
 
 SAMPLE = 2000  # files of a list that are looked for
 RESOLVED = 20_000  # files up to which links are followed when lists are compared
@@ -38,18 +39,12 @@ def compare_lists(cfg: CfgNode, data: DataFolder, splits: Sequence[str]) -> None
         ValueError: a video has two labels, too many files are not there, or all tested videos are those on
             which thresholds are chosen, which `TEST.SPLIT val` says to be meant.
     """
-    mined, tested = cfg.MINE.HOLDOUT or "train", cfg.TEST.SPLIT
-    lists: dict[str, dict[str, int]] = {}
-    for split in dict.fromkeys([*splits, "val"]):  # a test alone was calibrated on it, too
-        with suppress(ValueError, OSError):
-            lists[split] = _labels(split, data.videos(split))
-    if sum(map(len, lists.values())) <= RESOLVED:
-        lists = {
-            split: {os.path.realpath(path): label for path, label in videos.items()}
-            for split, videos in lists.items()
-        }
+    lists = _labels_by_path(data, [*splits, "val"])  # a test alone was calibrated on it, too
+    for split, labels in lists.items():
+        if repeated := len(data.videos(split)) - len(labels):
+            logger.warning("%s: %d of its %d lines repeat a video", split, repeated, len(data.videos(split)))
     _check_labels(data.path, lists)
-    names = {"mine": mined, "test": tested}
+    names = {"mine": cfg.MINE.HOLDOUT or "train", "test": cfg.TEST.SPLIT}
     for (one, other), meaning in SHARED.items():
         first, second = names.get(one, one), names.get(other, other)
         if first == second or first not in lists or second not in lists or second not in splits:
@@ -64,16 +59,45 @@ def compare_lists(cfg: CfgNode, data: DataFolder, splits: Sequence[str]) -> None
             words = (second, common, len(lists[second]), first, meaning)
             logger.warning("%s: %d of its %d videos are in %s too; %s", *words)
     for split in splits:
+        _check_kind(cfg, data, split)
         _check_there(cfg, data, split)
 
 
-def _labels(split: str, videos: LabeledVideoPaths) -> dict[str, int]:
+def remarks(cfg: CfgNode, data: DataFolder, seen: Mapping[str, str]) -> list[str]:
+    """What makes the results on the test list too good, in sentences.
+
+    Args:
+        seen: by list, what was done with its videos, such as `thresholds were chosen on`.
+    """
+    lists = _labels_by_path(data, [cfg.TEST.SPLIT, *seen])
+    tested = lists[cfg.TEST.SPLIT].keys()
+    common = {split: len(tested & lists[split].keys()) for split in seen if split in lists}
+    return [
+        f"{seen[split]} the tested videos: {count} of {len(tested)} are in {split}"
+        for split, count in common.items()
+        if count
+    ]
+
+
+def _labels_by_path(data: DataFolder, splits: Sequence[str]) -> dict[str, dict[str, int]]:
+    """`_labels` of the lists that are there. Links are followed, unless there are very many files."""
+    lists: dict[str, dict[str, int]] = {}
+    for split in dict.fromkeys(splits):
+        with suppress(ValueError, OSError):
+            lists[split] = _labels(data.videos(split))
+    if sum(map(len, lists.values())) > RESOLVED:
+        return lists
+    return {
+        split: {os.path.realpath(path): label for path, label in videos.items()}
+        for split, videos in lists.items()
+    }
+
+
+def _labels(videos: LabeledVideoPaths) -> dict[str, int]:
     """The label of each path, -1 where it has two."""
     found: dict[str, int] = {}
     for path, info in (videos[row] for row in range(len(videos))):
         found[path] = info["label"] if found.get(path, info["label"]) == info["label"] else -1
-    if len(found) < len(videos):
-        logger.warning("%s: %d of its %d lines repeat a video", split, len(videos) - len(found), len(videos))
     return found
 
 
@@ -86,6 +110,23 @@ def _check_labels(folder: str, lists: Mapping[str, Mapping[str, int]]) -> None:
             if label < 0 or label != other:
                 places = split if label < 0 else f"{where} and {split}"
                 raise ValueError(f"{folder}: {path} has two labels ({places}); leave one line of it")
+
+
+def _check_kind(cfg: CfgNode, data: DataFolder, split: str) -> None:
+    """ValueError for images where clips have several frames; a log line for videos where they have one."""
+    videos, frames = data.videos(split), cfg.DATA.NUM_FRAMES
+    unlike = [
+        path for path, _ in map(videos.__getitem__, range(len(videos))) if is_image(path) == (frames > 1)
+    ]
+    if not unlike:
+        return
+    count = f"{split}: {len(unlike)} of its {len(videos)} files are"
+    if frames > 1:
+        raise ValueError(
+            f"{count} images, such as {unlike[0]}; the model takes videos, {frames} frames of each "
+            "(DATA.NUM_FRAMES; configs/Images is for images)"
+        )
+    logger.info("%s videos; the model is of images and sees 1 frame of each clip (DATA.NUM_FRAMES)", count)
 
 
 def _check_there(cfg: CfgNode, data: DataFolder, split: str) -> None:

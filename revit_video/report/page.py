@@ -111,7 +111,8 @@ def _headline(run: Run) -> str:
         for what, value, more in cards
     )
     figures = _table(*table(results), chosen.name if chosen else None)
-    words = "".join(f"<p>{escape(text)}</p>" for text in (summary(results), clock_in_words(results)) if text)
+    texts = [summary(results), *(results.get("remarks") or ()), clock_in_words(results)]
+    words = "".join(f"<p>{escape(text)}</p>" for text in texts if text)
     return f'<div class="headline">{html}</div>{figures}{words}'
 
 

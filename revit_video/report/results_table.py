@@ -121,6 +121,8 @@ def print_table(results: dict[str, Any], file: IO[str] | None = None) -> None:
         grid.add_row(*row, style="bold green" if chosen and row[0] == chosen.name else None)
     console.print(grid)
     console.print(Text(summary(results), style="bold"))
+    for remark in results.get("remarks") or ():
+        console.print(Text(remark))
 
 
 def _two_lines(title: str) -> str:

@@ -9,14 +9,17 @@ from contextlib import suppress
 from typing import Any
 
 import simplejson
+from fvcore.common.config import CfgNode
 
 from revit_video.adaptive.calibrate import assigned_points, cascade_points
-from revit_video.adaptive.policies import Costs
+from revit_video.adaptive.policies import Costs, Settings
 from revit_video.adaptive.table import Table, static_top1
 from revit_video.data.batch import Batch
 from revit_video.evaluate import CONTROL, Answers, Speed, keep_first, replay, time_policies
 from revit_video.from_cfg.identity import ANSWERS, Record, check_same, settings, test_record
+from revit_video.from_cfg.inputs import mine_split
 from revit_video.from_cfg.model import data_spec
+from revit_video.from_cfg.overlaps import remarks
 from revit_video.length import TokenLength
 from revit_video.meters import counts_by_name
 from revit_video.models import checkpoint
@@ -141,12 +144,25 @@ def _results(
         "command": job.command,
         "seed": job.cfg.RNG_SEED,
         "views": job.views,
+        "remarks": remarks(job.cfg, job.data, _seen(job.cfg, compared)),
         "static": {name: entries[name] for name in lengths if name in entries},
         "adaptive": adaptive,
         "policies": {name: entries[name] for name in ("random", "cascade", "oracle") if name in entries},
         "clock": {"control": _speed(speeds[CONTROL])},
         "curves": _curves(table, compared) if lengths[0] in entries else {},
     }
+
+
+def _seen(cfg: CfgNode, compared: Comparison) -> dict[str, str]:
+    """What the lists were used for before; nothing is known of another run's checkpoint."""
+    seen, adaptive = {}, cfg.ADAPTIVE
+    if not cfg.TEST.CHECKPOINT_FILE_PATH:
+        seen["train"] = "the backbone was trained on"
+    if compared.assigner is not None:
+        seen.setdefault(mine_split(cfg), "the assigner was trained on")
+    if compared.settings != Settings() and not (adaptive.THRESHOLD and adaptive.CASCADE_THRESHOLD):
+        seen["val"] = "thresholds were chosen on"
+    return seen
 
 
 def _entry(answers: Answers, speed: Speed | None, costs: Costs, lengths: list[str]) -> dict[str, Any]:

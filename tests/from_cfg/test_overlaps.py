@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from revit_video.from_cfg.inputs import check_lists, data_folder
 from tests.toy import COUNTS, run_toy, toy_cfg
@@ -105,3 +106,21 @@ def test_a_run_on_two_split_folders_alone(
     assert not lists["val"] & lists["test"] and len(lists["val"] | lists["test"]) == COUNTS["val"]
     whole = data_folder(toy_cfg(folder, run, "MINE.HOLDOUT", "", "TEST.SPLIT", "val"))
     assert (len(whole.videos("train")), len(whole.videos("val"))) == (COUNTS["train"], COUNTS["val"])
+
+
+@pytest.mark.parametrize("split", ["train", "mine", "val", "test"])
+def test_images_are_no_clips_of_several_frames(split: str, own_videos: Path) -> None:
+    Image.new("RGB", (40, 40)).save(own_videos / split / "a.png")
+    add(own_videos, split, f"{split}/a.png 0\n")
+    count = COUNTS[split] + 1
+    with pytest.raises(
+        ValueError, match=rf"^{split}: 1 of its {count} files are images, .*a.png; .* 2 frames of"
+    ):
+        check(own_videos)
+
+
+def test_videos_for_a_model_of_images_are_said(videos: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        check(videos, "DATA.NUM_FRAMES", 1, stages=["test"])
+    said = "the model is of images and sees 1 frame of each clip (DATA.NUM_FRAMES)"
+    assert caplog.messages == [f"test: 12 of its 12 files are videos; {said}"]

@@ -98,6 +98,14 @@ def test_predict_takes_folders_of_images(pictures: Path, run: Path) -> None:
     assert f"error: {broken}: damaged, or not an image" in finished.err
 
 
+def test_a_video_for_a_model_of_images_is_said(
+    run: Path, videos: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    video = find_videos([str(videos / "test")])[0]
+    revit_video.load(str(run), "cpu").predict(video)
+    assert caplog.messages == [f"{video}: a video; the model is of images and sees 1 frame of each clip"]
+
+
 def test_flops_are_counted_as_for_videos(pictures: Path, run: Path, tmp_path: Path) -> None:
     finished = tool("count_flops", "--cfg", run / "config.yaml", "DATA.PATH_TO_DATA_DIR", pictures)
     assert finished.code == 0 and all(length in finished.out for length in LENGTHS)

@@ -36,3 +36,32 @@ def test_a_cascade_needs_a_list_or_a_threshold(own_run: Path, own_videos: Path) 
     assert set(results_of(own_run / "tests" / "alone")["policies"]) == {"oracle"}
     run_toy(own_videos, own_run, "TEST.NAME", "given", "ADAPTIVE.CASCADE_THRESHOLD", 0.25, stages=["test"])
     assert results_of(own_run / "tests" / "given")["policies"]["cascade"]["threshold"] == 0.25
+
+
+def test_what_makes_results_too_good_stands_with_them(
+    own_run: Path, own_videos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert results_of(own_run)["remarks"] == []
+    run_toy(own_videos, own_run, "TEST.NAME", "meant", "TEST.SPLIT", "val", stages=["test"])
+    meant = "thresholds were chosen on the tested videos: 12 of 12 are in val"
+    first = [(own_videos / f"{name}.csv").read_text().split("\n")[0] for name in ("train", "mine", "val")]
+    (own_videos / "test.csv").write_text("\n".join([*first, (own_videos / "test.csv").read_text()]))
+    run_toy(own_videos, own_run, "TEST.NAME", "some", stages=["test"])
+    some = [
+        f"{what} the tested videos: 1 of 15 are in {name}"
+        for what, name in (
+            ("the backbone was trained on", "train"),
+            ("the assigner was trained on", "mine"),
+            ("thresholds were chosen on", "val"),
+        )
+    ]
+    said = capsys.readouterr().out
+    for test, remarks in (("meant", [meant]), ("some", some)):
+        folder = own_run / "tests" / test
+        assert results_of(folder)["remarks"] == remarks
+        for remark in remarks:
+            assert f"<p>{remark}</p>" in (folder / "report.html").read_text() and remark in said
+    thresholds = ("ADAPTIVE.THRESHOLD", 0.5, "ADAPTIVE.CASCADE_THRESHOLD", 0.5)
+    given = ("TEST.NAME", "given", "TEST.SPLIT", "val", *thresholds)
+    run_toy(own_videos, own_run, *given, stages=["test"])
+    assert results_of(own_run / "tests" / "given")["remarks"] == []

@@ -118,8 +118,14 @@ _C.MODEL.NUM_HEADS = 0  # attention heads, a divisor of the width; 0 = the prese
 _C.MODEL.MLP_RATIO = 0.0  # hidden width of the MLPs over the width; 0 = the preset's
 _C.MODEL.DROP_RATE = 0.0  # dropout; 0..1, 1 excluded
 _C.MODEL.DROP_PATH = 0.1  # stochastic depth of the last block, rising linearly from 0; 0..1, 1 excluded
+_C.MODEL.DROP_PATH_PER = (
+    "clip"  # what it drops in divided attention: clip | sequence (as TimeSformer: a place
+)
+#   over time, before temporal_fc, and a frame over space)
 _C.MODEL.STEM = ""  # patch (one convolution) | conv (several 3x3 convolutions with batch norms) | lvvit
 #   (LV-ViT's); empty = the preset's
+_C.MODEL.INIT = "normal"  # initial weights: normal | timesformer (its code's: 0.02 at any width, time
+#   embeddings 0, the patch convolution as PyTorch's)
 _C.MODEL.POS_INIT = "normal"  # initial position embeddings: normal (noise) | sincos (waves)
 _C.MODEL.QK_INIT_GAIN = 1.0  # factor on the initial query and key weights; > 0
 _C.MODEL.ACT_CHECKPOINT = False  # training: recompute activations in the backward pass, to save memory

@@ -47,7 +47,9 @@ TRAINING = (
         "REVIT.DISTILL",
         "MODEL.DROP_RATE",
         "MODEL.DROP_PATH",
+        "MODEL.DROP_PATH_PER",
     ),
+    *("MODEL.INIT", "MODEL.POS_INIT", "MODEL.QK_INIT_GAIN"),
     *AUGMENTATION,
 )
 MAY_GROW = ("SOLVER.MAX_EPOCH", "TRAIN.BATCH_SIZE")  # while there is something left to train

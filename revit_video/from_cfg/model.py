@@ -33,7 +33,9 @@ KEYS = {
     "token_at_longest": "REVIT.DISTILL.TOKEN_AT_LONGEST",
     "drop_rate": "MODEL.DROP_RATE",
     "drop_path": "MODEL.DROP_PATH",
+    "drop_path_per": "MODEL.DROP_PATH_PER",
     "pos_init": "MODEL.POS_INIT",
+    "init": "MODEL.INIT",
     "qk_init_gain": "MODEL.QK_INIT_GAIN",
     "act_checkpoint": "MODEL.ACT_CHECKPOINT",
 }

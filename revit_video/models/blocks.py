@@ -27,7 +27,7 @@ class JointBlock(nn.Module):
         drop_path: probability of stochastic depth, which grows with the layer.
     """
 
-    sample_dims = 1  # stochastic depth drops a branch for whole clips
+    samples: tuple[int, ...] = (0,)  # stochastic depth drops a branch for whole clips
 
     def __init__(self, config: ReViTConfig, drop_path: float) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class JointBlock(nn.Module):
         self.attn = Attention(dim, config.num_heads, drop, config.qkv_bias)
         self.norm2 = length_norm(config)
         self.mlp = Mlp(dim, int(dim * config.mlp_ratio), drop=drop)
-        self.drop_path = DropPath(drop_path, self.sample_dims, config.residual_scale)
+        self.drop_path = self.drop_attn = DropPath(drop_path, self.samples, config.residual_scale)
 
     def forward(self, special: Tensor, patches: Tensor, i: int) -> tuple[Tensor, Tensor]:
         patches = self.over_time(patches, i)
@@ -57,7 +57,7 @@ class JointBlock(nn.Module):
         """Fold the residual scale into each branch's last weights, for inference."""
         self._scale(self.attn.proj)
         self._scale(self.mlp.fc2)
-        self.drop_path.scale = 1.0
+        self.drop_path.scale = self.drop_attn.scale = 1.0
 
     def _scale(self, last: Linear) -> None:
         last.weight.mul_(self.drop_path.scale)
@@ -73,7 +73,7 @@ class JointBlock(nn.Module):
         """The attention branch of special and patch tokens; only of the first `queries` tokens, if given."""
         count = special.shape[1]
         x = torch.cat([special, patches.flatten(1, 2)], dim=1)
-        (x,) = self.drop_path(self.attn(self.norm1(x, i), queries))
+        (x,) = self.drop_attn(self.attn(self.norm1(x, i), queries))
         return x[:, :count], x[:, count:]
 
     def feed_forward(self, i: int, *tokens: Tensor) -> tuple[Tensor, ...]:
@@ -84,14 +84,14 @@ class JointBlock(nn.Module):
 class SpaceBlock(JointBlock):
     """Attention within each frame, with special tokens per frame: `special` is `(B, T, S, C)`."""
 
-    sample_dims = 2  # per frame, as in TimeSformer, which folds frames into the batch
+    samples: tuple[int, ...] = (0, 1)  # per frame, as in TimeSformer, which folds frames into the batch
 
     def attend(
         self, special: Tensor, patches: Tensor, i: int, queries: int | None = None
     ) -> tuple[Tensor, Tensor]:
         count = special.shape[-2]
         x = torch.cat([self.to_frames(special, patches.shape[1]), patches], dim=2)
-        (x,) = self.drop_path(self.attn(self.norm1(x, i), queries))
+        (x,) = self.drop_attn(self.attn(self.norm1(x, i), queries))
         return self.from_frames(x[:, :, :count]), x[:, :, count:]
 
     def to_frames(self, special: Tensor, frames: int) -> Tensor:
@@ -111,7 +111,7 @@ class DividedBlock(SpaceBlock):
     initialised from an image model starts with that model's predictions.
     """
 
-    sample_dims = 1
+    samples = (0,)
 
     def __init__(self, config: ReViTConfig, drop_path: float) -> None:
         super().__init__(config, drop_path)
@@ -119,9 +119,15 @@ class DividedBlock(SpaceBlock):
         self.temporal_norm1 = length_norm(config)
         self.temporal_attn = TimeAttention(dim, config.num_heads, config.drop_rate, config.qkv_bias)
         self.temporal_fc = Linear(dim, dim)
+        self.drop_place, self.drop_time = DropPath(0.0), self.drop_path
+        if config.drop_path_per == "sequence":
+            self.drop_place = DropPath(drop_path, (0, 2))  # before temporal_fc, whose bias is never dropped
+            self.drop_time = DropPath(0.0, scale=config.residual_scale)
+            self.drop_attn = DropPath(drop_path, (0, 1), config.residual_scale)
 
     def over_time(self, patches: Tensor, i: int) -> Tensor:
-        (x,) = self.drop_path(self.temporal_fc(self.temporal_attn(self.temporal_norm1(patches, i))))
+        (x,) = self.drop_place(self.temporal_attn(self.temporal_norm1(patches, i)))
+        (x,) = self.drop_time(self.temporal_fc(x))
         return patches + x
 
     def to_frames(self, special: Tensor, frames: int) -> Tensor:
@@ -135,6 +141,7 @@ class DividedBlock(SpaceBlock):
         """Also fuse the output projection of the attention over time with `temporal_fc`."""
         self._scale(self.temporal_fc)
         super().fold()
+        self.drop_time.scale = 1.0
         proj, fc = self.temporal_attn.proj, self.temporal_fc
         weight = fc.weight.double()
         proj.bias.copy_(weight @ proj.bias.double() + fc.bias)

@@ -20,6 +20,8 @@ CHOICES = {
     "pos_embed": ("per_length", "shared", "resized"),
     "stem": ("patch", "conv", "lvvit"),
     "pos_init": ("normal", "sincos"),
+    "drop_path_per": ("clip", "sequence"),
+    "init": ("normal", "timesformer"),
 }
 MOST = {
     "img_size": 1 << 14,
@@ -34,7 +36,9 @@ MOST = {
 """Far above every model that was ever trained, and small enough for a message instead of a full memory."""
 MOST_LENGTHS, MOST_CELLS = 64, 1 << 16
 KINDS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,), "str": (str,)}
-TRAINING_ONLY = ("drop_rate", "drop_path", "pos_init", "qk_init_gain", "act_checkpoint")
+TRAINING_ONLY = (
+    *("drop_rate", "drop_path", "drop_path_per", "pos_init", "qk_init_gain", "init", "act_checkpoint"),
+)
 """Fields that do not change what trained weights compute."""
 
 
@@ -62,12 +66,16 @@ class ReViTConfig:
         distill_token: the lengths after the first have a distillation token and head.
         token_at_longest: the longest length has them too, as in a distilled DeiT; they learn from the labels
             there.
+        drop_path_per: what stochastic depth drops a branch for: a `clip`, or a `sequence` of divided
+            attention: a place in the attention over time, a frame in that over space, as in TimeSformer.
         stem: from pixels to tokens. `patch`: one convolution, kernel = stride = patch. `conv`: 3x3
             convolutions with batch norms (paper section 4). `lvvit`: LV-ViT's.
         qkv_bias, residual_scale, dense_head, norm_eps: differ in LV-ViT: no bias for queries, keys and
             values; residual branches scaled by 1 / `skip_lam`; a second head classifies every patch token.
         pos_init: initial position embeddings: small noise (`normal`), or waves over space and time
             (`sincos`), with which small data sets teach directions of motion from scratch.
+        init: `normal` noise, whose size suits the width; or as in TimeSformer's code: noise of 0.02 at any
+            width, the patch convolution as PyTorch makes it, time embeddings 0.
         qk_init_gain: factor on the initial query and key weights; above 1 attention starts less uniform,
             which shortens the plateau of training from scratch.
         act_checkpoint: recompute each block's activations in the backward pass: less memory, about a third
@@ -99,6 +107,8 @@ class ReViTConfig:
     norm_eps: float = NORM_EPS
     token_at_longest: bool = False
     pos_init: str = "normal"
+    init: str = "normal"
+    drop_path_per: str = "clip"
     qk_init_gain: float = 1.0
     act_checkpoint: bool = False
 

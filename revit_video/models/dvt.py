@@ -227,7 +227,7 @@ class ReusingBlock(SpaceBlock):
         tokens = torch.cat([self.to_frames(special, patches.shape[1]), patches], dim=2)
         queries = count if only_special else None
         x, scores = attend_with_scores(self.attn, self.norm1(tokens, 0), queries, added, keep_scores)
-        (x,) = self.drop_path(x)
+        (x,) = self.drop_attn(x)
         special = special + self.from_frames(x[:, :, :count])
         if only_special:
             (special,) = self.mix_channels(features, special)

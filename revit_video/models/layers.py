@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
@@ -120,22 +120,25 @@ class DropPath(nn.Module):
 
     Args:
         drop_prob: probability of dropping a sample's branch.
-        sample_dims: number of leading axes that index samples.
+        samples: the axes that index samples.
         scale: constant factor on the branch.
     """
 
-    def __init__(self, drop_prob: float, sample_dims: int = 1, scale: float = 1.0) -> None:
+    def __init__(self, drop_prob: float, samples: Sequence[int] = (0,), scale: float = 1.0) -> None:
         super().__init__()
-        self.drop_prob, self.sample_dims, self.scale = drop_prob, sample_dims, scale
+        self.drop_prob, self.samples, self.scale = drop_prob, tuple(samples), scale
 
     def forward(self, *branch: Tensor) -> tuple[Tensor, ...]:
         if not self.training or self.drop_prob == 0:
             return branch if self.scale == 1 else tuple(self.scale * x for x in branch)
         keep_prob = 1 - self.drop_prob
-        kept = branch[0].new_empty(branch[0].shape[: self.sample_dims]).bernoulli_(keep_prob) / keep_prob
+        sizes = [branch[0].shape[axis] for axis in self.samples]
+        kept = branch[0].new_empty(sizes).bernoulli_(keep_prob) / keep_prob
         if self.scale != 1:
             kept = self.scale * kept
-        return tuple(x * kept.view(*kept.shape, *[1] * (x.ndim - kept.ndim)) for x in branch)
+        last = self.samples[-1] + 1
+        kept = kept.view([branch[0].shape[axis] if axis in self.samples else 1 for axis in range(last)])
+        return tuple(x * kept.view(*kept.shape, *[1] * (x.ndim - last)) for x in branch)
 
 
 # ---- Linear layers on CPU through oneDNN instead of MKL --------------------------------------------------

@@ -69,7 +69,7 @@ class ReViT(ResizableModel):
         self.head = nn.Linear(dim, config.num_classes)
         self.head_dist = nn.Linear(dim, config.num_classes) if config.distils else None
         self.head_dense = Linear(dim, config.num_classes) if config.dense_head else None
-        self._init_weights(config.pos_init, config.qk_init_gain)
+        self._init_weights(config)
 
     def forward(self, clips: Tensor, length: int | str | TokenLength, mix: Box | None = None) -> Output:
         """Classify normalised `clips` `(B, 3, T, H, W)` at one token length.
@@ -243,23 +243,25 @@ class ReViT(ResizableModel):
         return {name for name, _ in self.named_parameters() if name.startswith(undecayed)}
 
     @torch.no_grad()
-    def _init_weights(self, pos_init: str, qk_init_gain: float) -> None:
+    def _init_weights(self, config: ReViTConfig) -> None:
         # TimeSformer's 0.02 at width 768, scaled for activations of the same size at any width.
-        std = 0.02 * math.sqrt(768 / self.cls_token.shape[-1])
+        as_published = config.init == "timesformer"
+        std = 0.02 if as_published else 0.02 * math.sqrt(768 / config.embed_dim)
         for module in self.modules():
-            if isinstance(module, nn.Linear | nn.Conv2d):
+            if isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and not as_published):
                 nn.init.trunc_normal_(module.weight, std=std)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         for module in self.modules():
             if isinstance(module, Attention):
-                module.qkv.weight[: 2 * module.proj.in_features] *= qk_init_gain
+                module.qkv.weight[: 2 * module.proj.in_features] *= config.qk_init_gain
             if isinstance(module, DividedBlock):
                 nn.init.zeros_(module.temporal_fc.weight)
-        for token in (self.cls_token, self.dist_token, self.time_embed, *self.pos_embed.parameters()):
+        in_time = None if as_published else self.time_embed  # which stays 0
+        for token in (self.cls_token, self.dist_token, in_time, *self.pos_embed.parameters()):
             if token is not None:
                 nn.init.trunc_normal_(token, std=std)
-        if pos_init == "sincos":
+        if config.pos_init == "sincos":
             self.pos_embed.set_grid(place_waves(self.lengths[0], self.cls_token.shape[-1]))
             if self.time_embed is not None:
                 self.time_embed.copy_(waves(torch.arange(self.num_frames), self.time_embed.shape[-1]))

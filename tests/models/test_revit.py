@@ -325,6 +325,19 @@ def test_a_preset_is_a_copy() -> None:
     assert PRESETS["timesformer_tiny"]["depth"] == 2
 
 
+def test_initial_weights_as_in_timesformers_code() -> None:
+    torch.manual_seed(0)
+    sizes: Any = dict(img_size=SIZE, num_frames=FRAMES, embed_dim=96, depth=1, num_heads=4)
+    model = timesformer_tiny([8, 4], 2, **sizes, init="timesformer")
+    assert model.time_embed is not None and not model.time_embed.any()
+    assert not model.blocks[0].temporal_fc.weight.any() and not model.head.bias.any()
+    for matrix in (model.blocks[0].attn.qkv.weight, model.pos_embed[0], model.head.weight):
+        assert matrix.detach().std().item() == pytest.approx(0.02, rel=0.15)
+    kernel, bias = model.patch_embed[0].proj.weight, model.patch_embed[0].proj.bias
+    bound = (3 * 4 * 4) ** -0.5  # of PyTorch's uniform distribution
+    assert 0.95 * bound < kernel.detach().abs().max() <= bound and bias.any()
+
+
 # ---- Freezing --------------------------------------------------------------------------------------------
 
 

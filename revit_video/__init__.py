@@ -12,6 +12,10 @@ if TYPE_CHECKING:
         timesformer_base,
         timesformer_base_hr,
         timesformer_tiny,
+        videomae_base,
+        videomae_large,
+        videomae_small,
+        vivit_base,
     )
     from revit_video.models.revit import ReViT
     from revit_video.predict import Predictor, load
@@ -27,6 +31,10 @@ __all__ = [
     "timesformer_base",
     "timesformer_base_hr",
     "timesformer_tiny",
+    "videomae_base",
+    "videomae_large",
+    "videomae_small",
+    "vivit_base",
 ]
 
 _MODULE_OF = {"Predictor": "predict", "ReViT": "models.revit", "load": "predict"}

@@ -85,7 +85,7 @@ def revit_macs(model: ResizableModel, length: TokenLength) -> Macs:
     model = copy.deepcopy(model, {id(weight): weight for weight in model.parameters()})  # the same weights
     separate_embeddings(model)
     size = (1, 3, model.num_frames, model.img_size, model.img_size)
-    return count(_InFull(model, length), model.class_token.new_zeros(size))
+    return count(_InFull(model, length), model.example.new_zeros(size))
 
 
 def assigner_macs(assigner: TokenLengthAssigner, num_frames: int, img_size: int) -> Macs:
@@ -96,31 +96,33 @@ def assigner_macs(assigner: TokenLengthAssigner, num_frames: int, img_size: int)
 
 def matmul_gmacs(config: ReViTConfig, i: int) -> float:
     """Matrix products of one view at `config.lengths[i]` in closed form, to check the count against."""
-    dim, frames, length = config.embed_dim, config.num_frames, config.lengths[i]
+    dim, frames, length = config.embed_dim, config.steps, config.lengths[i]
     patches, special = length.count, config.num_special[i]
 
     def attend(sequences: int, tokens: int) -> int:
         return sequences * (4 * tokens * dim**2 + 2 * tokens**2 * dim)
 
     specials = special * (frames if config.attention == "space_only" else 1)
-    block = 2 * int(config.mlp_ratio * dim) * dim * (frames * patches + specials)
+    hidden = int(config.mlp_ratio * dim)
+    channels = hidden + hidden // 2 if config.act == "swiglu" else 2 * hidden
+    block = channels * dim * (frames * patches + specials)
     if config.attention == "joint_space_time":
         block += attend(1, special + frames * patches)
     else:
         block += attend(frames, special + patches)
     if config.attention == "divided_space_time":
         block += attend(patches, frames) + frames * patches * dim**2  # temporal attention, temporal_fc
-    heads = (special + config.dense_head * patches) * dim * config.num_classes
+    heads = (1 + config.distils_at(i) + config.dense_head * patches) * dim * config.num_classes
     return (frames * _embed_macs(config, length) + config.depth * block + heads) / GIGA
 
 
 def _embed_macs(config: ReViTConfig, length: TokenLength) -> int:
-    """Per frame: the stem's convolutions, then the projection of patches."""
+    """Per frame, or tubelet: the stem's convolutions, then the projection of patches."""
     size, dim = config.img_size, config.embed_dim
-    side, channels, macs = size, 3, 0
+    side, channels, macs = size, 3 * config.tubelet, 0
     if config.stem == "lvvit":
         side, channels = size // 2, 64
-        macs = side**2 * 64 * (7**2 * 3 + 2 * 3**2 * 64)
+        macs = side**2 * 64 * (7**2 * 3 * config.tubelet + 2 * 3**2 * 64)
     elif config.stem == "conv":
         halvings, doublings = stem_geometry(size, length, dim)
         for k in range(1, halvings + 1):

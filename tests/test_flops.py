@@ -14,6 +14,7 @@ from revit_video.length import TokenLength
 from revit_video.models.assigner import TokenLengthAssigner
 from revit_video.models.config import ReViTConfig
 from revit_video.models.presets import deit_small, preset, timesformer_base
+from revit_video.models.revit import ReViT
 from tests.tiny import tiny_revit
 
 
@@ -28,6 +29,8 @@ from tests.tiny import tiny_revit
         dict(lengths=[7, "5x3"], patch_embed="resized", pos_embed="resized"),  # as if it were not
         dict(lengths=[8, "5x3"], stem="lvvit", dense_head=True, qkv_bias=False, residual_scale=0.5),
         dict(lengths=[8, 5], stem="conv", dense_head=True),
+        dict(tubelet=3, pool="mean", act="swiglu", registers=2, pre_norm=True),
+        dict(tubelet=3, pool="normed_mean", stem="lvvit", dense_head=True, positions="joint"),
     ],
 )
 def test_counted_products_are_the_closed_form(
@@ -66,6 +69,19 @@ def test_timesformer_base(lengths: list[int], distill_token: bool, gmacs: float)
     first, both = revit_macs(one, length), revit_macs(two, length)
     assert first.gmacs + 11 * (both.gmacs - first.gmacs) == pytest.approx(gmacs, rel=0.001)
     assert first.matmul_gmacs == pytest.approx(matmul_gmacs(one.config, len(lengths) - 1), rel=0.001)
+
+
+@pytest.mark.parametrize(
+    ("arch", "gmacs"),
+    [("videomae_small", 57), ("videomae_base", 180.5), ("videomae_large", 597), ("vivit_base", 451.8)],
+)
+def test_models_of_tubelets(arch: str, gmacs: float) -> None:
+    """VideoMAE's as its authors count, a view of 16 x 224; one block at 7x7 is counted in both ways."""
+    sizes = preset(arch) | {"num_classes": 400, "distill_token": False}
+    assert matmul_gmacs(ReViTConfig(**sizes | {"lengths": [14]}), 0) == pytest.approx(gmacs, rel=0.0025)
+    model = ReViT(ReViTConfig(**sizes | {"lengths": [7], "depth": 1}))
+    counted = revit_macs(model, model.lengths[0]).matmul_gmacs
+    assert counted == pytest.approx(matmul_gmacs(model.config, 0), rel=1e-9)
 
 
 def test_timesformer_hr_in_closed_form() -> None:

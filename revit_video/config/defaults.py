@@ -110,7 +110,8 @@ _C.DATA_LOADER.PREFETCH_FACTOR = 2  # batches prefetched per worker; >= 1
 # ---- The model -------------------------------------------------------------------------------------------
 _C.MODEL = CfgNode()
 _C.MODEL.ARCH = "timesformer_base"  # preset: timesformer_base | timesformer_base_hr | timesformer_tiny |
-#   deit_small | lvvit_small; the last two for images, with NUM_FRAMES 1 and ATTENTION_TYPE space_only
+#   videomae_small | videomae_base | videomae_large | vivit_base | deit_small | lvvit_small; the last two for
+#   images, with NUM_FRAMES 1
 _C.MODEL.NUM_CLASSES = 400  # 0 = as many as the data folder names
 _C.MODEL.EMBED_DIM = 0  # width; 0 = the preset's
 _C.MODEL.DEPTH = 0  # blocks; 0 = the preset's
@@ -118,21 +119,31 @@ _C.MODEL.NUM_HEADS = 0  # attention heads, a divisor of the width; 0 = the prese
 _C.MODEL.MLP_RATIO = 0.0  # hidden width of the MLPs over the width; 0 = the preset's
 _C.MODEL.DROP_RATE = 0.0  # dropout; 0..1, 1 excluded
 _C.MODEL.DROP_PATH = 0.1  # stochastic depth of the last block, rising linearly from 0; 0..1, 1 excluded
-_C.MODEL.DROP_PATH_PER = (
-    "clip"  # what it drops in divided attention: clip | sequence (as TimeSformer: a place
-)
-#   over time, before temporal_fc, and a frame over space)
+_C.MODEL.DROP_PATH_PER = "clip"  # what it drops in divided attention: clip | sequence (as TimeSformer: a
+#   place over time, before temporal_fc, and a frame over space)
 _C.MODEL.STEM = ""  # patch (one convolution) | conv (several 3x3 convolutions with batch norms) | lvvit
 #   (LV-ViT's); empty = the preset's
 _C.MODEL.INIT = "normal"  # initial weights: normal | timesformer (its code's: 0.02 at any width, time
 #   embeddings 0, the patch convolution as PyTorch's)
-_C.MODEL.POS_INIT = "normal"  # initial position embeddings: normal (noise) | sincos (waves)
+_C.MODEL.TUBELET = 0  # frames of one patch token, a divisor of NUM_FRAMES; 0 = the preset's
+_C.MODEL.POSITIONS = ""  # position embeddings: separate (of space, and of time) | joint (of every place in
+#   space and time) | fixed (joint, not trained); empty = the checkpoint's, else the preset's
+_C.MODEL.POS_INIT = ""  # initial position embeddings: normal (noise) | sincos (waves over space and time) |
+#   sine (waves over all places, numbered); empty = the preset's
+_C.MODEL.POOL = ""  # what the class head reads: cls (the class token) | mean (of the patch tokens, before the
+#   last norm) | normed_mean (after it) | first (patch token); empty = the checkpoint's, else the preset's
+_C.MODEL.REGISTERS = 0  # special tokens that no head reads; 0 = the checkpoint's, else none
+_C.MODEL.PRE_NORM = False  # a layer norm after the embeddings; False = the checkpoint's, else none
+_C.MODEL.ACT = ""  # of the MLPs: gelu | gelu_tanh | quick_gelu | swiglu; empty = the checkpoint's, else the
+#   preset's
+_C.MODEL.NORM_EPS = 0.0  # of the layer norms; 0 = the checkpoint's, else the preset's
+_C.MODEL.HEAD_NORM_EPS = 0.0  # of the last one; likewise
 _C.MODEL.QK_INIT_GAIN = 1.0  # factor on the initial query and key weights; > 0
 _C.MODEL.ACT_CHECKPOINT = False  # training: recompute activations in the backward pass, to save memory
 _C.MODEL.COMPILE = False  # torch.compile: faster after the first steps at each token length
 
 _C.TIMESFORMER = CfgNode()
-_C.TIMESFORMER.ATTENTION_TYPE = "divided_space_time"  # divided_space_time | joint_space_time | space_only
+_C.TIMESFORMER.ATTENTION_TYPE = ""  # divided_space_time | joint_space_time | space_only; empty = the preset's
 
 _C.REVIT = CfgNode()
 _C.REVIT.TOKEN_LENGTHS = ["14x14", "7x7"]  # patch grids per frame, longest first; 14 is 14x14

@@ -25,7 +25,6 @@ KEYS = {
     "num_frames": "DATA.NUM_FRAMES",
     "num_classes": "MODEL.NUM_CLASSES",
     "lengths": "REVIT.TOKEN_LENGTHS",
-    "attention": "TIMESFORMER.ATTENTION_TYPE",
     "norm": "REVIT.NORM",
     "patch_embed": "REVIT.PATCH_EMBED",
     "pos_embed": "REVIT.POS_EMBED",
@@ -34,7 +33,6 @@ KEYS = {
     "drop_rate": "MODEL.DROP_RATE",
     "drop_path": "MODEL.DROP_PATH",
     "drop_path_per": "MODEL.DROP_PATH_PER",
-    "pos_init": "MODEL.POS_INIT",
     "init": "MODEL.INIT",
     "qk_init_gain": "MODEL.QK_INIT_GAIN",
     "act_checkpoint": "MODEL.ACT_CHECKPOINT",
@@ -46,6 +44,16 @@ PRESET_KEYS = {
     "num_heads": "MODEL.NUM_HEADS",
     "mlp_ratio": "MODEL.MLP_RATIO",
     "stem": "MODEL.STEM",
+    "attention": "TIMESFORMER.ATTENTION_TYPE",
+    "pos_init": "MODEL.POS_INIT",
+    "tubelet": "MODEL.TUBELET",
+    "positions": "MODEL.POSITIONS",
+    "pool": "MODEL.POOL",
+    "registers": "MODEL.REGISTERS",
+    "pre_norm": "MODEL.PRE_NORM",
+    "act": "MODEL.ACT",
+    "norm_eps": "MODEL.NORM_EPS",
+    "head_norm_eps": "MODEL.HEAD_NORM_EPS",
 }
 """Of fields for which 0 or an empty text means the preset's value."""
 
@@ -81,7 +89,7 @@ def model_mistakes(cfg: CfgNode) -> Iterator[Mistake]:
             yield Mistake((*taking_part, *(["DVT.ENABLE"] if dvt else [])), message)
     if preset(arch)["num_frames"] == 1:
         for key, needed in (("DATA.NUM_FRAMES", 1), ("TIMESFORMER.ATTENTION_TYPE", "space_only")):
-            if get(cfg, key) != needed:
+            if get(cfg, key) not in (needed, ""):
                 words = f"must be {needed} with MODEL.ARCH {arch}, an image model; got {get(cfg, key)}"
                 yield Mistake((key, "MODEL.ARCH"), words)
     what, depth = cfg.TRAIN.FREEZE, cfg.MODEL.DEPTH or preset(arch)["depth"]

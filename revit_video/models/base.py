@@ -142,32 +142,32 @@ class ResizableModel(nn.Module, ABC):
         return list(gmacs) if self.carries_state else [sum(gmacs[i:]) for i in range(len(gmacs))]
 
     @property
-    def class_token(self) -> Tensor:
-        """Class token `(1, 1, C)`, of the longest length if each has its own."""
-        token: Tensor = self.parts[0].cls_token
-        return token
+    def example(self) -> Tensor:
+        """A weight of the blocks `(C, C)`, to make tensors like it."""
+        weight: Tensor = self.parts[0].blocks[0].attn.proj.weight
+        return weight
 
     @property
     def width(self) -> int:
         """Channels of a token, C."""
-        return self.class_token.shape[-1]
+        return self.config.embed_dim
 
     @property
     def device(self) -> torch.device:
-        return self.class_token.device
+        return self.example.device
 
     @property
     def dtype(self) -> torch.dtype:
         """Precision of the blocks; heads may be more precise."""
-        return self.class_token.dtype
+        return self.example.dtype
 
     @property
     def compiled(self) -> bool:
         return False
 
 
-def count_params(part: nn.Module | nn.Parameter) -> int:
-    """Number of scalars in a parameter, or in all parameters of a module."""
-    if isinstance(part, nn.Parameter):
-        return part.numel()
-    return sum(parameter.numel() for parameter in part.parameters())
+def count_params(part: nn.Module | Tensor) -> int:
+    """Number of scalars in a parameter, or in all parameters of a module; of a plain tensor, none."""
+    if isinstance(part, nn.Module):
+        return sum(parameter.numel() for parameter in part.parameters())
+    return part.numel() if isinstance(part, nn.Parameter) else 0

@@ -1,8 +1,8 @@
 """Transformer blocks over a clip. Special tokens and patch tokens are two tensors all the way.
 
 Every block maps `(special, patches, i)` to `(special, patches)`: `special` `(B, S, C)` holds the class token
-and perhaps the distillation token, `patches` `(B, T, N, C)` the patch tokens of each frame, and `i` is the
-position of the token length. `forward_special` computes the special tokens alone: enough for the last block
+and the others, `patches` `(B, T, N, C)` the patch tokens of each frame (or tubelet), and `i` is the position
+of the token length. `forward_special` computes the special tokens alone: enough for the last block
 of a classifier.
 """
 
@@ -15,9 +15,9 @@ from revit_video.models.config import ReViTConfig
 from revit_video.models.layers import Attention, DropPath, LengthNorm, Linear, Mlp, TimeAttention
 
 
-def length_norm(config: ReViTConfig) -> LengthNorm:
-    """LayerNorms of the model's width, per length or shared."""
-    return LengthNorm(config.embed_dim, len(config.lengths), config.norm == "shared", config.norm_eps)
+def length_norm(config: ReViTConfig, eps: float = 0.0) -> LengthNorm:
+    """LayerNorms of the model's width, per length or shared; `eps` 0 is the config's."""
+    return LengthNorm(config.embed_dim, len(config.lengths), config.norm == "shared", eps or config.norm_eps)
 
 
 class JointBlock(nn.Module):
@@ -35,7 +35,7 @@ class JointBlock(nn.Module):
         self.norm1 = length_norm(config)
         self.attn = Attention(dim, config.num_heads, drop, config.qkv_bias)
         self.norm2 = length_norm(config)
-        self.mlp = Mlp(dim, int(dim * config.mlp_ratio), drop=drop)
+        self.mlp = Mlp(dim, int(dim * config.mlp_ratio), drop=drop, act=config.act)
         self.drop_path = self.drop_attn = DropPath(drop_path, self.samples, config.residual_scale)
 
     def forward(self, special: Tensor, patches: Tensor, i: int) -> tuple[Tensor, Tensor]:

@@ -19,13 +19,18 @@ CHOICES = {
     "patch_embed": ("per_length", "shared", "resized"),
     "pos_embed": ("per_length", "shared", "resized"),
     "stem": ("patch", "conv", "lvvit"),
-    "pos_init": ("normal", "sincos"),
+    "pos_init": ("normal", "sincos", "sine"),
+    "positions": ("separate", "joint", "fixed"),
+    "pool": ("cls", "mean", "normed_mean", "first"),
+    "act": ("gelu", "gelu_tanh", "quick_gelu", "swiglu"),
     "drop_path_per": ("clip", "sequence"),
     "init": ("normal", "timesformer"),
 }
 MOST = {
     "img_size": 1 << 14,
     "num_frames": 1 << 14,
+    "tubelet": 1 << 14,
+    "registers": 1 << 10,
     "embed_dim": 1 << 16,
     "depth": 1 << 10,
     "num_heads": 1 << 12,
@@ -72,8 +77,20 @@ class ReViTConfig:
             convolutions with batch norms (paper section 4). `lvvit`: LV-ViT's.
         qkv_bias, residual_scale, dense_head, norm_eps: differ in LV-ViT: no bias for queries, keys and
             values; residual branches scaled by 1 / `skip_lam`; a second head classifies every patch token.
+            A bias of queries and values alone (VideoMAE) needs no option: that of the keys adds the same to
+            all scores of a query, which the softmax takes away.
+        tubelet: frames of one patch token: its patch embedding's kernel in time.
+        positions: embeddings of space and of time, added up (`separate`, TimeSformer), or of every place in
+            space and time (`joint`, ViViT), or those waves untrained (`fixed`, VideoMAE).
+        pool: what the class head reads: the class token (`cls`), or without one the mean of the patch tokens
+            before the last norm (`mean`) or after it (`normed_mean`), or the first of them (`first`).
+        registers: further special tokens, without positions, which no head reads.
+        pre_norm: a LayerNorm after the embeddings (CLIP).
+        act: activation of the MLPs; with `swiglu`, half of their hidden channels gate the others.
+        head_norm_eps: of the LayerNorm before the heads; 0 for `norm_eps`.
         pos_init: initial position embeddings: small noise (`normal`), or waves over space and time
-            (`sincos`), with which small data sets teach directions of motion from scratch.
+            (`sincos`), with which small data sets teach directions of motion from scratch, or over all places
+            of the clip, numbered row by row and frame by frame (`sine`, VideoMAE).
         init: `normal` noise, whose size suits the width; or as in TimeSformer's code: noise of 0.02 at any
             width, the patch convolution as PyTorch makes it, time embeddings 0.
         qk_init_gain: factor on the initial query and key weights; above 1 attention starts less uniform,
@@ -106,6 +123,13 @@ class ReViTConfig:
     dense_head: bool = False
     norm_eps: float = NORM_EPS
     token_at_longest: bool = False
+    tubelet: int = 1
+    positions: str = "separate"
+    pool: str = "cls"
+    registers: int = 0
+    pre_norm: bool = False
+    act: str = "gelu"
+    head_norm_eps: float = 0.0
     pos_init: str = "normal"
     init: str = "normal"
     drop_path_per: str = "clip"
@@ -141,11 +165,29 @@ class ReViTConfig:
         """Whether there is a distillation token at any length."""
         return self.distill_token and (len(self.lengths) > 1 or self.token_at_longest)
 
+    def distils_at(self, i: int) -> bool:
+        """Whether there is a distillation token at `lengths[i]`."""
+        return self.distils and (i > 0 or self.token_at_longest)
+
+    @property
+    def num_placed(self) -> list[int]:
+        """Special tokens with a position, at each length: the class token and the distillation token."""
+        return [(self.pool == "cls") + self.distils_at(i) for i in range(len(self.lengths))]
+
     @property
     def num_special(self) -> list[int]:
-        """Special tokens of each length: the class token, and the distillation token where there is one."""
-        first = 1 + (self.distils and self.token_at_longest)
-        return [first] + [1 + self.distils] * (len(self.lengths) - 1)
+        """All special tokens of each length."""
+        return [placed + self.registers for placed in self.num_placed]
+
+    @property
+    def steps(self) -> int:
+        """Patch tokens of a clip at each place of the grid."""
+        return self.num_frames // self.tubelet
+
+    @property
+    def placed_steps(self) -> int:
+        """Steps that have position embeddings of their own."""
+        return 1 if self.positions == "separate" else self.steps
 
     def _wrong_kinds(self) -> Iterator[Problem]:
         """Values of other types, as a foreign checkpoint may hold them."""
@@ -159,14 +201,14 @@ class ReViTConfig:
             if getattr(self, name) not in choices:
                 yield (name,), f"must be one of {', '.join(choices)}, got {getattr(self, name)!r}"
         for name in [name for name in MOST if hasattr(self, name)]:
-            least, value = int(name != "num_classes"), getattr(self, name)
+            least, value = int(name not in ("num_classes", "registers")), getattr(self, name)
             if not least <= value <= MOST[name]:
                 bound = f"at least {least}" if value < least else f"at most {MOST[name]}"
                 yield (name,), f"must be {bound}, got {value}"
         if len(self.lengths) > MOST_LENGTHS or any(length.count > MOST_CELLS for length in self.lengths):
             words = f"at most {MOST_LENGTHS} lengths of at most {MOST_CELLS} tokens a frame"
             yield ("lengths",), f"must be {words}"
-        for name in ("mlp_ratio", "qk_init_gain"):
+        for name in ("mlp_ratio", "qk_init_gain", "norm_eps"):
             if getattr(self, name) <= 0:
                 yield (name,), f"must be above 0, got {getattr(self, name)}"
         for name in ("drop_rate", "drop_path"):
@@ -177,8 +219,10 @@ class ReViTConfig:
         if self.embed_dim % self.num_heads:
             words = f"{self.num_heads} attention heads do not divide the width {self.embed_dim}"
             yield ("num_heads", "embed_dim"), words
-        if self.pos_init == "sincos" and self.embed_dim % 4:
-            yield ("pos_init", "embed_dim"), f"sincos needs a width divisible by 4, not {self.embed_dim}"
+        yield from self._contradicting_positions()
+        if self.num_frames % self.tubelet:
+            words = f"{self.num_frames} frames are no multiple of {self.tubelet}, those of a token (tubelet)"
+            yield ("num_frames", "tubelet"), words
         if self.stem != "patch" and self.patch_embed != "per_length":
             words = f"must be per_length with a stem of convolutions, {self.stem}; got {self.patch_embed}"
             yield ("patch_embed", "stem"), words
@@ -194,6 +238,16 @@ class ReViTConfig:
                 if self.stem != "patch":
                     culprit, message = "stem", str(error)
                 yield (culprit, "img_size", "embed_dim", "lengths"), message
+
+    def _contradicting_positions(self) -> Iterator[Problem]:
+        for name, divisor in (("sincos", 4), ("sine", 2)):
+            if self.pos_init == name and self.embed_dim % divisor:
+                words = f"{name} needs a width divisible by {divisor}, not {self.embed_dim}"
+                yield ("pos_init", "embed_dim"), words
+        if self.positions == "fixed" and self.pos_embed != "per_length":
+            yield ("pos_embed", "positions"), f"must be per_length with fixed positions; got {self.pos_embed}"
+        if self.positions == "fixed" and self.pos_init == "normal":
+            yield ("pos_init", "positions"), "fixed positions are waves, sine or sincos; got normal"
 
     def _nested(self) -> bool:
         shortest = self.lengths[-1]
@@ -244,5 +298,9 @@ class DVTConfig(ReViTConfig):
             yield ("attention",), words + "attention within a frame"
         if self.distill_token:
             yield ("distill_token",), "a DVT's lengths do not learn from each other; must be False"
+        for name, needed in (("pool", "cls"), ("registers", 0)):
+            if getattr(self, name) != needed:
+                words = f"must be {needed} in a DVT, whose transformers hand on scores of a class token alone"
+                yield (name,), f"{words}; got {getattr(self, name)}"
         if self.dense_head:
             yield ("dense_head",), "a DVT has no dense head: its transformers are DeiTs or TimeSformers"

@@ -107,7 +107,7 @@ class Backbone(ReViT):
                 block.reuse, special, patches, features, added[n], keep_relations, only_special
             )
             scores.append(score)
-        output = self.classify(self._pool(special, 0))
+        output = self.classify(self._pool(special, patches, 0))
         kept = CascadeState(patches if keep_features else None)
         if keep_relations:
             kept = kept._replace(relations=torch.cat(scores, dim=1).unflatten(0, patches.shape[:2]))
@@ -203,7 +203,7 @@ class ReusingBlock(SpaceBlock):
             dim, mlp = config.embed_dim, self.mlp
             wider = dim + self.feature_reuse.dim
             self.norm2 = LengthNorm(wider, 1, eps=config.norm_eps)
-            self.mlp = Mlp(wider, mlp.fc1.out_features, mlp.drop.p, out_dim=dim)
+            self.mlp = Mlp(wider, mlp.fc1.out_features, mlp.drop.p, out_dim=dim, act=config.act)
 
     def reuse(
         self,

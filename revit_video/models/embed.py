@@ -22,10 +22,13 @@ class PatchEmbeds(nn.ModuleList):
 
     Args:
         stem: a name in `STEMS`. Batch norms are per length too, since their statistics differ.
+        in_chans: 3 for each frame of a tubelet.
     """
 
-    def __init__(self, lengths: Sequence[TokenLength], img_size: int, dim: int, stem: str = "patch") -> None:
-        super().__init__(STEMS[stem](length, img_size, dim) for length in lengths)
+    def __init__(
+        self, lengths: Sequence[TokenLength], img_size: int, dim: int, stem: str = "patch", in_chans: int = 3
+    ) -> None:
+        super().__init__(STEMS[stem](length, img_size, dim, in_chans) for length in lengths)
 
     def __iter__(self) -> Iterator[PatchEmbed]:
         return super().__iter__()  # type: ignore[return-value]
@@ -55,10 +58,10 @@ class PatchEmbeds(nn.ModuleList):
 class OnePatchEmbed(nn.Module):
     """One kernel, `patch_embed.proj.weight`, of the largest patch, the shortest length's."""
 
-    def __init__(self, lengths: Sequence[TokenLength], img_size: int, dim: int) -> None:
+    def __init__(self, lengths: Sequence[TokenLength], img_size: int, dim: int, in_chans: int = 3) -> None:
         super().__init__()
         self.lengths, self.img_size = tuple(lengths), img_size
-        each = [PatchEmbed(length, img_size, dim) for length in lengths]
+        each = [PatchEmbed(length, img_size, dim, in_chans) for length in lengths]
         self.proj = each[-1].proj
         self.paddings = [embed.padding for embed in each]
         self.kernels = [embed.proj.kernel_size for embed in each]
@@ -82,7 +85,8 @@ class OnePatchEmbed(nn.Module):
     def separate(self) -> PatchEmbeds:
         """The same embeddings, each with a kernel of its own."""
         with torch.device("meta"):  # neither memory nor random numbers for weights that are replaced
-            embeds = PatchEmbeds(self.lengths, self.img_size, self.proj.out_channels)
+            dim, in_chans = self.proj.weight.shape[:2]
+            embeds = PatchEmbeds(self.lengths, self.img_size, dim, in_chans=in_chans)
         for i, embed in enumerate(embeds):
             embed.load_state_dict({k: w.clone() for k, w in self.weights(i).items()}, assign=True)
         return embeds.requires_grad_(self.proj.weight.requires_grad)
@@ -105,8 +109,8 @@ class ResizedPatchEmbed(OnePatchEmbed):
     smaller patch resolves.
     """
 
-    def __init__(self, lengths: Sequence[TokenLength], img_size: int, dim: int) -> None:
-        super().__init__(lengths, img_size, dim)
+    def __init__(self, lengths: Sequence[TokenLength], img_size: int, dim: int, in_chans: int = 3) -> None:
+        super().__init__(lengths, img_size, dim, in_chans)
         for i, (rows, columns) in enumerate(self.kernels):
             self.register_buffer(f"down{i}", _resampling(self.kernels[-1][0], rows), persistent=False)
             self.register_buffer(f"across{i}", _resampling(self.kernels[-1][1], columns), persistent=False)
@@ -127,58 +131,88 @@ def _resampling(size: int, target: int) -> Tensor:
 # ---- Position embeddings ---------------------------------------------------------------------------------
 
 
-class PositionEmbeds(nn.ParameterList):
-    """A spatial position embedding per length: `pos_embed.<i>`, `(1, S + N, dim)`, special tokens first."""
+class PositionEmbeds(nn.Module):
+    """A position embedding per length: `pos_embed.<i>`, `(1, S + steps N, dim)`, special tokens first.
 
-    def __init__(self, lengths: Sequence[TokenLength], num_special: Sequence[int], dim: int) -> None:
-        self.lengths, self.num_special = tuple(lengths), tuple(num_special)
-        super().__init__(
-            torch.zeros(1, special + length.count, dim)
-            for length, special in zip(lengths, num_special, strict=True)
-        )
+    Args:
+        steps: those in time that have places of their own; 1 if the embeddings are of space alone.
+        fixed: buffers, which are not trained.
+    """
+
+    def __init__(
+        self,
+        lengths: Sequence[TokenLength],
+        num_special: Sequence[int],
+        dim: int,
+        steps: int = 1,
+        fixed: bool = False,
+    ) -> None:
+        super().__init__()
+        self.lengths, self.num_special, self.steps = tuple(lengths), tuple(num_special), steps
+        for i, (length, special) in enumerate(zip(lengths, num_special, strict=True)):
+            zeros = torch.zeros(1, special + steps * length.count, dim)
+            if fixed:
+                self.register_buffer(str(i), zeros)
+            else:
+                self.register_parameter(str(i), nn.Parameter(zeros))
+
+    def __getitem__(self, i: int) -> Tensor:
+        embed: Tensor = getattr(self, str(i))
+        return embed
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[i] for i in range(len(self)))
 
     @torch.no_grad()
     def set_grid(self, grid: Tensor) -> None:
-        """Set the longest length's grid to `grid` `(h, w, dim)`."""
-        self[0][:, self.num_special[0] :] = grid.flatten(0, 1)
+        """Set the longest length's grid to `grid` `(h, w, dim)`, or `(steps, h, w, dim)`."""
+        self[0][:, self.num_special[0] :] = grid.expand(self.steps, *grid.shape[-3:]).flatten(0, 2)
 
     @torch.no_grad()
     def init_from_longest(self) -> None:
         """Start every length from the longest one's grid, resampled."""
         longest = self[0][:, self.num_special[0] :]
-        size = [self.lengths[0].h, self.lengths[0].w]
-        for embed, length, special in zip(self, self.lengths, self.num_special, strict=True):
-            embed[:, special:] = resample_abs_pos_embed(longest, [length.h, length.w], size, 0)
+        for i in range(1, len(self)):
+            places = resized_places(longest, self.lengths[0], self.lengths[i], self.steps)
+            self[i][:, self.num_special[i] :] = places
 
 
 class OnePositionEmbed(nn.Module):
     """One position embedding for all lengths.
 
-    Parameters are `pos_embed.special` `(1, S, dim)` and `pos_embed.grid` `(1, dim, h, w)`, the grid of
+    Parameters are `pos_embed.special` `(1, S, dim)` and `pos_embed.grid` `(1, steps dim, h, w)`, the grid of
     `lengths[learned]`.
     """
 
     learned: ClassVar[int]
 
-    def __init__(self, lengths: Sequence[TokenLength], num_special: Sequence[int], dim: int) -> None:
+    def __init__(
+        self, lengths: Sequence[TokenLength], num_special: Sequence[int], dim: int, steps: int = 1
+    ) -> None:
         super().__init__()
         learned = lengths[self.learned]
-        self.lengths, self.num_special = tuple(lengths), tuple(num_special)
+        self.lengths, self.num_special, self.steps = tuple(lengths), tuple(num_special), steps
         self.special = nn.Parameter(torch.zeros(1, max(num_special), dim))
-        self.grid = nn.Parameter(torch.zeros(1, dim, learned.h, learned.w))
+        self.grid = nn.Parameter(torch.zeros(1, steps * dim, learned.h, learned.w))
 
     def __getitem__(self, i: int) -> Tensor:
-        places = self.places(i).flatten(2).transpose(1, 2)
-        return torch.cat([self.special[:, : self.num_special[i]], places], dim=1)
+        places = self.places(i).unflatten(1, (self.steps, -1)).flatten(3)  # (1, steps, dim, N)
+        return torch.cat(
+            [self.special[:, : self.num_special[i]], places.transpose(2, 3).flatten(1, 2)], dim=1
+        )
 
     def places(self, i: int) -> Tensor:
-        """The grid for length `i`, `(1, dim, h, w)`, derived from the learned one."""
+        """The grid for length `i`, `(1, steps dim, h, w)`, derived from the learned one."""
         raise NotImplementedError
 
     @torch.no_grad()
     def set_grid(self, grid: Tensor) -> None:
-        """Set the learned grid to `grid` `(h, w, dim)` of the longest length, resampled."""
-        self.grid.copy_(_resize(grid.permute(2, 0, 1)[None], self.grid.shape[2:]))
+        """Set the learned grid to `grid` of the longest length, resampled; see `PositionEmbeds.set_grid`."""
+        grid = grid.expand(self.steps, *grid.shape[-3:]).permute(0, 3, 1, 2).flatten(0, 1)
+        self.grid.copy_(_resize(grid[None], self.grid.shape[2:]))
 
     def init_from_longest(self) -> None:
         """Nothing to do: all lengths share it."""
@@ -186,9 +220,9 @@ class OnePositionEmbed(nn.Module):
     @torch.no_grad()
     def separate(self) -> PositionEmbeds:
         """The same embeddings, each with a grid of its own."""
-        embeds = PositionEmbeds(self.lengths, self.num_special, self.grid.shape[1])
+        embeds = PositionEmbeds(self.lengths, self.num_special, self.special.shape[2], self.steps)
         for i in range(len(self.lengths)):
-            embeds[i] = nn.Parameter(self[i], self.grid.requires_grad)
+            embeds.register_parameter(str(i), nn.Parameter(self[i], self.grid.requires_grad))
         return embeds
 
 
@@ -219,6 +253,24 @@ def _resize(grid: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(grid, list(size), mode="bicubic", antialias=True)
 
 
+@torch.no_grad()
+def resized_places(
+    places: Tensor, grid: TokenLength, target: TokenLength, steps: int = 1, target_steps: int | None = None
+) -> Tensor:
+    """`places` `(1, steps N, dim)` on another grid, as timm does, and with other steps in time, linearly."""
+    in_space = places.unflatten(1, (steps, -1)).transpose(1, 2).flatten(2)  # (1, N, steps dim)
+    in_space = resample_abs_pos_embed(in_space, [target.h, target.w], [grid.h, grid.w], 0)
+    by_step = in_space.unflatten(2, (steps, -1)).permute(0, 2, 1, 3).flatten(2)  # (1, steps, N' dim)
+    return over_steps(by_step, target_steps or steps).unflatten(2, (target.count, -1)).flatten(1, 2)
+
+
+def over_steps(values: Tensor, steps: int) -> Tensor:
+    """`(1, T, C)` -> `(1, steps, C)`, interpolated linearly."""
+    if values.shape[1] == steps:
+        return values
+    return F.interpolate(values.transpose(1, 2), size=steps, mode="linear").transpose(1, 2)
+
+
 def waves(positions: Tensor, dim: int, temperature: float = 100.0) -> Tensor:
     """Sines and cosines of `positions` `(P,)`, `(P, dim)`; wavelengths from 2 pi to 2 pi `temperature`."""
     rates = temperature ** (-torch.arange(dim // 2) / (dim // 2))
@@ -233,11 +285,17 @@ def place_waves(length: TokenLength, dim: int) -> Tensor:
     return torch.cat([down, across], dim=2)
 
 
+def sine_table(first: int, count: int, dim: int) -> Tensor:
+    """Sines (even channels) and cosines of the places from `first` on, `(count, dim)`; Vaswani et al."""
+    rates = 10000.0 ** (-2 * torch.arange(dim // 2, dtype=torch.float64) / dim)
+    angles = torch.arange(first, first + count)[:, None] * rates
+    return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1).float()
+
+
 # ---- By name ---------------------------------------------------------------------------------------------
 
 PATCH_EMBEDS: Mapping[str, type[OnePatchEmbed]] = {"shared": SharedPatchEmbed, "resized": ResizedPatchEmbed}
-POSITION_EMBEDS: Mapping[str, type[PositionEmbeds] | type[OnePositionEmbed]] = {
-    "per_length": PositionEmbeds,
+POSITION_EMBEDS: Mapping[str, type[OnePositionEmbed]] = {
     "shared": SharedPositionEmbed,
     "resized": ResizedPositionEmbed,
 }
@@ -245,14 +303,18 @@ POSITION_EMBEDS: Mapping[str, type[PositionEmbeds] | type[OnePositionEmbed]] = {
 
 def patch_embed_of(config: ReViTConfig) -> PatchEmbeds | OnePatchEmbed:
     """The patch embedding that `config.patch_embed` and `config.stem` name."""
+    sizes, in_chans = (config.lengths, config.img_size, config.embed_dim), 3 * config.tubelet
     if config.patch_embed == "per_length":
-        return PatchEmbeds(config.lengths, config.img_size, config.embed_dim, config.stem)
-    return PATCH_EMBEDS[config.patch_embed](config.lengths, config.img_size, config.embed_dim)
+        return PatchEmbeds(*sizes, config.stem, in_chans)
+    return PATCH_EMBEDS[config.patch_embed](*sizes, in_chans)
 
 
 def pos_embed_of(config: ReViTConfig) -> PositionEmbeds | OnePositionEmbed:
-    """The position embedding that `config.pos_embed` names."""
-    return POSITION_EMBEDS[config.pos_embed](config.lengths, config.num_special, config.embed_dim)
+    """The position embedding that `config.pos_embed` and `config.positions` name."""
+    sizes = config.lengths, config.num_placed, config.embed_dim, config.placed_steps
+    if config.pos_embed == "per_length":
+        return PositionEmbeds(*sizes, fixed=config.positions == "fixed")
+    return POSITION_EMBEDS[config.pos_embed](*sizes)
 
 
 def separate_embeddings(model: nn.Module) -> None:

@@ -65,6 +65,7 @@ def for_inference(model: ResizableModel, dtype: torch.dtype = torch.float32) -> 
         for name, parameter in part.named_parameters():
             if not name.startswith(("norm.", "head")):
                 parameter.data = parameter.data.to(dtype)
+        part.pos_embed.to(dtype)  # fixed ones are no parameters
         if model.compiled:
             part.compile()
     return fast
@@ -106,4 +107,4 @@ def logits_at_next(
 def _pass_size(model: ResizableModel, clips: Tensor, length: TokenLength) -> int:
     if clips.device.type != "cpu" or model.compiled:
         return max(1, len(clips))
-    return max(1, CPU_PASS // (model.num_frames * length.count * model.width))
+    return max(1, CPU_PASS // (model.config.steps * length.count * model.width))

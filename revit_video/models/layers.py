@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from revit_video.models.config import NORM_EPS
 
+GELUS = {"gelu": "none", "gelu_tanh": "tanh"}  # and PyTorch's names of their approximation
 CACHED_SCORES = 1 << 19  # attention scores computed at once: 1 MiB in bfloat16
 # PyTorch uses MKL for float32 products, at half of oneDNN's rate on an AMD processor (docs/benchmarks.md).
 # This operation is how torch.compile calls oneDNN; MKL is the fallback where it is missing.
@@ -100,17 +101,38 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 class Mlp(nn.Module):
-    """Linear, GELU, linear; parameter names are TimeSformer's (`fc1`, `fc2`)."""
+    """Linear, activation, linear; parameter names are TimeSformer's (`fc1`, `fc2`).
 
-    def __init__(self, dim: int, hidden_dim: int, drop: float = 0.0, out_dim: int | None = None) -> None:
+    Args:
+        act: see `ReViTConfig`; with `swiglu`, the first half of `hidden_dim` gates the second.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        hidden_dim: int,
+        drop: float = 0.0,
+        out_dim: int | None = None,
+        act: str = "gelu",
+    ) -> None:
         super().__init__()
+        self.act = act
         self.fc1 = Linear(dim, hidden_dim)
-        self.fc2 = Linear(hidden_dim, out_dim or dim)
+        self.fc2 = Linear(hidden_dim // 2 if act == "swiglu" else hidden_dim, out_dim or dim)
         self.drop = nn.Dropout(drop)
 
     def forward(self, x: Tensor) -> Tensor:
         """`(..., C)` -> `(..., C)`, or `(..., out_dim)`."""
-        return self.drop(self.fc2(self.drop(linear_gelu(x, self.fc1.weight, self.fc1.bias))))
+        return self.drop(self.fc2(self.drop(self._hidden(x))))
+
+    def _hidden(self, x: Tensor) -> Tensor:
+        if self.act in GELUS:
+            return linear_gelu(x, self.fc1.weight, self.fc1.bias, GELUS[self.act])
+        hidden = self.fc1(x)
+        if self.act == "quick_gelu":
+            return hidden * torch.sigmoid(1.702 * hidden)
+        gate, values = hidden.chunk(2, dim=-1)
+        return F.silu(gate) * values
 
 
 class DropPath(nn.Module):
@@ -190,15 +212,17 @@ def onednn_computes_in(dtype: torch.dtype) -> bool:
     return True
 
 
-def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None, after: str = "none") -> Tensor:
-    return _ONEDNN(x, weight, bias, after, [], "none")  # type: ignore[misc]
+def _onednn(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, after: str = "none", kind: str = "none"
+) -> Tensor:
+    return _ONEDNN(x, weight, bias, after, [], kind)  # type: ignore[misc]
 
 
-def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor | None, approximate: str = "none") -> Tensor:
     """GELU of `linear`; a fused linear + GELU on CPU when gradients are off."""
     if torch.is_grad_enabled() or not _suits_onednn(x):
-        return F.gelu(linear(x, weight, bias))
-    return _onednn(x, weight, bias, "gelu")
+        return F.gelu(linear(x, weight, bias), approximate=approximate)
+    return _onednn(x, weight, bias, "gelu", approximate)
 
 
 class _Linear(torch.autograd.Function):

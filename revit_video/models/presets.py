@@ -14,10 +14,24 @@ Lengths = Sequence[int | str | TokenLength]
 _BASE: dict[str, Any] = dict(embed_dim=768, depth=12, num_heads=12)
 _IMAGE: dict[str, Any] = dict(img_size=224, num_frames=1, embed_dim=384, num_heads=6, attention="space_only")
 _LVVIT = dict(stem="lvvit", qkv_bias=False, residual_scale=0.5, dense_head=True, norm_eps=1e-5)
+_TUBELETS: dict[str, Any] = dict(img_size=224, tubelet=2, attention="joint_space_time")
+_VIDEOMAE: dict[str, Any] = dict(
+    num_frames=16,
+    positions="fixed",
+    pos_init="sine",
+    pool="mean",
+    norm_eps=1e-12,  # transformers' two; 1e-6 in the authors' own code
+    head_norm_eps=1e-5,
+    **_TUBELETS,
+)
 PRESETS: dict[str, dict[str, Any]] = {
     "timesformer_base": dict(img_size=224, num_frames=8, **_BASE),
     "timesformer_base_hr": dict(img_size=448, num_frames=16, **_BASE),
     "timesformer_tiny": dict(img_size=48, num_frames=4, embed_dim=96, depth=2, num_heads=4),
+    "videomae_small": dict(embed_dim=384, depth=12, num_heads=6, **_VIDEOMAE),
+    "videomae_base": dict(**_BASE, **_VIDEOMAE),
+    "videomae_large": dict(embed_dim=1024, depth=24, num_heads=16, **_VIDEOMAE),
+    "vivit_base": dict(num_frames=32, positions="joint", act="gelu_tanh", **_BASE, **_TUBELETS),
     "deit_small": dict(depth=12, **_IMAGE),
     "lvvit_small": dict(depth=16, mlp_ratio=3.0, **_IMAGE, **_LVVIT),
 }
@@ -45,6 +59,26 @@ def timesformer_base_hr(
 def timesformer_tiny(lengths: Lengths = ("6x6", "3x3"), num_classes: int = 6, **changes: Any) -> ReViT:
     """The demo's model, on clips of 4 frames of 48 px: trains on two CPU cores in minutes."""
     return _new("timesformer_tiny", lengths, num_classes, changes)
+
+
+def videomae_small(lengths: Lengths = ("14x14", "7x7"), num_classes: int = 400, **changes: Any) -> ReViT:
+    """VideoMAE's ViT-S: joint attention of 8 x 14 x 14 tubelets, 16 frames of 224 px, no class token."""
+    return _new("videomae_small", lengths, num_classes, changes)
+
+
+def videomae_base(lengths: Lengths = ("14x14", "7x7"), num_classes: int = 400, **changes: Any) -> ReViT:
+    """VideoMAE's ViT-B, likewise."""
+    return _new("videomae_base", lengths, num_classes, changes)
+
+
+def videomae_large(lengths: Lengths = ("14x14", "7x7"), num_classes: int = 400, **changes: Any) -> ReViT:
+    """VideoMAE's ViT-L, likewise."""
+    return _new("videomae_large", lengths, num_classes, changes)
+
+
+def vivit_base(lengths: Lengths = ("14x14", "7x7"), num_classes: int = 400, **changes: Any) -> ReViT:
+    """ViViT-B (model 1): joint attention of a class token and 16 x 14 x 14 tubelets, 32 frames of 224 px."""
+    return _new("vivit_base", lengths, num_classes, changes)
 
 
 def deit_small(lengths: Lengths = ("14x14", "7x7"), num_classes: int = 1000, **changes: Any) -> ReViT:

@@ -21,6 +21,7 @@ from revit_video.models.embed import (
     patch_embed_of,
     place_waves,
     pos_embed_of,
+    sine_table,
     waves,
 )
 from revit_video.models.layers import Attention, LengthNorm, Linear
@@ -58,14 +59,16 @@ class ReViT(ResizableModel):
 
         self.patch_embed = patch_embed_of(config)
         self.pos_embed = pos_embed_of(config)
-        has_time = config.attention != "space_only"
-        self.time_embed = nn.Parameter(torch.zeros(1, config.num_frames, dim)) if has_time else None
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
+        has_time = config.attention != "space_only" and config.positions == "separate"
+        self.time_embed = nn.Parameter(torch.zeros(1, config.steps, dim)) if has_time else None
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim)) if config.pool == "cls" else None
         self.dist_token = nn.Parameter(torch.zeros(1, 1, dim)) if config.distils else None
+        self.reg_token = nn.Parameter(torch.zeros(1, config.registers, dim)) if config.registers else None
         self.pos_drop = nn.Dropout(config.drop_rate)
+        self.norm_pre = length_norm(config) if config.pre_norm else None
         rates = [config.drop_path * layer / max(depth - 1, 1) for layer in range(depth)]
         self.blocks = nn.ModuleList(make_block(config, rate) for rate in rates)
-        self.norm = length_norm(config)
+        self.norm = length_norm(config, config.head_norm_eps)
         self.head = nn.Linear(dim, config.num_classes)
         self.head_dist = nn.Linear(dim, config.num_classes) if config.distils else None
         self.head_dense = Linear(dim, config.num_classes) if config.dense_head else None
@@ -100,12 +103,14 @@ class ReViT(ResizableModel):
     def features(self, clips: Tensor, length: int | str | TokenLength) -> tuple[Tensor, Tensor]:
         """Normalised special tokens `(B, S, C)`, and the last block's patch tokens `(B, T, N, C)`.
 
-        With a dense head the patch tokens are normalised as well.
+        Without a class token, what is pooled from the patch tokens takes its place. With a dense head the
+        patch tokens are normalised as well.
         """
         i = find(self.lengths, length)
         self._check(clips)
         special, patches = self._blocks(*self._embed(clips, i), i)
-        return self._pool(special, i), patches if self.head_dense is None else self._norm(patches, i)
+        pooled = self._pool(special, patches, i)
+        return pooled, patches if self.head_dense is None else self._norm(patches, i)
 
     def classify(self, special: Tensor, patches: Tensor | None = None) -> Output:
         """Logits of every head from `features`; without `patches`, of the special tokens' heads alone.
@@ -114,7 +119,7 @@ class ReViT(ResizableModel):
         """
         cls = self.head(special[:, 0])
         dist = dense = None
-        if self.head_dist is not None and special.shape[1] > 1:
+        if self.head_dist is not None and special.shape[1] > 1 + self.config.registers:
             dist = self.head_dist(special[:, 1])
         if self.head_dense is not None and patches is not None:
             dense = self.head_dense(patches.mean(dim=1))
@@ -122,39 +127,48 @@ class ReViT(ResizableModel):
 
     def _forward(self, clips: Tensor, i: int, mixed: Tensor | None = None) -> Output:
         special, patches = self._embed(clips, i, mixed)
-        if self.head_dense is None:
+        if self.head_dense is None and self.cls_token is not None:
             *blocks, last = cast(list[JointBlock], list(self.blocks))
             for block in blocks:
                 special, patches = self._run(block, special, patches, i)
-            return self.classify(self._pool(self._run(last.forward_special, special, patches, i), i))
+            special = self._run(last.forward_special, special, patches, i)
+            return self.classify(self._pool(special, patches, i))
         special, patches = self._blocks(special, patches, i)
-        output = self.classify(self._pool(special, i), self._norm(patches, i))
+        pooled = self._pool(special, patches, i)
+        if self.head_dense is None:
+            return self.classify(pooled)
+        output = self.classify(pooled, self._norm(patches, i))
         if mixed is None:
             return output
         assert output.dense is not None
         return output._replace(dense=torch.where(mixed, output.dense.flip(0), output.dense))
 
     def _embed(self, clips: Tensor, i: int, mixed: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        batch, frames = clips.shape[0], clips.shape[2]
-        patches = self.patch_embed(clips.transpose(1, 2).flatten(0, 1), i)  # (B T, N, C)
+        batch, frames = clips.shape[0], self.config.steps
+        tubelets = clips.transpose(1, 2).flatten(0, 1).unflatten(0, (-1, self.config.tubelet)).flatten(1, 2)
+        patches = self.patch_embed(tubelets, i)  # (B T, N, C)
         patches = patches.unflatten(0, (batch, frames))
         if mixed is not None:
             patches = torch.where(mixed, patches.flip(0), patches)
-        special = self._special_tokens(i)  # (1, S, C)
-        position = self.pos_embed[i]  # (1, S + N, C)
-        special = (special + position[:, : special.shape[1]]).expand(batch, -1, -1)
-        patches = patches + position[:, special.shape[1] :].unsqueeze(1)
+        placed = self.config.num_placed[i]
+        position = self.pos_embed[i]  # (1, placed + N, C), or N for each step in time
+        special = self._special_tokens(i, position[:, :placed]).expand(batch, -1, -1)  # (B, S, C)
+        patches = patches + position[:, placed:].unflatten(1, (-1, patches.shape[2]))
         special, patches = self.pos_drop(special), self.pos_drop(patches)
-        if self.time_embed is None:
-            special = special.unsqueeze(1).expand(-1, frames, -1, -1)
-        else:
+        if self.time_embed is not None:
             patches = patches + self.time_embed.unsqueeze(2)
+        if self.norm_pre is not None:
+            special, patches = self.norm_pre(special, i), self.norm_pre(patches, i)
+        if self.config.attention == "space_only":
+            special = special.unsqueeze(1).expand(-1, frames, -1, -1)
         return special, patches
 
-    def _special_tokens(self, i: int) -> Tensor:
-        if self.dist_token is None or self.config.num_special[i] == 1:
-            return self.cls_token
-        return torch.cat([self.cls_token, self.dist_token], dim=1)
+    def _special_tokens(self, i: int, position: Tensor) -> Tensor:
+        """Class token, distillation token, registers: `(1, S, C)`, of those that the length has."""
+        placed = [self.cls_token, self.dist_token if self.config.distils_at(i) else None]
+        tokens: list[Tensor] = [token for token in placed if token is not None]
+        special = torch.cat(tokens, dim=1) + position if tokens else position
+        return special if self.reg_token is None else torch.cat([special, self.reg_token], dim=1)
 
     def _blocks(self, special: Tensor, patches: Tensor, i: int) -> tuple[Tensor, Tensor]:
         for block in self.blocks:
@@ -166,10 +180,19 @@ class ReViT(ResizableModel):
             return checkpoint(block, *tokens, use_reentrant=False)
         return block(*tokens)
 
-    def _pool(self, special: Tensor, i: int) -> Tensor:
-        if self.time_embed is None:
-            special = special.mean(dim=1)  # over the frames of a space-only model
-        return self._norm(special, i)
+    def _pool(self, special: Tensor, patches: Tensor, i: int) -> Tensor:
+        """Normalised special tokens, after what the class head reads where that is no class token."""
+        if self.config.attention == "space_only":
+            special = special.mean(dim=1)  # over the frames
+        if self.config.pool == "cls":
+            return self._norm(special, i)
+        tokens = patches.flatten(1, 2)
+        if self.config.pool == "normed_mean":
+            pooled = self._norm(tokens, i).mean(dim=1, keepdim=True)
+            return torch.cat([pooled, self._norm(special, i)], dim=1)
+        tokens = tokens[:, :1] if self.config.pool == "first" else tokens
+        pooled = tokens.mean(dim=1, keepdim=True, dtype=self.head.weight.dtype)
+        return self._norm(torch.cat([pooled, special], dim=1), i)
 
     def _norm(self, tokens: Tensor, i: int) -> Tensor:
         return self.norm(tokens.to(self.head.weight.dtype), i)  # heads may be more precise than the blocks
@@ -209,8 +232,9 @@ class ReViT(ResizableModel):
         """The shared parameters and the length's own."""
         i, total = find(self.lengths, length), count_params(self)
         for module in self._per_length():
-            total -= sum(count_params(own) for k, own in enumerate(module) if k != i)
-        if self.config.num_special[i] == 1 and self.dist_token is not None and self.head_dist is not None:
+            own: list[nn.Module | Tensor] = list(module)
+            total -= sum(map(count_params, own[:i] + own[i + 1 :]))
+        if not self.config.distils_at(i) and self.dist_token is not None and self.head_dist is not None:
             total -= self.dist_token.numel() + count_params(self.head_dist)
         return total
 
@@ -222,7 +246,7 @@ class ReViT(ResizableModel):
         Args:
             blocks: None for all blocks and the last norm.
         """
-        front = "cls_token|time_embed|patch_embed|pos_embed"
+        front = "cls_token|reg_token|time_embed|patch_embed|pos_embed|norm_pre"
         if blocks is None:
             frozen = re.compile(rf"{front}|blocks|norm")
         else:
@@ -239,14 +263,14 @@ class ReViT(ResizableModel):
                 yield module
 
     def no_weight_decay(self) -> set[str]:
-        undecayed = ("cls_token", "dist_token", "pos_embed", "time_embed")
+        undecayed = ("cls_token", "dist_token", "reg_token", "pos_embed", "time_embed")
         return {name for name, _ in self.named_parameters() if name.startswith(undecayed)}
 
     @torch.no_grad()
     def _init_weights(self, config: ReViTConfig) -> None:
         # TimeSformer's 0.02 at width 768, scaled for activations of the same size at any width.
-        as_published = config.init == "timesformer"
-        std = 0.02 if as_published else 0.02 * math.sqrt(768 / config.embed_dim)
+        as_published, dim = config.init == "timesformer", config.embed_dim
+        std = 0.02 if as_published else 0.02 * math.sqrt(768 / dim)
         for module in self.modules():
             if isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and not as_published):
                 nn.init.trunc_normal_(module.weight, std=std)
@@ -258,13 +282,21 @@ class ReViT(ResizableModel):
             if isinstance(module, DividedBlock):
                 nn.init.zeros_(module.temporal_fc.weight)
         in_time = None if as_published else self.time_embed  # which stays 0
-        for token in (self.cls_token, self.dist_token, in_time, *self.pos_embed.parameters()):
+        tokens = (self.cls_token, self.dist_token, self.reg_token, in_time)
+        for token in (*tokens, *self.pos_embed.parameters()):
             if token is not None:
                 nn.init.trunc_normal_(token, std=std)
         if config.pos_init == "sincos":
-            self.pos_embed.set_grid(place_waves(self.lengths[0], self.cls_token.shape[-1]))
+            grid, over_time = place_waves(self.lengths[0], dim), waves(torch.arange(config.steps), dim)
             if self.time_embed is not None:
-                self.time_embed.copy_(waves(torch.arange(self.num_frames), self.time_embed.shape[-1]))
+                self.time_embed.copy_(over_time)
+            elif config.placed_steps > 1:
+                grid = grid + over_time[:, None, None]
+            self.pos_embed.set_grid(grid)
+        elif config.pos_init == "sine":
+            shape = config.placed_steps, self.lengths[0].h, self.lengths[0].w
+            table = sine_table(int(self.cls_token is not None), math.prod(shape), dim)
+            self.pos_embed.set_grid(table.unflatten(0, shape))
         # With the same initial embeddings, what the shared weights learn at one length helps the others.
         self.pos_embed.init_from_longest()
         self.patch_embed.init_from_longest()

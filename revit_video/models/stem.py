@@ -15,7 +15,8 @@ from revit_video.length import TokenLength, halved, patch_geometry, stem_geometr
 class PatchEmbed(nn.Module):
     """Linear projection of non-overlapping patches, as a convolution with kernel = stride = patch.
 
-    A side that is no multiple of the cells is zero-padded evenly (`patch_geometry`).
+    A side that is no multiple of the cells is zero-padded evenly (`patch_geometry`). A tubelet's frames are
+    given one after the other as channels.
     """
 
     def __init__(self, length: TokenLength, img_size: int, dim: int, in_chans: int = 3) -> None:
@@ -72,9 +73,9 @@ class ConvStem(Stem):
     The projection is 1x1 where they reach the grid itself. Channels double with every halving.
     """
 
-    def __init__(self, length: TokenLength, img_size: int, dim: int) -> None:
+    def __init__(self, length: TokenLength, img_size: int, dim: int, in_chans: int = 3) -> None:
         halvings, doublings = stem_geometry(img_size, length, dim)
-        channels = [3, *(dim // 2 ** (doublings - k) for k in range(1, halvings + 1))]
+        channels = [in_chans, *(dim // 2 ** (doublings - k) for k in range(1, halvings + 1))]
         convs = [
             nn.Conv2d(fan_in, fan_out, kernel_size=3, stride=2, padding=1, bias=False)
             for fan_in, fan_out in zip(channels, channels[1:], strict=False)
@@ -85,9 +86,9 @@ class ConvStem(Stem):
 class LVViTStem(Stem):
     """LV-ViT's: 7x7 of stride 2 and twice 3x3, 64 channels each, then patches of the halved frame."""
 
-    def __init__(self, length: TokenLength, img_size: int, dim: int) -> None:
+    def __init__(self, length: TokenLength, img_size: int, dim: int, in_chans: int = 3) -> None:
         size = halved(img_size)
-        convs = [nn.Conv2d(3, 64, kernel_size=7, stride=2, padding=3, bias=False)]
+        convs = [nn.Conv2d(in_chans, 64, kernel_size=7, stride=2, padding=3, bias=False)]
         convs += [nn.Conv2d(64, 64, kernel_size=3, padding=1, bias=False) for _ in range(2)]
         super().__init__(convs, length, size, dim)
 

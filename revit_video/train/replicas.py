@@ -54,7 +54,7 @@ class ReplicaStep(MixedLengthStep):
 
     def _logits_buffer(self, batch: int) -> Tensor:
         """Empty `(batch, classes)` in the dtype of the weights, which holds logits of autocast exactly."""
-        return self.model.class_token.new_empty(batch, self.model.num_classes)
+        return self.model.example.new_empty(batch, self.model.num_classes)
 
     def _distils(self) -> bool:
         return self.ranks.length_size > 1 and super()._distils()

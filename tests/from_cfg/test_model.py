@@ -57,9 +57,20 @@ def test_defaults_keep_the_models_rules() -> None:
             "DATA.NUM_FRAMES: must be 1 with MODEL.ARCH deit_small, an image model",
         ),
         (
-            "MODEL.ARCH lvvit_small DATA.NUM_FRAMES 1",
+            "MODEL.ARCH lvvit_small DATA.NUM_FRAMES 1 TIMESFORMER.ATTENTION_TYPE divided_space_time",
             "TIMESFORMER.ATTENTION_TYPE: must be space_only with MOD",
         ),
+        (
+            "MODEL.TUBELET 3",
+            "DATA.NUM_FRAMES: 8 frames are no multiple of 3, those of a token",
+        ),
+        ("MODEL.POOL max", "MODEL.POOL: must be one of cls, mean, normed_mean, first, got 'max'"),
+        ("MODEL.POSITIONS fixed", "MODEL.POS_INIT: fixed positions are waves, sine or sincos; got normal"),
+        (
+            "MODEL.ARCH videomae_base REVIT.POS_EMBED shared",
+            "REVIT.POS_EMBED: must be per_length with fixed positions",
+        ),
+        ("DVT.ENABLE True MODEL.POOL mean", "MODEL.POOL: must be cls in a DVT"),
         ("MODEL.ARCH vit", "MODEL.ARCH: must be one of timesformer_base, timesformer_base_hr, "),
         ("MODEL.DEPTH -1", "MODEL.DEPTH: must be at least 1, got -1"),
         ("MODEL.DROP_PATH 1.0", "MODEL.DROP_PATH: must be at least 0 and below 1, got 1.0"),

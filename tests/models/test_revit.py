@@ -295,7 +295,7 @@ def test_clips_of_another_shape(shape: tuple[int, ...]) -> None:
         ),
         (dict(norm="own"), "norm: must be one of per_length, shared, got 'own'"),
         (dict(patch_embed=""), "patch_embed: must be one of per_length, shared, resized, got ''"),
-        (dict(pos_init="zeros"), "pos_init: must be one of normal, sincos, got 'zeros'"),
+        (dict(pos_init="zeros"), "pos_init: must be one of normal, sincos, sine, got 'zeros'"),
         (dict(pos_embed="x"), "pos_embed: must be one of per_length, shared, resized, got 'x'"),
         (dict(lengths=[4, 8]), "strictly descending, longest first, got 4x4, 8x8"),
         (dict(lengths=[31, 4]), "32 px cannot be cut into 31 patches"),

@@ -11,8 +11,8 @@ from typing import Any
 from fvcore.common.config import CfgNode
 
 from revit_video.config import yaml_options
+from revit_video.from_cfg.model import model_config
 from revit_video.length import TokenLength, token_lengths
-from revit_video.models.presets import preset
 
 ABLATIONS = Path(__file__).parents[2] / "configs" / "Ablation"
 OWN, NO_DISTILLATION, DVT = "revit", "no_distillation", "dvt"
@@ -54,8 +54,8 @@ def lengths_of(cfg: CfgNode) -> tuple[TokenLength, ...]:
 
 def can_be_dvt(cfg: CfgNode) -> bool:
     """Whether DVT can be built of the config's model: not of LV-ViT, because of its dense head."""
-    joint = cfg.TIMESFORMER.ATTENTION_TYPE == "joint_space_time"
-    return not joint and not preset(cfg.MODEL.ARCH).get("dense_head")
+    config = model_config(cfg)
+    return config.attention != "joint_space_time" and config.pool == "cls" and not config.dense_head
 
 
 # ---- Rows of each table; ValueError where the config cannot give them ------------------------------------

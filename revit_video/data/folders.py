@@ -11,7 +11,7 @@ from functools import cached_property
 
 from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 
-from revit_video.data.lists import read_class_names, read_list
+from revit_video.data.lists import composed, read_class_names, read_list
 from revit_video.data.video import IMAGE_SUFFIXES, is_image
 
 _SUFFIXES = """
@@ -157,6 +157,8 @@ class DataFolder:
         known = None if self._model_classes is None else list(self._model_classes)
         if self.reordered is not None or (own is None and self._same_classes):
             return known
+        if own is not None and known is not None and set(map(composed, own)) == set(map(composed, known)):
+            return known
         return own
 
     @cached_property
@@ -168,14 +170,17 @@ class DataFolder:
         """
         known = self._model_classes
         own = None if known is None else self._own_names()
-        if own is None or known is None or own == list(known):
+        if own is None or known is None:
             return None
-        if set(own) == set(known):
-            label = {name: n for n, name in enumerate(known)}
+        label = {composed(name): n for n, name in enumerate(known)}
+        ours = [label.get(composed(name), -1) for name in own]
+        if ours == list(range(len(known))):
+            return None
+        if sorted(ours) == list(range(len(known))):
             logger.info(
                 "%s: its classes are in another order than the model's; labels are the model's", self.path
             )
-            return [label[name] for name in own]
+            return ours
         if self._same_classes:
             raise ValueError(
                 f"{self.path}: its classes are not the model's: it has {_named(own, known)}; the model has "
@@ -232,8 +237,8 @@ class DataFolder:
 
 def _named(names: Sequence[str], other: Sequence[str]) -> str:
     """`a, b, c`, those that are not in `other` first, as many as fit a line."""
-    there = set(other)
-    first = sorted(names, key=lambda name: name in there)
+    there = set(map(composed, other))
+    first = sorted(names, key=lambda name: composed(name) in there)
     return ", ".join(first[:MOST_NAMED]) + (f" … ({len(names)} in all)" if len(names) > MOST_NAMED else "")
 
 

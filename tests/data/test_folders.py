@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from revit_video.data.folders import VIDEO_SUFFIXES, ClassFolders, find_videos, split_by_name
+from revit_video.data.folders import VIDEO_SUFFIXES, ClassFolders, DataFolder, find_videos, split_by_name
 
 SHARES = {"train": 0.6, "mine": 0.15, "val": 0.1, "test": 0.15}
 
@@ -199,3 +199,13 @@ def test_folders_are_searched_for_videos(tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     with pytest.raises(ValueError, match="nothing to classify in this folder"):
         find_videos([str(tmp_path / "none")])
+
+
+def test_class_names_are_the_same_however_their_accents_are_written(tmp_path: Path) -> None:
+    (tmp_path / "test.csv").write_text("a.mp4 0\nb.mp4 1\n")
+    composed, decomposed = ["h\u00fcpft", "l\u00e4uft"], ["hu\u0308pft", "la\u0308uft"]
+    for names, labels in ((decomposed, [0, 1]), (decomposed[::-1], [1, 0])):
+        (tmp_path / "classes.txt").write_text("\n".join(names), encoding="utf-8")
+        folder = DataFolder(str(tmp_path), {"test": 0.0}, model_classes=composed)
+        assert folder.class_names == composed
+        assert [folder.videos("test")[row][1]["label"] for row in range(2)] == labels

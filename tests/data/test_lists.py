@@ -37,6 +37,25 @@ def test_texts_with_the_mark_that_some_editors_put_before_them(tmp_path: Path) -
         ("a.mp4 jump\n", "train.csv:1: label 'jump' is not a whole number"),
         ("a.mp4 3\n", "train.csv:1: label 3 is out of range, allowed is 0 to 2"),
         ("a.mp4 -1\n", "train.csv:1: label -1 is out of range"),
+        ("a.mp4 0_1\n", "train.csv:1: label '0_1' is not a whole number; a line is '<video path> <label>'"),
+        ("a.mp4 \u0661\n", "train.csv:1: label '\u0661' is not a whole number"),
+        ("a.mp4 1.0\n", "train.csv:1: label '1.0' is not a whole number"),
+        ("0 a.mp4\n", "train.csv:1: label 'a.mp4' is not a whole number; a line is '<video path> <label>'"),
+        (
+            "a.mp4 250 0\n",
+            "train.csv:1: 3 columns in 'a.mp4 250 0'; a line is '<video path> <label>' and noth",
+        ),
+        (
+            "a.mp4 0 train\n",
+            "train.csv:1: label 'train' is not a whole number; a line is '<video path> <label>'",
+        ),
+        (
+            "a b.mp4,0\nc.mp4,1\n",
+            "train.csv: ',' divides path and label there, not ' '; give DATA.PATH_LABEL_SEP",
+        ),
+        ("path,label\na.mp4,0\n", "; give DATA.PATH_LABEL_SEPARATOR ','"),
+        ("a b.mp4\t0\n", "; give DATA.PATH_LABEL_SEPARATOR '\\t'"),
+        ("a b.mp4;0\n", "; give DATA.PATH_LABEL_SEPARATOR ';'"),
         ("b.mp4\n" * 12, "… and 7 more"),
         ("\n \n", "video list is empty"),
     ],
@@ -50,6 +69,38 @@ def test_mistakes_in_a_list_are_named(tmp_path, text, message):
     assert str(caught.value).count("no label") <= 5
 
 
+@pytest.mark.parametrize("separator", [",", "\t", "\\t"])
+def test_quotes_are_those_of_csv_files(separator: str, tmp_path: Path) -> None:
+    between = "," if separator == "," else "\t"
+    lines = ('"a, b.mp4"', "1"), ("c.mp4", '"0"'), ('"say ""d"".mp4"', " 2")
+    (tmp_path / "train.csv").write_text("".join(f"{between.join(line)}\n" for line in lines))
+    videos = read_list(str(tmp_path / "train.csv"), "/data", separator, 3)
+    found = [(path, info["label"]) for path, info in map(videos.__getitem__, range(3))]
+    assert found == [("/data/a, b.mp4", 1), ("/data/c.mp4", 0), ('/data/say "d".mp4', 2)]
+
+
+def test_paths_are_found_however_they_are_spelt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Home folder, backslashes, accents as another system writes them; what is there is taken as it is."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    there = ["home/a.mp4", "sub/b.mp4", "la\u0308uft/c.mp4", "h\u00fcpft.mp4", "d\\e.mp4", "f.mp4 7"]
+    for name in there:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    written = [
+        "~/a.mp4",
+        "sub\\b.mp4",
+        "l\u00e4uft\\c.mp4",
+        "hu\u0308pft.mp4",
+        "d\\e.mp4",
+        "f.mp4 7",
+        "~c\\\u00fc.mp4",
+    ]
+    (tmp_path / "train.csv").write_text("".join(f"{name} 0\n" for name in written))
+    videos = read_list(str(tmp_path / "train.csv"))
+    found = [videos[row][0] for row in range(len(videos))]
+    assert found == [str(tmp_path / name) for name in [*there, written[-1]]]
+
+
 def test_missing_list(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere.csv"):
         read_list(str(tmp_path / "nowhere.csv"))
@@ -61,3 +112,6 @@ def test_class_names(tmp_path):
     assert read_class_names(str(tmp_path), 2) == ["arm wrestling", "juggling"]
     with pytest.raises(ValueError, match="2 classes, the model has 3"):
         read_class_names(str(tmp_path), 3)
+    (tmp_path / "classes.txt").write_text("l\u00e4uft\nla\u0308uft\n")
+    with pytest.raises(ValueError, match="twice"):
+        read_class_names(str(tmp_path))

@@ -85,11 +85,12 @@ class Answers:
     """Results of a policy on V views of N videos.
 
     Attributes:
-        lengths: position of the length that classified each view `(V,)`.
+        starts, lengths: position of the first length that each view was run at, and of the last `(V,)`.
         gmacs: cost of each view `(V,)`: all lengths that were run, and the assigner.
         videos: mean class probabilities, class labels and list rows of the videos, in the order of the list.
     """
 
+    starts: Tensor
     lengths: Tensor
     gmacs: Tensor
     videos: VideoScores
@@ -102,9 +103,8 @@ class Answers:
 
 def replay(table: Table, policy: Policy, costs: Costs) -> Answers:
     """Predictions and cost of `policy`, equal to those of running it on the views of `table`."""
-    start = policy.start(table.known)
-    stop = policy.exits(start, table.confidence)
-    return Answers(stop, costs.spent(start, stop, policy.asks_assigner), table.videos_at(stop))
+    start, stop, videos = table.follow(policy)
+    return Answers(start, stop, costs.spent(start, stop, policy.asks_assigner, policy.usable), videos)
 
 
 # ---- Timing ---------------------------------------------------------------------------------------------

@@ -57,7 +57,7 @@ class Predictor:
 
     Attributes:
         model: the `ReViT` or `DVT`, in single precision.
-        engine: runs the policy: the assigner's choice, else a DVT's early exit, else the longest length.
+        engine: runs the policy `hybrid` at its calibrated operating point, or always the longest length.
         class_names: in the order of the logits.
     """
 
@@ -140,13 +140,19 @@ def load(
     if (model.img_size, model.num_frames) != (data.crop_size, data.num_frames):
         raise checkpoint.CheckpointError(f"{saved.path}: its model takes other clips than its data are")
     with believed(saved.path, "policy"):
-        policies = Settings(**saved.settings).policies(len(model.lengths))
+        policies = Settings.of(saved.settings).policies(len(model.lengths))
     data = replace(data, num_clips=clips or data.num_clips)
     policy = static(0)
     if assigner is not None:
         if "assigned" not in policies or assigner.spec["num_lengths"] != len(model.lengths):
             raise checkpoint.CheckpointError(f"{saved.path}: its assigner cannot choose for its model")
-        assigner, policy = assigner.to(place), policies["assigned"]
+        assigner = assigner.to(place)
+    if "hybrid" in policies:
+        policy = policies["hybrid"]
+        if policy.asks_assigner and assigner is None:
+            raise checkpoint.CheckpointError(f"{saved.path}: its policy asks an assigner, which it lacks")
+    elif assigner is not None:  # a checkpoint older than the policy hybrid
+        policy = policies["assigned"]
     elif model.carries_state and "cascade" in policies:
         policy = policies["cascade"]
     reader = for_inference(model, inference_dtype(data.dtype if dtype == "auto" else dtype, model))

@@ -251,6 +251,39 @@ def same_as_running(replayed: Answers, prediction: Prediction, table: Table) -> 
     torch.testing.assert_close(replayed.videos.scores, means, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("cumulative", [False, True])
+@pytest.mark.parametrize("averaged", [False, True])
+@pytest.mark.parametrize(
+    ("usable", "prices"),
+    [([0, 1, 2], None), ([0, 1, 2], [0.6, 0.3, 0.0]), ([0, 2], [0.5, 0.0, 0.0]), ([0, 1], None), ([1], None)],
+)
+def test_a_replay_of_hybrid_is_what_running_it_gives(
+    usable: list[int],
+    prices: list[float] | None,
+    averaged: bool,
+    cumulative: bool,
+    model: ReViT,
+    labels: list[int],
+) -> None:
+    """Nothing is forgotten between batches and nothing is left over; what is not usable is not paid."""
+    running: ReViT | DVT = tiny_dvt() if cumulative else model
+    table = tabulate(batches(labels, SHARES), running, ALONE, ASSIGNER)
+    temperatures = [0.5, 1.0, 2.0]
+    lowest = policies.hybrid(usable, 2.0, temperatures, prices, averaged)  # that never exits early
+    confidence = lowest.answers(table.scores, lowest.start(table.known)).amax(dim=2)
+    threshold = confidence[:, usable[-1]].median().item() - 1e-5
+    policy = policies.hybrid(usable, threshold, temperatures, prices, averaged)
+    costs = Costs(GMACS, 0.5, cumulative)
+    engine = Engine(running, policy, costs, ASSIGNER, batch_size=4)
+    replayed, prediction = replay(table, policy, costs), streamed(engine, batches(labels, SHARES))
+    assert replayed.lengths.tolist() == prediction.lengths.tolist() and not engine.sums
+    assert set(replayed.lengths.tolist()) <= set(usable)
+    assert len(usable) == 1 or len(set(replayed.lengths.tolist())) > 1
+    assert replayed.gmacs.tolist() == pytest.approx(prediction.gmacs.tolist())
+    means = mean_by_video(prediction.logits.softmax(dim=1), table.rows)[table.first_views]
+    torch.testing.assert_close(replayed.videos.scores, means, rtol=1e-5, atol=1e-6)
+
+
 def test_videos_are_those_that_could_be_read(table: Table, answers: dict[str, Answers]) -> None:
     assert [table.paths[n] for n in table.first_views.tolist()] == [f"{row}.mp4" for row in READABLE]
     for each in answers.values():

@@ -32,10 +32,14 @@ CLASSES = ["left", "right", "up", "down", "grow", "shrink"]
 
 @pytest.fixture(scope="module")
 def mixed_run(toy_run: Path, videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run whose assigner sends about half of the videos each way, tested with 2 clips x 3 crops."""
+    """A run whose assigner sends about half of the videos each way, tested with 2 clips x 3 crops.
+
+    It is as runs were before the policy `hybrid`.
+    """
     run = Path(shutil.copytree(toy_run, tmp_path_factory.mktemp("mixed") / "run"))
     views = ("TEST.NUM_SPATIAL_CROPS", 3, "TEST.NUM_ENSEMBLE_VIEWS", 2, "DATA.SAMPLING_RATE", 2)
     run_toy(videos, run, *views, stages=["mine", "assigner"])
+    as_before_hybrid(run)
     assigner = revit_video.load(str(run), "cpu").engine.assigner
     assert assigner is not None
     with torch.inference_mode():
@@ -48,6 +52,14 @@ def mixed_run(toy_run: Path, videos: Path, tmp_path_factory: pytest.TempPathFact
         checkpoint.save(str(run / name), payload)
     run_toy(videos, run, *views, stages=["test"])
     return run
+
+
+def as_before_hybrid(run: Path) -> None:
+    (run / "calibration.pyth").unlink()
+    for name in ("assigner.pyth", "model.pyth"):
+        payload = checkpoint.load_payload(str(run / name))
+        del payload["policy"]["hybrid"], payload["policy"]["certificate"]
+        checkpoint.save(str(run / name), payload)
 
 
 def evaluation_batches(run: Path, videos: Path, *changes: object) -> EvalBatches:
@@ -73,9 +85,34 @@ def predictions(run: Path, videos: Path) -> list[VideoPrediction]:
     return [predictor.predict(path) for path in find_videos([str(videos / "test")])]
 
 
-def test_assigned_logits_are_the_evaluators(toy_run: Path, videos: Path) -> None:
+def test_logits_are_the_evaluators(toy_run: Path, videos: Path) -> None:
     logits = torch.stack([answer.logits for answer in predictions(toy_run, videos)])
-    torch.testing.assert_close(logits, evaluated(toy_run, videos, "assigned"))
+    torch.testing.assert_close(logits, evaluated(toy_run, videos, "hybrid"))
+
+
+@pytest.mark.parametrize("prices", [None, [0.5, 0.0]])
+def test_logits_of_several_lengths_are_the_evaluators(
+    prices: list[float] | None, toy_run: Path, videos: Path, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(toy_run, tmp_path / "run"))
+    as_before_hybrid(run)
+    scores = evaluated(run, videos, LENGTHS[1]).softmax(dim=1).amax(dim=1)
+    hybrid = {
+        "usable": [0, 1],
+        "threshold": float(scores.median()) - 1e-4,
+        "temperatures": [1.0, 1.0],
+        "prices": prices,
+        "averaged": True,
+        "per_view": False,
+    }
+    for name in ("assigner.pyth", "model.pyth"):
+        payload = checkpoint.load_payload(str(run / name))
+        payload["policy"]["hybrid"] = hybrid
+        checkpoint.save(str(run / name), payload)
+    answers = predictions(run, videos)
+    logits = torch.stack([answer.logits for answer in answers])
+    torch.testing.assert_close(logits, evaluated(run, videos, "hybrid"))
+    assert prices is not None or {str(answer.length) for answer in answers} == set(LENGTHS)
 
 
 def test_assigned_logits_over_views_are_the_evaluators(mixed_run: Path, videos: Path) -> None:

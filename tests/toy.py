@@ -122,7 +122,7 @@ def accuracies(output_dir: Path) -> dict[str, float]:
     """Top-1 by policy."""
     results = results_of(output_dir)
     entries = results["static"] | results["policies"] | {"adaptive": results["adaptive"]}
-    return {name: entry["top1"] for name, entry in entries.items() if entry}
+    return {entry.get("policy", name): entry["top1"] for name, entry in entries.items() if entry}
 
 
 def table_of(path: Path) -> list[dict[str, str]]:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import combinations, product
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from revit_video.adaptive.policies import Costs, Policy, assigned, cascade
+from revit_video.adaptive.policies import Costs, Hybrid, Policy, assigned, cascade
 from revit_video.adaptive.table import Table
 from revit_video.meters import by_video
 
 NEVER = 2.0  # a threshold that no probability reaches
 # Thresholds from 0 to 1, evenly spaced in log-odds: most of the interesting ones are close to 1.
 IN_LOG_ODDS = (0.0, *torch.linspace(-4, 10, 201).sigmoid().tolist(), 1.0)
+HYBRID_THRESHOLDS = IN_LOG_ODDS[1::4]  # fewer, for each of its other parameters
+# Of the longest length, in probability: how much likelier a length must suffice than a cheaper one.
+PRICES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.45, 0.7, 1.0)
 EXIT_RATIOS = (0.0, *torch.logspace(-3, 3, 201).tolist())  # q of `exit_thresholds`
 
 
@@ -29,6 +34,7 @@ class Point(NamedTuple):
         drop: top-1 of the longest length less `top1`, in points.
         error: standard error of `drop`, over videos.
         mix: share of views at each length, longest first.
+        hybrid: the parameters of policy `hybrid`, of which this is a point.
     """
 
     threshold: float
@@ -37,6 +43,7 @@ class Point(NamedTuple):
     drop: float
     error: float
     mix: list[float]
+    hybrid: Hybrid | None = None
 
 
 def assigned_points(table: Table, costs: Costs, per_view: bool) -> list[Point]:
@@ -60,6 +67,44 @@ def cascade_points(table: Table, costs: Costs) -> list[Point]:
     if costs.cumulative:
         return _sweep(table, costs, by_share, EXIT_RATIOS)
     return _sweep(table, costs, by_confidence, IN_LOG_ODDS)
+
+
+def hybrid_points(
+    table: Table, costs: Costs, temperatures: Sequence[float], per_view: bool = False
+) -> list[Point]:
+    """The best outcomes of policy `hybrid` over all its parameters: the `front` of cost and top-1.
+
+    Always the longest length is there too, beaten or not: the one point that is sure not to lose.
+    """
+    asks = table.assigned.shape[1] > 0 and not costs.cumulative  # a DVT runs the shorter lengths anyway
+    found: list[Point] = []
+    for way in _hybrids(costs, temperatures, per_view, asks):
+        found += threshold_points(table, costs, way)
+    always = [point for point in found if point.hybrid is not None and point.hybrid.usable == [0]]
+    best = front(found)
+    return sorted({id(point): point for point in best + always}.values(), key=lambda point: point.gmacs)
+
+
+def threshold_points(table: Table, costs: Costs, hybrid: Hybrid) -> list[Point]:
+    """The outcomes of policy `hybrid` at other thresholds, its other parameters as given, cheapest first."""
+
+    def at(threshold: float) -> Policy:
+        return replace(hybrid, threshold=threshold).policy()
+
+    thresholds = HYBRID_THRESHOLDS if len(hybrid.usable) > 1 else (0.0,)
+    points = _sweep(table, costs, at, thresholds)
+    return [point._replace(hybrid=replace(hybrid, threshold=point.threshold)) for point in points]
+
+
+def _hybrids(costs: Costs, temperatures: Sequence[float], per_view: bool, asks: bool) -> Iterator[Hybrid]:
+    """Every set of lengths, start and combination of answers, without a threshold yet."""
+    lengths = range(len(costs.gmacs))
+    shares = [gmacs / costs.gmacs[0] for gmacs in costs.gmacs]
+    prices = [None, *([price * share for share in shares] for price in PRICES if asks)]
+    for count in range(1, len(lengths) + 1):
+        for usable in combinations(lengths, count):
+            for start, averaged in product(prices, (True, False)) if count > 1 else [(None, False)]:
+                yield Hybrid(list(usable), 0.0, list(temperatures), start, averaged, per_view)
 
 
 def exit_thresholds(confidence: Tensor, q: float) -> list[float]:
@@ -106,32 +151,51 @@ def best_within(points: Sequence[Point], budget: float) -> Point:
     return max(within, key=lambda point: (point.top1, -point.gmacs))
 
 
+def front(points: Iterable[Point]) -> list[Point]:
+    """The points that no other one beats in both cost and top-1, cheapest first."""
+    kept: list[Point] = []
+    for point in sorted(points, key=lambda point: (point.gmacs, -point.top1)):
+        if not kept or point.top1 > kept[-1].top1:
+            kept.append(point)
+    return kept
+
+
 def _sweep(
     table: Table, costs: Costs, policy_at: Callable[[float], Policy], thresholds: Sequence[float]
 ) -> list[Point]:
-    """The distinct outcomes of the policies at `thresholds`, cheapest first."""
+    """The distinct outcomes of the policies at `thresholds`, cheapest first.
+
+    Policies with temperatures start each view at the same length whatever the threshold.
+    """
     every, known = torch.arange(len(table.rows)), table.known
     _, video = table.rows.unique(return_inverse=True)
     chosen = torch.zeros_like(video)
-    right = at_longest = table.videos_at(chosen).correct
+    at_longest = table.videos_at(chosen).correct
+    first = policy_at(thresholds[0])
+    scores, confidence = table.scores, table.confidence
+    if first.temperatures is not None:
+        scores = first.answers(table.scores, first.start(known))
+        confidence = scores.amax(dim=2)
+    right = by_video(scores[:, 0], table.labels, table.rows).correct
     points: list[Point] = []
     for threshold in thresholds:
         policy = policy_at(threshold)
         start = policy.start(known)
-        before, chosen = chosen, policy.exits(start, table.confidence)
+        before, chosen = chosen, policy.exits(start, confidence)
         # A rising threshold changes few videos at a time; only these are averaged again.
         changed = torch.zeros_like(right).index_fill(0, video[chosen != before], True)
         if changed.any():
             views = every[changed[video]]
             right = right.clone()
-            scores = table.scores[views, chosen[views]]
-            right[changed] = by_video(scores, table.labels[views], table.rows[views]).correct
+            own = scores[views, chosen[views]]
+            right[changed] = by_video(own, table.labels[views], table.rows[views]).correct
         loss = at_longest.double() - right.double()
         mix = chosen.bincount(minlength=table.scores.shape[1]).double() / len(chosen)
+        spent = costs.spent(start, chosen, policy.asks_assigner, policy.usable)
         point = Point(
             threshold=threshold,
             top1=100 * right.double().mean().item(),
-            gmacs=costs.spent(start, chosen, policy.asks_assigner).mean().item(),
+            gmacs=spent.mean().item(),
             drop=100 * loss.mean().item(),
             error=100 * loss.std(correction=0).item() / math.sqrt(len(right)),
             mix=mix.tolist(),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from revit_video.adaptive.policies import Costs, Known, Policy
+from revit_video.adaptive.policies import Costs, Known, Policy, log_probabilities
 from revit_video.length import TokenLength
 from revit_video.models.base import NO_STATE, ResizableModel
 from revit_video.models.inference import logits_at, logits_at_next
@@ -23,8 +23,8 @@ class Prediction(NamedTuple):
 
     Attributes:
         numbers: position of each view in the order of submission `(B,)`.
-        logits: `(B, classes)`.
-        lengths: position of the length that gave them `(B,)`.
+        logits: `(B, classes)`; mean log-probabilities, where the policy averages its answers.
+        lengths: position of the length at which the view exited `(B,)`.
         gmacs: cost of all lengths that were run, and of the assigner `(B,)`.
     """
 
@@ -66,6 +66,9 @@ class Engine:
         self.assigner = assigner.eval() if assigner is not None and policy.asks_assigner else None
         self.buckets = Buckets(partial(logits_at, self.model), model.lengths, batch_size)
         self.count = 0
+        self.sums: dict[
+            int, Tensor
+        ] = {}  # by number of a waiting view: log-probabilities of what it has read
 
     def __call__(self, clips: Tensor, rows: Tensor | None = None) -> Prediction:
         """Classify `clips` in order; nothing may be waiting from earlier calls of `submit`."""
@@ -102,15 +105,16 @@ class Engine:
     def _settled(self, groups: Iterable[Group]) -> Iterator[Prediction]:
         """Predictions of the views that exit; the others are queued at the next longer length."""
         for group in groups:
+            answers = self._answers(group.tickets, group.logits, group.i)
             if self.policy.thresholds is None:
-                yield self._predicted(group.tickets, group.logits, group.i)
+                yield self._predicted(group.tickets, answers, group.i)
                 continue
-            stops = self.policy.stops(_confidence(group.logits), group.i)
+            stops = self.policy.stops(_confidence(answers), group.i)
             here = stops.to(group.tickets.device)
             if here.any():
-                yield self._predicted(group.tickets[here], group.logits[stops], group.i)
+                yield self._predicted(group.tickets[here], answers[stops], group.i)
             if not here.all():
-                onward = torch.full((int((~here).sum()),), group.i - 1)
+                onward = torch.full((int((~here).sum()),), self.policy.next_longer(group.i))
                 waiting = self.buckets.add(group.clips[~stops], group.tickets[~here], onward)
                 yield from self._settled(waiting)
 
@@ -123,19 +127,46 @@ class Engine:
         state = NO_STATE
         for i in reversed(range(len(self.model.lengths))):
             logits, state = logits_at_next(self.model, clips, i, state)
-            stops = self.policy.stops(_confidence(logits), i)
-            here = stops.cpu() & (tickets[:, 1] >= i)
+            if not self.policy.may_run(i):  # its state is needed, its answer is not
+                continue
+            started = tickets[:, 1] >= i
+            if not started.any():
+                continue
+            reading = started.to(logits.device)
+            answers = self._answers(tickets[started], logits[reading], i)
+            stops = self.policy.stops(_confidence(answers), i)
+            here = started.clone()
+            here[started] = stops.cpu()
             if here.any():
-                yield self._predicted(tickets[here], logits[here.to(logits.device)], i)
+                yield self._predicted(tickets[here], answers[stops], i)
             if here.all():
                 return
             onward = (~here).to(clips.device)
             clips, tickets, state = clips[onward], tickets[~here], state.of(onward)
 
+    def _answers(self, tickets: Tensor, logits: Tensor, i: int) -> Tensor:
+        """The policy's answers `(B, classes)` after length `i`, as logits."""
+        if self.policy.temperatures is None:
+            return logits
+        answers = log_probabilities(logits.softmax(dim=1), self.policy.temperatures[i])
+        if not self.policy.averaged:
+            return answers
+        numbers, start = tickets.unbind(dim=1)
+        run = self.policy.runs(start.cpu(), len(self.model.lengths))[:, i:].sum(dim=1)
+        answers = torch.stack(
+            [own + self.sums.get(n, 0) for n, own in zip(numbers.tolist(), answers, strict=True)]
+        )
+        self.sums.update(zip(numbers.tolist(), answers, strict=True))
+        return answers / run.to(answers.device)[:, None]
+
     def _predicted(self, tickets: Tensor, logits: Tensor, i: int) -> Prediction:
         numbers, start = tickets.unbind(dim=1)
+        if self.sums:
+            for n in numbers.tolist():
+                self.sums.pop(n, None)
         stop = torch.full_like(start, i)
-        return Prediction(numbers, logits, stop, self.costs.spent(start, stop, self.assigner is not None))
+        spent = self.costs.spent(start, stop, self.assigner is not None, self.policy.usable)
+        return Prediction(numbers, logits, stop, spent)
 
 
 def ask(assigner: TokenLengthAssigner, clips: Tensor) -> Tensor:

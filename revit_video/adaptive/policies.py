@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from revit_video.runtime.rng import seeded_generator
+
+SHIPPED = ("hybrid", "assigned", "cascade")  # the first of these that there is is what `predict` runs
 
 
 @dataclass(frozen=True)
@@ -41,30 +43,62 @@ class Policy:
         thresholds: confidence (largest class probability) required to exit at each length; None to exit at
             the first length.
         asks_assigner: whether `start` needs `Known.assigned`; the assigner's cost is then counted.
+        temperatures: one per length, which calibrate its answers; None to take them as they are.
+        averaged: with temperatures, whether the answer is the mean of the log-probabilities of all lengths
+            run so far, instead of the last one's.
+        usable: the lengths that may be run, longest first; None for all. `start` gives one of them.
     """
 
     start: Callable[[Known], Tensor]
     thresholds: Sequence[float] | None = None
     asks_assigner: bool = False
+    temperatures: Sequence[float] | None = None
+    averaged: bool = False
+    usable: Sequence[int] | None = None
+
+    @property
+    def longest(self) -> int:
+        """The longest length that may be run, at which every view exits."""
+        return 0 if self.usable is None else self.usable[0]
+
+    def may_run(self, i: int) -> bool:
+        """Whether length `i` is one of those that may be run."""
+        return self.usable is None or i in self.usable
+
+    def next_longer(self, i: int) -> int:
+        """The length at which a view continues that does not exit at length `i`."""
+        return next(longer for longer in range(i - 1, -1, -1) if self.may_run(longer))
+
+    def runs(self, start: Tensor, num_lengths: int) -> Tensor:
+        """Whether each length is run unless the view exits before `(V, lengths)`."""
+        usable = torch.tensor([self.may_run(i) for i in range(num_lengths)])
+        return usable & (torch.arange(num_lengths) <= start[:, None])
 
     def stops(self, confidence: Tensor, i: int) -> Tensor:
         """Whether each view exits at length `i`, given its confidence there `(B,)`."""
-        if self.thresholds is None or i == 0:
+        if self.thresholds is None or i == self.longest:
             return torch.ones_like(confidence, dtype=torch.bool)
         return confidence >= self.thresholds[i]
+
+    def answers(self, scores: Tensor, start: Tensor) -> Tensor:
+        """Class probabilities after each length `(V, lengths, classes)`, from those of each length alone."""
+        if self.temperatures is None:
+            return scores
+        run = self.runs(start, scores.shape[1])
+        return combined(scores, list(self.temperatures), run, self.averaged)
 
     def exits(self, start: Tensor, confidence: Tensor) -> Tensor:
         """Length at which each view exits `(V,)`.
 
         Args:
             start: the first length of each view `(V,)`.
-            confidence: largest class probability at every length `(V, lengths)`.
+            confidence: largest class probability of the answer after each length `(V, lengths)`.
         """
         if self.thresholds is None:
             return start
         stops = confidence >= torch.tensor(self.thresholds, dtype=confidence.dtype)
-        stops &= torch.arange(stops.shape[1]) <= start[:, None]
-        stops[:, 0] = True
+        stops &= self.runs(start, stops.shape[1])
+        stops[:, self.longest] = True
         return _shortest(stops)
 
 
@@ -98,6 +132,49 @@ def cascade(thresholds: Sequence[float]) -> Policy:
     return Policy(lambda known: torch.full_like(known.rows, known.num_lengths - 1), tuple(thresholds))
 
 
+def hybrid(
+    usable: Sequence[int],
+    threshold: float,
+    temperatures: Sequence[float],
+    prices: Sequence[float] | None = None,
+    averaged: bool = True,
+    per_view: bool = False,
+) -> Policy:
+    """Start at the length that is worth most, exit once the averaged, calibrated answer is confident.
+
+    Worth is the probability that a length suffices, from the assigner's probabilities of the token-length
+    labels, less its price.
+
+    Args:
+        usable: lengths that may be run, longest first.
+        threshold: confidence required to exit at any but the longest of them.
+        temperatures: one per length of the model.
+        prices: one per length of the model, in probability; None to start at the shortest usable length
+            without asking the assigner.
+        averaged: see `Policy`.
+        per_view: decide for each view separately, instead of once per video from the mean over its views.
+    """
+    chosen = torch.tensor(list(usable))
+
+    def shortest(known: Known) -> Tensor:
+        return torch.full_like(known.rows, usable[-1])
+
+    def worthiest(known: Known) -> Tensor:
+        assert known.assigned is not None and prices is not None
+        probabilities = known.assigned if per_view else mean_by_video(known.assigned, known.rows)
+        worth = sufficiency(probabilities) - probabilities.new_tensor(prices)
+        return chosen[worth[:, chosen].argmax(dim=1)]
+
+    return Policy(
+        shortest if prices is None else worthiest,
+        [threshold] * len(temperatures),
+        asks_assigner=prices is not None,
+        temperatures=tuple(temperatures),
+        averaged=averaged,
+        usable=tuple(usable),
+    )
+
+
 def random(mix: Sequence[float], seed: int) -> Policy:
     """Random lengths in a given mix, one per video: the baseline for an assigner.
 
@@ -129,6 +206,49 @@ def oracle() -> Policy:
 
 
 @dataclass(frozen=True)
+class Hybrid:
+    """An operating point of `hybrid`; the attributes are its arguments."""
+
+    usable: list[int]
+    threshold: float
+    temperatures: list[float]
+    prices: list[float] | None
+    averaged: bool
+    per_view: bool
+
+    def policy(self) -> Policy:
+        """The policy."""
+        return hybrid(**asdict(self))
+
+    def fits(self, num_lengths: int) -> bool:
+        """Whether a model with so many lengths can run it."""
+        positions = list(range(num_lengths))
+        usable = [i for i in positions if i in self.usable]
+        sizes = {len(self.temperatures), len(self.temperatures if self.prices is None else self.prices)}
+        return usable == self.usable != [] and sizes == {num_lengths} and min(self.temperatures) > 0
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What is known of the drop of an operating point.
+
+    Attributes:
+        max_drop: points of top-1 below the longest length.
+        confidence: probability with which a certified drop holds.
+        videos: number of those in the validation list.
+        holds: whether the drop of the point is certified to be at most `max_drop`.
+        needed: about how many videos of the validation list would certify the point, if its drop is as
+            estimated; None where no number would.
+    """
+
+    max_drop: float
+    confidence: float
+    videos: int
+    holds: bool
+    needed: int | None = None
+
+
+@dataclass(frozen=True)
 class Settings:
     """Operating points of the policies that have one.
 
@@ -136,12 +256,26 @@ class Settings:
         threshold, per_view: of `assigned`.
         mix: share of views at each length under the assigner, longest first; None without an assigner.
         cascade_threshold: one for all lengths, or one per length, longest first; None without a cascade.
+        hybrid: of `hybrid`; None in checkpoints that are older than it.
+        certificate: of `hybrid`; None without a promised drop.
     """
 
     threshold: float | None = None
     per_view: bool = False
     mix: list[float] | None = None
     cascade_threshold: float | list[float] | None = None
+    hybrid: Hybrid | None = None
+    certificate: Certificate | None = None
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any]) -> Settings:
+        """The settings in a checkpoint; inverse of `to_dict`."""
+        parts: dict[str, Any] = {}
+        if "hybrid" in content:
+            parts["hybrid"] = Hybrid(**content["hybrid"])
+        if "certificate" in content:
+            parts["certificate"] = Certificate(**content["certificate"])
+        return cls(**{**content, **parts})
 
     def __post_init__(self) -> None:
         cascade = self.cascade_threshold
@@ -151,19 +285,32 @@ class Settings:
                 raise ValueError(f"thresholds and shares must be at least 0 and finite, got {value!r:.60}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for a checkpoint, of the policies that there are; inverse of `Settings(**content)`."""
-        cascade = {} if self.cascade_threshold is None else {"cascade_threshold": self.cascade_threshold}
-        if self.mix is None:
-            return cascade
-        return {"threshold": self.threshold, "per_view": self.per_view, "mix": self.mix} | cascade
+        """Plain values for a checkpoint, of the policies that there are; inverse of `of`."""
+        content: dict[str, Any] = {}
+        if self.mix is not None:
+            content |= {"threshold": self.threshold, "per_view": self.per_view, "mix": self.mix}
+        if self.cascade_threshold is not None:
+            content["cascade_threshold"] = self.cascade_threshold
+        if self.hybrid is not None:
+            content["hybrid"] = asdict(self.hybrid)
+        if self.certificate is not None:
+            content["certificate"] = asdict(self.certificate)
+        return content
 
     def policies(self, num_lengths: int, seed: int = 0) -> dict[str, Policy]:
-        """Those of `assigned`, `random` and `cascade` that have settings.
+        """Those of `hybrid`, `assigned`, `random` and `cascade` that have settings.
 
         Args:
             seed: of the random lengths.
+
+        Raises:
+            ValueError: the settings of `hybrid` are of other lengths.
         """
         found: dict[str, Policy] = {}
+        if self.hybrid is not None:
+            if not self.hybrid.fits(num_lengths):
+                raise ValueError(f"policy hybrid is not for {num_lengths} token lengths")
+            found["hybrid"] = self.hybrid.policy()
         if self.mix is not None:
             found["assigned"] = assigned(self.threshold, self.per_view)
             found["random"] = random(self.mix, seed)
@@ -194,19 +341,21 @@ class Costs:
         gmacs = [length["gmacs"] for length in table["lengths"].values()]
         return cls(gmacs, table.get("assigner_gmacs", 0.0), cumulative)
 
-    def spent(self, start: Tensor, stop: Tensor, asked: bool) -> Tensor:
+    def spent(self, start: Tensor, stop: Tensor, asked: bool, usable: Sequence[int] | None = None) -> Tensor:
         """Cost of running each view at all lengths from `start` to `stop` `(V,)`, float64 `(V,)`.
 
         Args:
             asked: whether the assigner ran.
+            usable: lengths that are run, of those in between; None for all.
         """
         count = range(len(self.gmacs))
-        passes = [[self._pass(first, last) for last in count] for first in count]
+        paid = [g if usable is None or i in usable else 0.0 for i, g in enumerate(self.gmacs)]
+        passes = [
+            [self.gmacs[last] if self.cumulative else sum(paid[last : first + 1]) for last in count]
+            for first in count
+        ]
         overhead = self.assigner if asked else 0.0
         return torch.tensor(passes, dtype=torch.float64)[start, stop] + overhead
-
-    def _pass(self, start: int, stop: int) -> float:
-        return self.gmacs[stop] if self.cumulative else sum(self.gmacs[stop : start + 1])
 
 
 def pick_lengths(probabilities: Tensor, threshold: float | None) -> Tensor:
@@ -217,9 +366,14 @@ def pick_lengths(probabilities: Tensor, threshold: float | None) -> Tensor:
     """
     if threshold is None:
         return probabilities.argmax(dim=1)
-    suffices = probabilities.flip(1).cumsum(dim=1).flip(1)
+    suffices = sufficiency(probabilities)
     suffices[:, 0] = torch.inf  # the longest always suffices, whatever the rounding error
     return _shortest(suffices >= threshold)
+
+
+def sufficiency(probabilities: Tensor) -> Tensor:
+    """Probability that each length suffices `(V, lengths)`: that it or a shorter one is the label."""
+    return probabilities.flip(1).cumsum(dim=1).flip(1)
 
 
 def _shortest(allowed: Tensor) -> Tensor:
@@ -232,3 +386,27 @@ def mean_by_video(values: Tensor, rows: Tensor) -> Tensor:
     _, video, counts = rows.unique(return_inverse=True, return_counts=True)
     sums = values.new_zeros(len(counts), values.shape[1]).index_add_(0, video, values)
     return (sums / counts.unsqueeze(1))[video]
+
+
+def log_probabilities(scores: Tensor, temperature: float | Tensor) -> Tensor:
+    """Logarithms of class probabilities `(..., classes)` that were made with softmax, at a temperature.
+
+    Equal to `log_softmax(logits / temperature)` of the logits behind `scores`.
+    """
+    logs = scores.clamp(min=torch.finfo(scores.dtype).tiny).log()
+    return (logs / temperature).log_softmax(dim=-1)
+
+
+def combined(scores: Tensor, temperatures: list[float], run: Tensor, averaged: bool) -> Tensor:
+    """Class probabilities after each length `(V, lengths, classes)`.
+
+    Args:
+        scores: class probabilities of each length alone, longest first `(V, lengths, classes)`.
+        run: the lengths that are run if the view does not exit before `(V, lengths)`.
+        averaged: the mean of the log-probabilities of all lengths run up to there, instead of the last one's.
+    """
+    logs = log_probabilities(scores, scores.new_tensor(temperatures)[:, None])
+    if averaged:
+        sums = (logs * run[..., None]).flip(1).cumsum(dim=1).flip(1)
+        logs = sums / run.flip(1).cumsum(dim=1).flip(1).clamp(min=1)[..., None]
+    return logs.softmax(dim=2)

@@ -5,17 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from revit_video.adaptive.labels import MinedLabels, token_length_labels
-from revit_video.adaptive.policies import Known, mean_by_video
+from revit_video.adaptive.policies import Known, Policy, mean_by_video
 from revit_video.data.batch import Skipped
 from revit_video.length import TokenLength
 from revit_video.meters import VideoScores, by_video
 
 COLUMNS = ("rows", "labels", "starts", "clip_index", "crops", "correct", "scores", "assigned")
+
+
+class Followed(NamedTuple):
+    """The first and the last length at which a policy runs each view `(V,)`, and the videos' answers."""
+
+    start: Tensor
+    stop: Tensor
+    videos: VideoScores
 
 
 @dataclass(frozen=True)
@@ -88,6 +97,20 @@ class Table:
         new = torch.ones(len(self.rows), dtype=torch.bool)
         new[1:] = self.rows[1:] != self.rows[:-1]
         return new.nonzero().flatten()
+
+    def only(self, kept: Tensor) -> Table:
+        """The views for which `kept` `(V,)` is true."""
+        columns = {name: getattr(self, name)[kept] for name in COLUMNS}
+        paths = [path for path, own in zip(self.paths, kept.tolist(), strict=True) if own]
+        return Table(paths=paths, skipped=self.skipped, **columns)
+
+    def follow(self, policy: Policy) -> Followed:
+        """What `policy` does with these views."""
+        start = policy.start(self.known)
+        scores = policy.answers(self.scores, start)
+        stop = policy.exits(start, scores.amax(dim=2))
+        at_exit = scores[torch.arange(len(stop)), stop]
+        return Followed(start, stop, by_video(at_exit, self.labels, self.rows))
 
     def videos_at(self, lengths: Tensor) -> VideoScores:
         """Class probabilities of each video: mean over its views, each at its own length `(V,)`."""

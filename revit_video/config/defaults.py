@@ -51,7 +51,7 @@ _C.TEST.NAME = ""  # results go to OUTPUT_DIR/tests/<NAME>: for a test with othe
 #   one in OUTPUT_DIR; letters, digits, ., _ and -; empty = OUTPUT_DIR itself
 _C.TEST.DTYPE = "auto"  # precision of the weights, in mining too: float32 | bfloat16 | auto (bfloat16 where
 #   that is faster: on a GPU or CPU with bfloat16 units, for models at least 256 wide)
-_C.TEST.POLICIES = ["static", "assigned", "random", "cascade", "oracle"]  # any of these five
+_C.TEST.POLICIES = ["static", "assigned", "hybrid", "random", "cascade", "oracle"]  # any of these six
 
 # ---- From a video or image file to a clip ----------------------------------------------------------------
 _C.DATA = CfgNode()
@@ -196,13 +196,19 @@ _C.ASSIGNER.WARMUP_EPOCHS = 1.0  # epochs of linear warm-up from 0; >= 0, < MAX_
 
 # ---- Adaptive inference ----------------------------------------------------------------------------------
 _C.ADAPTIVE = CfgNode()
-_C.ADAPTIVE.POLICY = "cumulative"  # cumulative (shortest length whose summed probability is enough) | argmax
-_C.ADAPTIVE.THRESHOLD = 0.0  # that probability, 0..1; 0 = chosen on the validation list
+_C.ADAPTIVE.POLICY = "hybrid"  # hybrid (the assigner's start, confidence and averaged answers, as far as each
+#   pays) | cumulative (the assigner alone: shortest length whose summed probability is enough) | argmax (its
+#   most probable length)
+_C.ADAPTIVE.THRESHOLD = 0.0  # of cumulative, which it implies: that probability, 0..1; 0 = chosen on the
+#   validation list
 _C.ADAPTIVE.CASCADE_THRESHOLD = 0.0  # the cascade's confidence, 0..1; 0 = chosen on the validation list
 _C.ADAPTIVE.MAX_DROP = 0.5  # points of top-1 below the longest length that a chosen threshold may lose; >= 0
 _C.ADAPTIVE.SAFETY = 1.0  # standard errors of the drop that must fit within MAX_DROP too; >= 0
 _C.ADAPTIVE.BUDGET = 0.0  # share of the longest length's GMACs: the most accurate threshold within it is
 #   chosen, whatever its drop; 0..1, 0 = off
+_C.ADAPTIVE.CERTIFY = False  # take the longest length where MAX_DROP is not certified on the validation list
+_C.ADAPTIVE.CONFIDENCE = 0.95  # of a certificate: probability that the drop on new videos is within MAX_DROP;
+#   0.5..1, 1 excluded
 _C.ADAPTIVE.DECISION = "video"  # video (one length for all views of a video) | view (one length per view)
 
 # ---- Optimisation ----------------------------------------------------------------------------------------

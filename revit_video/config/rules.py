@@ -123,7 +123,7 @@ RULES = {
         "empty, or a name of letters, digits, ., _ and -",
     ),
     "TEST.DTYPE": one_of("auto", "float32", "bfloat16"),
-    "TEST.POLICIES": some_of("static", "assigned", "random", "cascade", "oracle"),
+    "TEST.POLICIES": some_of("static", "assigned", "hybrid", "random", "cascade", "oracle"),
     "DATA.PATH_LABEL_SEPARATOR": NOT_EMPTY,
     "DATA.SAMPLING_RATE": at_least(1, 1_000_000),
     "DATA.TARGET_FPS": POSITIVE,
@@ -177,12 +177,13 @@ RULES = {
     "ASSIGNER.BASE_LR": POSITIVE,
     "ASSIGNER.WEIGHT_DECAY": at_least(0),
     "ASSIGNER.WARMUP_EPOCHS": at_least(0),
-    "ADAPTIVE.POLICY": one_of("cumulative", "argmax"),
+    "ADAPTIVE.POLICY": one_of("hybrid", "cumulative", "argmax"),
     "ADAPTIVE.THRESHOLD": FRACTION,
     "ADAPTIVE.CASCADE_THRESHOLD": FRACTION,
     "ADAPTIVE.MAX_DROP": at_least(0),
     "ADAPTIVE.SAFETY": at_least(0),
     "ADAPTIVE.BUDGET": FRACTION,
+    "ADAPTIVE.CONFIDENCE": Rule(lambda value: 0.5 <= value < 1, "at least 0.5 and below 1"),
     "ADAPTIVE.DECISION": one_of("video", "view"),
     "SOLVER.OPTIMIZING_METHOD": one_of("sgd", "adamw"),
     "SOLVER.BASE_LR": POSITIVE,
@@ -316,6 +317,9 @@ def check_budget(cfg: CfgNode) -> Iterator[Mistake]:
     for key in ("ADAPTIVE.THRESHOLD", "ADAPTIVE.CASCADE_THRESHOLD"):
         if get(cfg, key) > 0:
             yield Mistake(("ADAPTIVE.BUDGET", key), f"chooses thresholds, but {key} gives one; one must be 0")
+    if adaptive.CERTIFY:
+        words = "spends a budget whatever the drop, which ADAPTIVE.CERTIFY is to bound; one must be off"
+        yield Mistake(("ADAPTIVE.BUDGET", "ADAPTIVE.CERTIFY"), words)
     if adaptive.POLICY == "argmax":
         words = "chooses a threshold, which the policy argmax does not have; take cumulative"
         yield Mistake(("ADAPTIVE.BUDGET", "ADAPTIVE.POLICY"), words)

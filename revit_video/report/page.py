@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -96,7 +96,11 @@ def _headline(run: Run) -> str:
         cost, full = factor * chosen.gmacs, factor * longest.gmacs
         costs = f"{cost:.1f} of {full:.1f} {unit} a view"
         cards += [
-            (f"top-1, {chosen.name}", f"{chosen.top1:.1f} %", f"{points} points to always {name}"),
+            (
+                f"top-1, {chosen.policy or chosen.name}",
+                f"{chosen.top1:.1f} %",
+                f"{points} points to always {name}",
+            ),
             (f"of the MACs of {name}", f"{100 * cost / full:.0f} %", costs),
         ]
         if chosen.speedup:
@@ -113,7 +117,7 @@ def _headline(run: Run) -> str:
     figures = _table(*table(results), chosen.name if chosen else None)
     texts = [summary(results), *(results.get("remarks") or ()), clock_in_words(results)]
     words = "".join(f"<p>{escape(text)}</p>" for text in texts if text)
-    return f'<div class="headline">{html}</div>{figures}{words}'
+    return f'<div class="headline">{html}</div>{figures}{words}{_hybrid(run)}'
 
 
 def clock_in_words(results: dict[str, Any]) -> str:
@@ -126,6 +130,36 @@ def clock_in_words(results: dict[str, Any]) -> str:
         f"The longest length, timed a second time in each round: {control['speedup']:.2f}x, quartiles "
         f"{low:.2f} to {high:.2f}; what differs from 1 by no more has not been shown."
     )
+
+
+def _hybrid(run: Run) -> str:
+    """The operating point of policy `hybrid`, its certificate, and the share of clips on each path."""
+    entry = run.results.get("adaptive")
+    if not entry or entry.get("policy") != "hybrid":
+        return ""
+    total = sum(entry["path_counts"].values()) or 1
+    rows = [
+        [" → ".join(path.split()), f"{count:,}", f"{100 * count / total:.0f}"]
+        for path, count in entry["path_counts"].items()
+    ]
+    start = "the assigner picks the first length" if entry["assigner_gmacs"] else "no assigner is asked"
+    answer = "the mean of the lengths run" if entry["averaged"] else "the last length's"
+    facts = f"{start}, confidence {entry['threshold']:.3f} is enough, the answer is {answer}"
+    words = f"{facts[0].upper()}{facts[1:]}. {certificate_in_words(entry['certificate'])}"
+    return f"{_table(['lengths run', 'clips', '%'], rows)}<p class=caption>{escape(words)}</p>"
+
+
+def certificate_in_words(certificate: Mapping[str, Any] | None) -> str:
+    """What is known of the drop on new videos, in one sentence."""
+    if certificate is None:
+        return "No drop was promised."
+    promise = f"a drop of at most {certificate['max_drop']:g} points on new videos of the same kind"
+    sure = f"{100 * certificate['confidence']:g} % confidence, {certificate['videos']:,} videos of val"
+    if certificate["holds"]:
+        return f"Certified: {promise} ({sure})."
+    needed = certificate["needed"]
+    more = f"about {needed:,} videos would do" if needed else "the estimated drop is too large for any number"
+    return f"Not certified: {promise} ({sure}; {more})."
 
 
 def _table(header: list[str], rows: list[list[str]], chosen: str | None = None) -> str:
@@ -163,8 +197,9 @@ def _made_by(run: Run) -> str:
     results = run.results
     parts = [f"<pre>{as_html(results.get('command') or 'unknown')}</pre>"]
     facts = [f"seed {results.get('seed')}", f"{results.get('views')} views a video"]
-    if results.get("adaptive"):
-        facts.append(f"threshold of the assigner {results['adaptive'].get('threshold')}")
+    assigned = (results.get("policies") or {}).get("assigned", results.get("adaptive"))
+    if assigned and "assigner_gmacs" in assigned:
+        facts.append(f"threshold of the assigner {assigned.get('threshold')}")
     parts.append(f"<p>{escape(', '.join(facts))}.</p>")
     try:
         text = run.text(output_dir.CONFIG)

@@ -21,7 +21,6 @@ from revit_video.report.style import INK, MUTED, POLICIES, SHARES, WIDTH, canvas
 
 MAX_BARS = 20  # classes per panel; more are cut to one panel of the hardest and one of the easiest
 MAX_MATRIX = 30  # classes of a legible confusion matrix
-CURVES = {"assigned": "adaptive", "cascade": "cascade", "random": "random"}
 
 
 def accuracy_cost(run: Run) -> Figure:
@@ -33,9 +32,9 @@ def accuracy_cost(run: Run) -> Figure:
     figure = canvas(4.4)
     cost, speed = figure.subplots(1, 2, sharey=True, width_ratios=(1.25, 1))
 
-    for curve, policy in CURVES.items():
-        points = (run.results.get("curves") or {}).get(curve, [])
-        colour = POLICIES[policy][0]
+    adaptive = (run.results.get("adaptive") or {}).get("policy", "assigned")
+    for curve, points in (run.results.get("curves") or {}).items():
+        colour = POLICIES["adaptive" if curve == adaptive else curve][0]
         cost.plot([factor * p["gmacs"] for p in points], [p["top1"] for p in points], color=colour, lw=1.6)
     _operating_points(cost, run, [(one, factor * one.gmacs) for one in policies])
     _operating_points(speed, run, [(one, one.clips_per_sec) for one in policies if one.clips_per_sec])

@@ -18,9 +18,11 @@ class PolicyResult:
     """One policy's entry in results.json; None for what was not measured.
 
     Attributes:
-        name: a static length ("6x6"), "adaptive", "random", "cascade" or "oracle".
+        name: a static length ("6x6"), "adaptive" (the policy that `predict` runs), "assigned", "random",
+            "cascade" or "oracle".
         top1, top5: percent.
         gmacs: GMACs per view.
+        policy: which policy "adaptive" is; None for `assigned`, in results older than `hybrid`.
         speedup: clips/s over those of the longest length.
         macs_speedup: the longest length's GMACs over `gmacs`.
         length_counts: number of clips at each length.
@@ -29,6 +31,7 @@ class PolicyResult:
     name: str
     top1: float
     gmacs: float
+    policy: str | None = None
     top5: float | None = None
     clips_per_sec: float | None = None
     speedup: float | None = None
@@ -56,9 +59,9 @@ def policy_results(results: dict[str, Any]) -> dict[str, PolicyResult]:
 
 
 def headline(results: dict[str, Any]) -> tuple[PolicyResult | None, PolicyResult | None]:
-    """The adaptive policy's result (the cascade's without an assigner) and the longest length's, if any."""
+    """The result of the policy that `predict` runs (without an assigner the cascade), and the longest's."""
     policies = policy_results(results)
-    return policies.get("adaptive") or policies.get("cascade"), policies.get(results["lengths"][0])
+    return policies.get("adaptive", policies.get("cascade")), policies.get(results["lengths"][0])
 
 
 def cost_unit(largest_gmacs: float) -> tuple[float, str]:
@@ -94,7 +97,8 @@ def summary(results: dict[str, Any]) -> str:
     chosen, longest = headline(results)
     if chosen is None:
         return "The adaptive policy was not run."
-    text = f"{chosen.name}: {chosen.top1:.1f} % top-1"
+    policy = f"{chosen.policy}, " if chosen.policy else ""
+    text = f"{chosen.name}: {policy}{chosen.top1:.1f} % top-1"
     if not longest:
         return text
     points, percent = chosen.top1 - longest.top1, 100 * chosen.gmacs / longest.gmacs

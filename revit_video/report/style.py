@@ -6,7 +6,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from matplotlib.colors import LinearSegmentedColormap, to_hex, to_rgba
+from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
 
 from revit_video.length import TokenLength
@@ -20,9 +20,10 @@ SHARES = LinearSegmentedColormap.from_list("shares", ["#ffffff", "#2683a5", "#14
 
 # Policy -> colour, marker, marker size.
 POLICIES = {
-    "adaptive": ("#e4572e", "o", 13),
-    "cascade": ("#8661a6", "s", 9),
-    "random": ("#8a939c", "D", 8),
+    "adaptive": ("#e4572e", "o", 15),
+    "assigned": ("#1b7f8c", "P", 15),
+    "cascade": ("#8661a6", "s", 11),
+    "random": ("#8a939c", "D", 7),
     "oracle": ("#dba111", "*", 17),
 }
 DVT_MARK = ("#3a9d5d", "^", 10)  # likewise, for the baseline
@@ -56,7 +57,7 @@ def open_marker(colour: str, size: float) -> dict[str, Any]:
     return {
         "color": colour,
         "ms": size,
-        "mfc": to_rgba(colour, 0.2),
+        "mfc": "none",
         "mec": colour,
         "mew": 2,
         "zorder": 5 - size / 100,

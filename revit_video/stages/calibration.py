@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from typing import Any, NamedTuple
 
 import torch
 from fvcore.common.config import CfgNode
+from iopath.common.file_io import g_pathmgr
 
 from revit_video.adaptive.calibrate import (
     Point,
@@ -15,17 +17,125 @@ from revit_video.adaptive.calibrate import (
     cascade_points,
     choose_point,
     exit_thresholds,
+    hybrid_points,
 )
-from revit_video.adaptive.policies import Costs, Settings, assigned
+from revit_video.adaptive.certificate import certified, run_trials, videos_needed
+from revit_video.adaptive.policies import Certificate, Costs, Hybrid, Settings, assigned, log_probabilities
 from revit_video.adaptive.table import Table
+from revit_video.adaptive.temperatures import calibration_error, fit_temperatures
+from revit_video.models import checkpoint
 
 logger = logging.getLogger(__name__)
 
 
+class Kept(NamedTuple):
+    """What operating points were chosen from and for: the table of the validation list, and `ADAPTIVE`."""
+
+    table: Table
+    adaptive: dict[str, Any]
+
+
+def write_calibration(path: str, cfg: CfgNode, table: Table) -> None:
+    """Keeps a calibration, so that other wishes need no new pass over the list."""
+    checkpoint.save(path, {"adaptive": dict(cfg.ADAPTIVE), "table": vars(table)})
+
+
+def read_calibration(path: str) -> Kept | None:
+    """The kept calibration, None if there is none."""
+    if not g_pathmgr.isfile(path):
+        return None
+    content = checkpoint.load_payload(path)
+    return Kept(Table(**content["table"]), content["adaptive"])
+
+
 def calibrated(cfg: CfgNode, table: Table, costs: Costs) -> Settings:
-    """Settings of all policies, from the table of the validation list with the assigner's probabilities."""
-    settings = assigned_settings(cfg, table, costs)
-    return replace(settings, cascade_threshold=cascade_threshold(cfg, table, costs))
+    """Settings of all policies, from the table of the validation list.
+
+    Those of `assigned` need the assigner's probabilities in the table.
+    """
+    settings = assigned_settings(cfg, table, costs) if table.assigned.shape[1] else Settings()
+    settings = replace(settings, cascade_threshold=cascade_threshold(cfg, table, costs))
+    if not takes_hybrid(cfg):
+        return settings
+    hybrid, certificate = hybrid_settings(cfg, table, costs)
+    return replace(settings, hybrid=hybrid, certificate=certificate)
+
+
+def takes_hybrid(cfg: CfgNode) -> bool:
+    """Whether `hybrid` is shipped; else it is `assigned` or, without an assigner, `cascade`."""
+    return cfg.ADAPTIVE.POLICY == "hybrid" and cfg.ADAPTIVE.THRESHOLD == 0
+
+
+def hybrid_settings(cfg: CfgNode, table: Table, costs: Costs) -> tuple[Hybrid, Certificate | None]:
+    """The operating point of policy `hybrid`, never dearer than the longest length, and its certificate.
+
+    With `ADAPTIVE.CERTIFY` a point that is not certified gives way to the longest length. A budget promises
+    no drop, so nothing is certified.
+    """
+    adaptive, longest = cfg.ADAPTIVE, costs.gmacs[0]
+    per_view = adaptive.DECISION == "view"
+    temperatures = fit_temperatures(table.scores, table.labels)
+    _log_calibration(cfg, table, temperatures)
+    points = hybrid_points(table, costs, temperatures, per_view)
+    chosen, certificate = _point(cfg, points, 0.0, longest), None
+    if adaptive.BUDGET == 0:
+        chosen, certificate = _certified(cfg, table, costs, chosen)
+        if adaptive.CERTIFY and not certificate.holds:
+            chosen = next(point for point in points if _is_longest(point))
+    assert chosen.hybrid is not None
+    _log("hybrid on val", chosen, longest)
+    if _is_longest(chosen):
+        logger.info(
+            "adapting does not pay: on val no cheaper point keeps the promise, and asking the assigner costs "
+            "%.0f %% of the longest length; the operating point is always %s",
+            100 * costs.assigner / longest,
+            cfg.REVIT.TOKEN_LENGTHS[0],
+        )
+    return chosen.hybrid, certificate
+
+
+def _certified(cfg: CfgNode, table: Table, costs: Costs, chosen: Point) -> tuple[Point, Certificate]:
+    """A certified point in place of the chosen one, if there is one that is preferred, and the certificate.
+
+    With `ADAPTIVE.CERTIFY` any is preferred, else one that is not dearer.
+    """
+    adaptive, videos = cfg.ADAPTIVE, len(table.first_views)
+    certificate = Certificate(adaptive.MAX_DROP, adaptive.CONFIDENCE, videos, holds=True)
+    if _is_longest(chosen):  # loses nothing, by definition
+        return chosen, certificate
+    trials = run_trials(table, costs, adaptive.DECISION == "view", cfg.RNG_SEED)
+    trial = certified(trials, adaptive.MAX_DROP, adaptive.CONFIDENCE)
+    promise = f"a drop of at most {adaptive.MAX_DROP:g} points at {100 * adaptive.CONFIDENCE:g} % confidence"
+    if trial is not None and (adaptive.CERTIFY or trial.point.gmacs <= chosen.gmacs):
+        logger.info("hybrid: %s is certified on %d videos of val", promise, videos)
+        return trial.point, certificate
+    needed = videos_needed(chosen, videos, adaptive.MAX_DROP, adaptive.CONFIDENCE)
+    logger.warning(
+        "hybrid: %s is not certified by the %d videos of val; %s would do. %s",
+        promise,
+        videos,
+        f"about {needed}" if needed else "no number",
+        "The longest length is taken (ADAPTIVE.CERTIFY)" if adaptive.CERTIFY else "It is an estimate",
+    )
+    return chosen, replace(certificate, holds=False, needed=needed)
+
+
+def _is_longest(point: Point) -> bool:
+    return point.hybrid is not None and point.hybrid.usable == [0]
+
+
+def _log_calibration(cfg: CfgNode, table: Table, temperatures: list[float]) -> None:
+    """The calibration error of each length, before and after."""
+    for i, (length, temperature) in enumerate(zip(cfg.REVIT.TOKEN_LENGTHS, temperatures, strict=True)):
+        before = table.scores[:, i]
+        after = log_probabilities(before, temperature).exp()
+        logger.info(
+            "%s on val: temperature %.2f, calibration error %.1f %% -> %.1f %%",
+            length,
+            temperature,
+            calibration_error(before, table.labels),
+            calibration_error(after, table.labels),
+        )
 
 
 def assigned_settings(cfg: CfgNode, table: Table, costs: Costs) -> Settings:

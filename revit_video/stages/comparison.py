@@ -20,11 +20,12 @@ from revit_video.models.base import ResizableModel
 from revit_video.models.untrusted import believed
 from revit_video.runtime import output_dir
 from revit_video.stages.assign import Assigner
-from revit_video.stages.calibration import cascade_threshold
+from revit_video.stages.calibration import calibrated, cascade_threshold, read_calibration, takes_hybrid
 from revit_video.stages.job import Job, Trained
 
 NEED_ASSIGNER = {"assigned", "random"}  # for its choice, its mix of lengths
-NEED_CALIBRATION = NEED_ASSIGNER | {"cascade"}  # which was done with the assigner
+NEED_CALIBRATION = NEED_ASSIGNER | {"hybrid", "cascade"}  # which was done with the assigner
+
 logger = logging.getLogger(__name__)
 
 
@@ -84,10 +85,9 @@ def compare(job: Job, trained: Trained, assigned: Assigner | None = None) -> Com
         assigned = assigned or _assigner(job, trained)
         if assigned is not None:
             assigner, cost_table = assigned.network, assigned.costs
-            settings = _overridden(cfg, assigned.settings)
-    if assigner is None and "cascade" in cfg.TEST.POLICIES:
-        costs = Costs.from_table(cost_table, model.carries_state)
-        settings = Settings(cascade_threshold=_cascade_threshold(job, reader, costs))
+            settings = assigned.settings
+        else:
+            settings = _without_assigner(job, reader, Costs.from_table(cost_table, model.carries_state))
     found = settings.policies(len(model.lengths), cfg.RNG_SEED)
     found |= {str(length): policies.static(i) for i, length in enumerate(model.lengths)}
     found["oracle"] = policies.oracle()
@@ -120,7 +120,27 @@ def _assigner(job: Job, trained: Trained) -> Assigner | None:
     network = network.to(job.ranks.device)
     costs = flops.with_assigner(trained.costs, trained.model, network)
     with believed(path, "policy"):
-        return Assigner(network, Settings(**saved.settings), costs, made)
+        chosen = Settings.of(saved.settings)
+    own = Costs.from_table(costs, trained.model.carries_state)
+    return Assigner(network, _as_wished(job, chosen, own), costs, made)
+
+
+def _as_wished(job: Job, chosen: Settings, costs: Costs) -> Settings:
+    """The settings chosen with the assigner, or others if `ADAPTIVE` is not what it was then."""
+    kept = read_calibration(job.path(output_dir.CALIBRATION))
+    if kept is None:
+        logger.warning(
+            "no %s, as in older runs: the thresholds stay those chosen with the assigner, whatever "
+            "ADAPTIVE.MAX_DROP, SAFETY, BUDGET and CERTIFY say; with ASSIGNER.ENABLE they are chosen again",
+            output_dir.CALIBRATION,
+        )
+        return _overridden(job.cfg, chosen)
+    adaptive = job.cfg.ADAPTIVE
+    changed = [f"ADAPTIVE.{key}" for key, value in adaptive.items() if kept.adaptive.get(key) != value]
+    if not changed:
+        return chosen
+    logger.info("%s changed: operating points are chosen again, on the same videos", ", ".join(changed))
+    return calibrated(job.cfg, kept.table, costs)
 
 
 def _overridden(cfg: CfgNode, chosen: Settings) -> Settings:
@@ -140,13 +160,22 @@ def _overridden(cfg: CfgNode, chosen: Settings) -> Settings:
     )
 
 
-def _cascade_threshold(job: Job, reader: ResizableModel, costs: Costs) -> float | list[float] | None:
-    """The config's threshold, or one chosen on the validation list; None where there is no such list."""
-    if job.cfg.ADAPTIVE.CASCADE_THRESHOLD > 0:
-        return job.cfg.ADAPTIVE.CASCADE_THRESHOLD
+def _without_assigner(job: Job, reader: ResizableModel, costs: Costs) -> Settings:
+    """The settings of `hybrid` and `cascade`, as far as they are tested, chosen on the validation list.
+
+    Those that the config fixes alone, where there is no such list.
+    """
+    cfg = job.cfg
+    fixed, wanted = Settings(cascade_threshold=cfg.ADAPTIVE.CASCADE_THRESHOLD or None), cfg.TEST.POLICIES
+    hybrid = "hybrid" in wanted and takes_hybrid(cfg)
+    if not hybrid and ("cascade" not in wanted or fixed != Settings()):
+        return fixed
     try:
         batches = job.test_batches("val")
     except (ValueError, OSError) as error:
-        logger.warning("the cascade is not tested, having no list to be calibrated on: %s", error)
-        return None
-    return cascade_threshold(job.cfg, job.tabulate(reader, "val", batches), costs)
+        logger.warning("no list to calibrate hybrid and cascade on, so they are not tested: %s", error)
+        return fixed
+    table = job.tabulate(reader, "val", batches)
+    if hybrid:
+        return calibrated(cfg, table, costs)
+    return Settings(cascade_threshold=cascade_threshold(cfg, table, costs))

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from typing import Any
 
 import simplejson
 from fvcore.common.config import CfgNode
 
-from revit_video.adaptive.calibrate import assigned_points, cascade_points
-from revit_video.adaptive.policies import Costs, Settings
+from revit_video.adaptive.calibrate import assigned_points, cascade_points, threshold_points
+from revit_video.adaptive.policies import SHIPPED, Costs, Settings
 from revit_video.adaptive.table import Table, static_top1
 from revit_video.data.batch import Batch
 from revit_video.evaluate import CONTROL, Answers, Speed, keep_first, replay, time_policies
@@ -33,6 +35,8 @@ from revit_video.stages.job import Job, Trained
 
 CLOCK_SHARE, CLOCK_BYTES = 0.1, 2 << 30  # of a rank's batches, the first ones are kept and timed
 NAME_IT = "give the results of this test a name of their own (TEST.NAME)"
+ADAPTIVE = ("hybrid", "assigned")  # the first that was tested is "adaptive" in results.json
+OTHERS = ("assigned", "random", "cascade", "oracle")  # the others are under "policies"
 
 logger = logging.getLogger(__name__)
 
@@ -108,10 +112,10 @@ def _ship(job: Job, trained: Trained, compared: Comparison) -> None:
 def _predictions(
     table: Table, answers: Mapping[str, Answers], lengths: tuple[TokenLength, ...]
 ) -> Predictions:
-    """The content of predictions.csv. Without an assigner, as in DVT, the cascade is what adapts."""
+    """The content of predictions.csv; adaptive is the policy that `predict` runs."""
     first = table.first_views
     classes = {name: answer.videos.predicted.numpy() for name, answer in answers.items()}
-    adaptive = next((name for name in ("assigned", "cascade") if name in answers), None)
+    adaptive = next((name for name in SHIPPED if name in answers), None)
     return Predictions(
         videos=[table.paths[n] for n in first.tolist()],
         truth=table.labels[first].numpy(),
@@ -129,10 +133,14 @@ def _results(
     entries = {
         name: _entry(each, speeds.get(name), compared.costs, lengths) for name, each in answers.items()
     }
-    if adaptive := entries.get("assigned"):
-        adaptive |= {"assigner_gmacs": compared.costs.assigner, "threshold": compared.settings.threshold}
+    if "assigned" in entries:
+        own = {"assigner_gmacs": compared.costs.assigner, "threshold": compared.settings.threshold}
+        entries["assigned"] |= own
+    if "hybrid" in entries:
+        entries["hybrid"] |= _hybrid(answers["hybrid"], compared, lengths)
     if "cascade" in entries:
         entries["cascade"]["threshold"] = compared.settings.cascade_threshold
+    shipped = next((name for name in ADAPTIVE if name in entries), None)
     return {
         "dataset": os.path.basename(os.path.normpath(job.cfg.DATA.PATH_TO_DATA_DIR)),
         "split": job.cfg.TEST.SPLIT,
@@ -146,8 +154,8 @@ def _results(
         "views": job.views,
         "remarks": remarks(job.cfg, job.data, _seen(job.cfg, compared)),
         "static": {name: entries[name] for name in lengths if name in entries},
-        "adaptive": adaptive,
-        "policies": {name: entries[name] for name in ("random", "cascade", "oracle") if name in entries},
+        "adaptive": {"policy": shipped} | entries[shipped] if shipped else None,
+        "policies": {name: entries[name] for name in OTHERS if name in entries and name != shipped},
         "clock": {"control": _speed(speeds[CONTROL])},
         "curves": _curves(table, compared) if lengths[0] in entries else {},
     }
@@ -163,6 +171,26 @@ def _seen(cfg: CfgNode, compared: Comparison) -> dict[str, str]:
     if compared.settings != Settings() and not (adaptive.THRESHOLD and adaptive.CASCADE_THRESHOLD):
         seen["val"] = "thresholds were chosen on"
     return seen
+
+
+def _hybrid(answers: Answers, compared: Comparison, lengths: list[str]) -> dict[str, Any]:
+    """The operating point of policy `hybrid`, its certificate, and the views on each path."""
+    point, certificate = compared.settings.hybrid, compared.settings.certificate
+    assert point is not None
+    paths = Counter(zip(answers.starts.tolist(), answers.lengths.tolist(), strict=True))
+    named = {
+        " ".join(lengths[i] for i in reversed(point.usable) if stop <= i <= start): count
+        for (start, stop), count in sorted(paths.items(), reverse=True)
+    }
+    return {
+        "lengths": [lengths[i] for i in point.usable],
+        "threshold": point.threshold,
+        "temperatures": point.temperatures,
+        "averaged": point.averaged,
+        "assigner_gmacs": 0.0 if point.prices is None else compared.costs.assigner,
+        "path_counts": named,
+        "certificate": asdict(certificate) if certificate else None,
+    }
 
 
 def _entry(answers: Answers, speed: Speed | None, costs: Costs, lengths: list[str]) -> dict[str, Any]:
@@ -193,6 +221,8 @@ def _curves(table: Table, compared: Comparison) -> dict[str, list[dict[str, floa
     """
     costs = compared.costs
     curves = {"cascade": cascade_points(table, costs)}
+    if "hybrid" in compared.policies and compared.settings.hybrid is not None:
+        curves["hybrid"] = threshold_points(table, costs, compared.settings.hybrid)
     if "assigned" in compared.policies:
         curves["assigned"] = assigned_points(table, costs, compared.settings.per_view)
     drawn = {

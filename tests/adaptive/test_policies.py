@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from revit_video.adaptive.policies import (
     Costs,
+    Hybrid,
     Known,
+    Settings,
     assigned,
     cascade,
+    hybrid,
     mean_by_video,
     oracle,
     pick_lengths,
@@ -127,6 +131,38 @@ def test_lengths_before_the_start_do_not_count() -> None:
     assert cascade([0, 0.75, 0.5]).exits(torch.tensor([1, 0, 2]), CONFIDENCE).tolist() == [1, 0, 0]
 
 
+def test_hybrid_starts_where_sufficiency_less_price_is_largest() -> None:
+    """The lengths suffice with probability 1 .5 .2, 1 .9 .7, 1 0 0."""
+    known = Known(torch.arange(3), 3, TABLE)
+    assert hybrid([0, 1, 2], 0.5, [1.0] * 3).start(known).tolist() == [2, 2, 2]
+    assert hybrid([0, 1], 0.5, [1.0] * 3).start(known).tolist() == [1, 1, 1]
+    priced = [0.4, 0.15, 0.0]  # worth .6 .35 .2, .6 .75 .7, .6 -.15 0
+    assert hybrid([0, 1, 2], 0.5, [1.0] * 3, priced).start(known).tolist() == [0, 1, 0]
+    assert hybrid([0, 2], 0.5, [1.0] * 3, priced).start(known).tolist() == [0, 2, 0]
+    assert hybrid([1, 2], 0.5, [1.0] * 3, priced).start(known).tolist() == [1, 1, 2]
+
+
+def test_hybrid_skips_what_is_not_usable_and_ends_at_the_longest_of_the_rest() -> None:
+    policy = hybrid([1, 2], 0.75, [1.0] * 3)
+    assert policy.next_longer(2) == 1 and hybrid([0, 2], 0.75, [1.0] * 3).next_longer(2) == 0
+    start = torch.tensor([2, 2, 2])
+    assert policy.exits(start, CONFIDENCE).tolist() == [1, 1, 1]
+    assert hybrid([0, 2], 0.7, [1.0] * 3).exits(start, CONFIDENCE).tolist() == [2, 0, 0]
+    assert policy.stops(torch.tensor([0.1]), 1).all() and not policy.stops(torch.tensor([0.1]), 2).any()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"usable": []}, {"usable": [1, 0]}, {"usable": [0, 3]}, {"temperatures": [1.0]}, {"prices": [0.1]}]
+    + [{"temperatures": [1.0, 1.0, 0.0]}],
+)
+def test_settings_of_other_lengths_are_refused(change: dict[str, list[float]]) -> None:
+    point = Hybrid([0, 2], 0.5, [1.0] * 3, [0.1] * 3, True, False)
+    assert set(Settings(hybrid=point).policies(3)) == {"hybrid"}
+    with pytest.raises(ValueError, match="not for 3 token lengths"):
+        Settings(hybrid=replace(point, **change)).policies(3)  # type: ignore[arg-type]
+
+
 # ---- Cost ------------------------------------------------------------------------------------------------
 
 
@@ -135,6 +171,11 @@ def test_every_length_that_was_run_is_paid() -> None:
     apart = Costs([8.0, 4.0, 1.0], assigner=0.5)
     assert apart.spent(start, stop, asked=False).tolist() == [1, 5, 13, 4, 12, 8]
     assert apart.spent(start, stop, asked=True).tolist() == [1.5, 5.5, 13.5, 4.5, 12.5, 8.5]
+
+
+def test_lengths_that_are_not_usable_are_not_paid() -> None:
+    costs = Costs([8.0, 4.0, 1.0])
+    assert costs.spent(torch.tensor([2, 2]), torch.tensor([0, 2]), False, [0, 2]).tolist() == [9, 1]
 
 
 def test_costs_of_lengths_that_continue_from_each_other_include_the_shorter_ones() -> None:

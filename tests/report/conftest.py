@@ -18,6 +18,16 @@ GMACS = np.array([0.0505, 0.0242, 0.0151])
 SPEED = np.array([410.0, 800.0, 1150.0])
 CLASSES = ("left", "right", "up", "down", "grow", "shrink")
 ASSIGNER_GMACS = 0.0011
+HYBRID = {
+    "policy": "hybrid",
+    "lengths": ["6x6", "3x3"],
+    "threshold": 0.93,
+    "temperatures": [1.1, 1.2, 1.3],
+    "averaged": True,
+    "assigner_gmacs": ASSIGNER_GMACS,
+    "path_counts": {"3x3": 180, "3x3 6x6": 90, "6x6": 30},
+    "certificate": {"max_drop": 1.0, "confidence": 0.95, "videos": 2400, "holds": True, "needed": None},
+}
 
 
 @pytest.fixture(scope="session")
@@ -124,14 +134,19 @@ def _write_results(
         "seed": 0,
         "views": 1,
         "static": {n: _score(top1[i], GMACS[i], SPEED[i], np.full(count, i)) for i, n in enumerate(LENGTHS)},
-        "adaptive": _score(adaptive, cost, speed, chosen)
-        | {"assigner_gmacs": ASSIGNER_GMACS, "threshold": 0.97},
+        "adaptive": _score(adaptive, 0.9 * cost, 1.1 * speed, chosen) | HYBRID,
         "policies": {
+            "assigned": _score(adaptive, cost, speed, chosen)
+            | {"assigner_gmacs": ASSIGNER_GMACS, "threshold": 0.97},
             "random": _score(adaptive - 4, cost - ASSIGNER_GMACS, speed * 1.03, mixed),
             "cascade": _score(adaptive - 1.5, 0.031, 560.0, chosen) | {"threshold": 0.81},
             "oracle": _score(float(100 * np.mean(right.any(axis=1))), GMACS[best].mean(), 980.0, best),
         },
         "curves": {
+            "hybrid": [
+                {"threshold": m, "gmacs": 0.9 * g, "top1": top1[2] + (top1[0] - top1[2]) * m**0.25}
+                for m, g in zip(mix, gmacs, strict=True)
+            ],
             "assigned": [
                 {"threshold": m, "gmacs": g, "top1": top1[2] + (top1[0] - top1[2]) * m**0.3}
                 for m, g in zip(mix, gmacs + ASSIGNER_GMACS, strict=True)

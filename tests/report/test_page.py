@@ -56,6 +56,37 @@ def test_all_sections_and_pictures(run_dir: Path) -> None:
     assert f"{results['adaptive']['top1']:.1f} %" in html
 
 
+@pytest.mark.parametrize(
+    ("certificate", "words"),
+    [
+        ({"holds": False, "needed": 5200}, "Not certified: a drop of at most 0.5 points"),
+        ({"holds": False, "needed": 5200}, "about 5,200 videos would do"),
+        ({"holds": False, "needed": None}, "the estimated drop is too large for any number"),
+        ({"holds": True, "needed": None}, "(95 % confidence, 600 videos of val)"),
+        (None, "No drop was promised."),
+    ],
+)
+def test_what_is_shipped_is_shown_with_its_paths_and_certificate(
+    certificate: dict[str, object] | None, words: str, run_dir: Path
+) -> None:
+    results = json.loads((run_dir / "results.json").read_text())
+    entry = results["adaptive"] | {
+        "threshold": 0.9,
+        "averaged": True,
+        "policy": "hybrid",
+        "assigner_gmacs": 0.0,
+        "path_counts": {"3x3": 450, "3x3 4x4 6x6": 150},
+        "certificate": certificate and {"max_drop": 0.5, "confidence": 0.95, "videos": 600, **certificate},
+    }
+    results["adaptive"] = entry
+    results["curves"]["hybrid"] = [{"threshold": 0.9, "gmacs": entry["gmacs"], "top1": entry["top1"]}]
+    (run_dir / "results.json").write_text(json.dumps(results))
+    html = page(run_dir)
+    assert not left_out(html) and words in html
+    assert "3x3 → 4x4 → 6x6 150 25" in " ".join(re.sub("<[^>]*>", " ", html).split())
+    assert "adaptive: hybrid, " in html and "No assigner is asked, confidence 0.900 is enough" in html
+
+
 def test_the_labels_are_drawn_as_when_they_were_mined(run_dir: Path) -> None:
     run = Run(str(run_dir))
     drawn = Path(write_labels_picture(str(run_dir), run.labels, run.class_names))
@@ -149,6 +180,16 @@ def test_odd_class_names(make_run: Callable[[list[str], int], Path], more: int) 
     assert "<script" not in html and not re.search(r"[\x00-\x09\x0b-\x1f]", html)
     shown = ("a\\nb\\x07\\x1b[31m", "$x^2$ costs $", "&lt;script&gt;", "<bdi>مرحبا</bdi>", "n" * 300)
     assert (all if more else any)(name in html for name in shown)
+
+
+def test_the_paths_and_the_certificate_of_the_policy_that_ships(run_dir: Path) -> None:
+    html = page(run_dir)
+    for text in (
+        "3x3 → 6x6",
+        "The assigner picks the first length, confidence 0.930 is enough",
+        "Certified: a drop",
+    ):
+        assert text in html
 
 
 def test_the_clocks_control_is_on_the_page(run_dir: Path) -> None:

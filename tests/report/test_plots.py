@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -32,21 +33,22 @@ def test_accuracy_cost_marks_every_policy_at_its_result(run: Run) -> None:
         assert (round(entry["clips_per_sec"], 6), round(entry["top1"], 6)) in fast
 
 
-def test_no_marker_hides_another(run_dir: Path) -> None:
-    """All policies at one place: the colour of each is still seen there."""
+@pytest.mark.parametrize("pair", list(combinations(POLICIES, 2)), ids="-".join)
+def test_no_marker_hides_another(run_dir: Path, pair: tuple[str, str]) -> None:
+    """Two policies at one place: the colours of both are seen there."""
     path = run_dir / "results.json"
     results = json.loads(path.read_text())
     entries = {"adaptive": results["adaptive"]} | results["policies"]
-    for entry in entries.values():
-        entry |= {"top1": 90.0, "gmacs": 0.03, "clips_per_sec": 600.0}
+    for name in pair:
+        entries[name] |= {"top1": 99.9, "gmacs": 0.03, "clips_per_sec": 300.0}  # away from all others
     path.write_text(json.dumps(results))
     figure = plots.accuracy_cost(Run(str(run_dir)))
     drawn = FigureCanvasAgg(figure)
     drawn.draw()
     pixels = np.asarray(drawn.buffer_rgba())[..., :3] / 255
-    x, y = figure.axes[1].transData.transform((600.0, 90.0)).round().astype(int)
+    x, y = figure.axes[1].transData.transform((300.0, 99.9)).round().astype(int)
     around = pixels[::-1][y - 18 : y + 18, x - 18 : x + 18]
-    for name in entries:
+    for name in pair:
         near = np.abs(around - to_rgb(POLICIES[name][0])).max(axis=2) < 0.06
         assert near.sum() >= 15, name
 

@@ -33,7 +33,7 @@ def test_every_row_holds_its_figures(results: dict[str, Any]) -> None:
     rows = {
         cells[0]: cells[1:] for line in lines if (cells := [c.strip() for c in line.strip("|").split("|")])
     }
-    assert list(rows) == [*LENGTHS, "adaptive", "random", "cascade", "oracle"]
+    assert list(rows) == [*LENGTHS, "adaptive", "assigned", "random", "cascade", "oracle"]
     for name, (top1, top5, cost, share, speed, speedup, mix) in rows.items():
         entry = entries[name]
         assert (top1, top5) == (f"{entry['top1']:.1f}", f"{entry['top5']:.1f}")
@@ -65,7 +65,7 @@ def test_a_run_without_the_adaptive_policy(results: dict[str, Any]) -> None:
 def test_a_run_without_static_lengths(results: dict[str, Any]) -> None:
     results["static"] = {}
     assert table(results)[1][0][0] == "adaptive"
-    assert summary(results) == f"adaptive: {results['adaptive']['top1']:.1f} % top-1"
+    assert summary(results) == f"adaptive: hybrid, {results['adaptive']['top1']:.1f} % top-1"
 
 
 def test_units() -> None:
@@ -81,4 +81,4 @@ def test_fits_a_terminal(results: dict[str, Any], monkeypatch: pytest.MonkeyPatc
     assert max(map(len, lines)) <= 80
     assert not any("…" in line for line in lines)
     rows = [row for line in lines if len(row := line.split()) == 8 and row[0] != "top-1"]
-    assert [row[0] for row in rows] == [*LENGTHS, "adaptive", "random", "cascade", "oracle"]
+    assert [row[0] for row in rows] == [*LENGTHS, "adaptive", "assigned", "random", "cascade", "oracle"]

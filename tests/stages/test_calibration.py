@@ -8,9 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from revit_video.adaptive.policies import Costs
+from revit_video.adaptive.policies import Certificate, Costs, Settings
 from revit_video.adaptive.table import Table
-from revit_video.stages.calibration import assigned_settings, calibrated, cascade_threshold
+from revit_video.stages.calibration import (
+    assigned_settings,
+    calibrated,
+    cascade_threshold,
+    hybrid_settings,
+    read_calibration,
+    write_calibration,
+)
 from tests.tables import table_of_scores
 from tests.toy import toy_cfg
 
@@ -19,6 +26,7 @@ SCORES = torch.tensor([[0.1, 0.9], [0.05, 0.95], [0.2, 0.8], [0.3, 0.7]])
 AT_4X4 = torch.tensor([[0.02, 0.98], [0.1, 0.9], [0.6, 0.4], [0.7, 0.3]])
 SHORT_IS_ENOUGH = torch.tensor([0.9, 0.8, 0.3, 0.2])
 COSTS = Costs([10.0, 2.0], assigner=1.0)
+SAFE = ("ADAPTIVE.SAFETY", 0, "ADAPTIVE.MAX_DROP", 0)
 
 
 def table() -> Table:
@@ -56,3 +64,78 @@ def test_early_exit_does(budget: float, stop: int, tmp_path: Path) -> None:
     thresholds = cascade_threshold(cfg, table(), replace(COSTS, cumulative=True))
     assert isinstance(thresholds, list)
     assert thresholds[0] == 0 and int((AT_4X4.amax(dim=1) >= thresholds[1]).sum()) == stop
+
+
+# ---- Hybrid ----------------------------------------------------------------------------------------------
+
+
+def enlarged(times: int) -> Table:
+    """The table's videos many times over."""
+    small = table()
+    scores, assigned = small.scores.repeat(times, 1, 1), small.assigned.repeat(times, 1)
+    return table_of_scores(scores, torch.ones(4 * times, dtype=torch.long), torch.arange(4 * times), assigned)
+
+
+def test_hybrid_stops_early_where_it_is_sure(tmp_path: Path) -> None:
+    """Two of four are sure and right at 4x4: asked, 0.5 * 3 + 0.5 * 11 = 7 GMACs; by confidence the same."""
+    hybrid, certificate = hybrid_settings(toy_cfg(tmp_path, tmp_path, *SAFE), table(), COSTS)
+    followed = table().follow(hybrid.policy())
+    assert followed.videos.correct.all() and followed.stop.tolist() == [1, 1, 0, 0]
+    assert certificate is not None and not certificate.holds
+
+
+def test_hybrid_spends_what_it_is_given_and_promises_nothing(tmp_path: Path) -> None:
+    cfg = toy_cfg(tmp_path, tmp_path, "ADAPTIVE.BUDGET", 0.2)
+    hybrid, certificate = hybrid_settings(cfg, table(), COSTS)
+    assert (hybrid.usable, certificate) == ([1], None)
+
+
+def test_a_short_list_certifies_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The estimate is taken, or, if a certificate is required, the longest length."""
+    hybrid, certificate = hybrid_settings(toy_cfg(tmp_path, tmp_path, *SAFE), enlarged(3), COSTS)
+    assert hybrid.usable == [0, 1] and certificate is not None and not certificate.holds
+    assert "not certified by the 12 videos of val" in caplog.text
+    required = toy_cfg(tmp_path, tmp_path, "ADAPTIVE.CERTIFY", True)
+    hybrid, certificate = hybrid_settings(required, enlarged(3), COSTS)
+    assert hybrid.usable == [0] and certificate is not None and not certificate.holds
+    assert certificate.needed is not None and certificate.needed > 12
+
+
+def test_a_long_list_does(tmp_path: Path) -> None:
+    """Never a loss in 500 videos: 1.5 points are certified, at the cost of the cheapest point."""
+    cfg = toy_cfg(tmp_path, tmp_path, "ADAPTIVE.MAX_DROP", 1.5, "ADAPTIVE.CERTIFY", True)
+    hybrid, certificate = hybrid_settings(cfg, enlarged(250), COSTS)
+    assert hybrid.usable == [0, 1]
+    assert certificate == Certificate(1.5, 0.95, 1000, True)
+
+
+def test_where_adapting_does_not_pay_the_longest_length_is_the_operating_point(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """4x4 is wrong wherever it is sure, and the assigner costs more than the longest length."""
+    caplog.set_level("INFO")
+    small = table()
+    wrong = replace(small, scores=torch.stack([SCORES, SCORES.flip(1)], dim=1))
+    hybrid, certificate = hybrid_settings(
+        toy_cfg(tmp_path, tmp_path, *SAFE), wrong, Costs([10.0, 9.0], assigner=15.0)
+    )
+    assert hybrid.usable == [0] and certificate is not None and certificate.holds
+    assert (
+        "asking the assigner costs 150 % of the longest length; the operating point is always 4x4"
+        in caplog.text
+    )
+
+
+def test_a_calibration_is_kept_whole(tmp_path: Path) -> None:
+    cfg, path = toy_cfg(tmp_path, tmp_path), str(tmp_path / "calibration.pyth")
+    assert read_calibration(path) is None
+    write_calibration(path, cfg, table())
+    kept = read_calibration(path)
+    assert kept is not None and kept.adaptive == dict(cfg.ADAPTIVE)
+    assert calibrated(cfg, kept.table, COSTS) == calibrated(cfg, table(), COSTS)
+
+
+def test_settings_survive_a_checkpoint(tmp_path: Path) -> None:
+    settings = calibrated(toy_cfg(tmp_path, tmp_path, *SAFE), table(), COSTS)
+    assert settings.hybrid is not None and settings.certificate is not None
+    assert Settings.of(settings.to_dict()) == settings

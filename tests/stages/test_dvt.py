@@ -62,7 +62,7 @@ def test_early_exit_is_the_cascade_of_the_results(run: Path) -> None:
     """Calibrated on val without an assigner, and paid for as far as a clip went."""
     results = results_of(run)
     cascade, static = results["policies"]["cascade"], results["static"]
-    assert results["adaptive"] is None and set(results["policies"]) == {"cascade", "oracle"}
+    assert results["adaptive"]["policy"] == "hybrid" and set(results["policies"]) == {"cascade", "oracle"}
     counts = cascade["length_counts"]
     paid = sum(static[length]["gmacs"] * count for length, count in counts.items()) / sum(counts.values())
     assert cascade["gmacs"] == pytest.approx(paid)
@@ -110,7 +110,7 @@ def test_all_stages_on_images(tmp_path: Path) -> None:
         write_pictures(tmp_path / "shapes" / split, count, first)
     run = run_toy(tmp_path / "shapes", tmp_path / "run", *IMAGES, stages=STAGES)
     results = results_of(run)
-    assert set(results["policies"]) == {"random", "cascade", "oracle"}
+    assert set(results["policies"]) == {"assigned", "random", "cascade", "oracle"}
     adaptive, static = results["adaptive"], results["static"]
     counts = adaptive["length_counts"]
     paid = sum(static[length]["gmacs"] * count for length, count in counts.items()) / sum(counts.values())

@@ -70,7 +70,7 @@ def test_the_results_are_those_of_a_run_on_videos(pictures: Path, run: Path) -> 
     assert results["classes"] == CLASSES and results["lengths"] == LENGTHS
     assert results["videos"] == len(rows) == len(listed(pictures, "test")) - 1 == 8
     assert results["static"][LENGTHS[0]]["gmacs"] > results["static"][LENGTHS[1]]["gmacs"]
-    assert set(results["policies"]) == {"random", "cascade", "oracle"} and results["adaptive"]
+    assert set(results["policies"]) == {"assigned", "random", "cascade", "oracle"} and results["adaptive"]
     assert "data:image/jpeg" in (run / "report.html").read_text()
 
 

@@ -91,7 +91,7 @@ def test_results_agree_with_the_predictions(toy_run: Path) -> None:
 def test_results_are_complete(toy_run: Path) -> None:
     results = results_of(toy_run)
     entries = {**results["static"], "adaptive": results["adaptive"], **results["policies"]}
-    assert set(entries) == {*LENGTHS, "adaptive", "random", "cascade", "oracle"}
+    assert set(entries) == {*LENGTHS, "adaptive", "assigned", "random", "cascade", "oracle"}
     timed = {**{name: entry for name, entry in entries.items() if name != "oracle"}, **results["clock"]}
     for speed in timed.values():
         for name in ("clips_per_sec", "speedup"):
@@ -107,7 +107,7 @@ def test_results_are_complete(toy_run: Path) -> None:
     assert results["classes"] == ["left", "right", "up", "down", "grow", "shrink"]
     assert (results["dataset"], results["command"], results["seed"]) == ("actions", "python toy", 0)
     assert (results["lengths"], results["views"], results["skipped"]) == (LENGTHS, 1, 0)
-    assert set(results["curves"]) == {"assigned", "random", "cascade"}
+    assert set(results["curves"]) == {"hybrid", "assigned", "random", "cascade"}
 
 
 def test_costs_are_the_flops_modules(toy_run: Path, videos: Path) -> None:
@@ -118,9 +118,9 @@ def test_costs_are_the_flops_modules(toy_run: Path, videos: Path) -> None:
     gmacs = {length: costs["lengths"][length]["gmacs"] for length in LENGTHS}
     for length in LENGTHS:
         assert results["static"][length]["gmacs"] == pytest.approx(gmacs[length])
-    adaptive = results["adaptive"]
-    paid = sum(gmacs[length] * count for length, count in adaptive["length_counts"].items()) / COUNTS["test"]
-    assert adaptive["gmacs"] == pytest.approx(paid + costs["assigner_gmacs"])
+    assigned = results["policies"]["assigned"]
+    paid = sum(gmacs[length] * count for length, count in assigned["length_counts"].items()) / COUNTS["test"]
+    assert assigned["gmacs"] == pytest.approx(paid + costs["assigner_gmacs"])
 
 
 def test_statistics_cover_every_stage(toy_run: Path) -> None:
@@ -239,6 +239,7 @@ def test_fixed_thresholds(own_run: Path, videos: Path) -> None:
         (["static"], LENGTHS),
         (["assigned"], ["adaptive"]),
         (["cascade", "random"], ["cascade", "random"]),
+        (["hybrid"], ["adaptive"]),
         (["oracle"], [*LENGTHS, "oracle"]),  # the static lengths tell the oracle the truth
     ],
 )
@@ -259,7 +260,7 @@ def test_a_backbone_alone_can_be_tested(toy_run: Path, videos: Path, tmp_path: P
     weights = toy_run / "checkpoints" / "epoch_00001.pyth"
     run_toy(videos, tmp_path, "TEST.CHECKPOINT_FILE_PATH", weights, stages=["test"])
     results = results_of(tmp_path)
-    assert results["adaptive"] is None and set(results["policies"]) == {"cascade", "oracle"}
+    assert results["adaptive"]["policy"] == "hybrid" and set(results["policies"]) == {"cascade", "oracle"}
     assert accuracies(tmp_path).items() <= accuracies(toy_run).items()
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import simplejson
 
-from tests.toy import LENGTHS, results_of, run_toy
+from revit_video.adaptive.policies import Costs
+from revit_video.stages.calibration import calibrated, read_calibration
+from tests.toy import LENGTHS, results_of, run_toy, toy_cfg
 
 SIX_VIEWS = ("TEST.NUM_SPATIAL_CROPS", 3, "TEST.NUM_ENSEMBLE_VIEWS", 2, "DATA.SAMPLING_RATE", 2)
 
@@ -65,3 +68,22 @@ def test_what_makes_results_too_good_stands_with_them(
     given = ("TEST.NAME", "given", "TEST.SPLIT", "val", *thresholds)
     run_toy(own_videos, own_run, *given, stages=["test"])
     assert results_of(own_run / "tests" / "given")["remarks"] == []
+
+
+def test_another_wish_at_test_time_is_met_from_the_kept_table(own_run: Path, own_videos: Path) -> None:
+    """As if the assigner had been calibrated for it, and without the validation list."""
+    wish = ("ADAPTIVE.BUDGET", 0.6)
+    (own_videos / "val.csv").unlink()
+    before = (own_run / "assigner.pyth").read_bytes()
+    run_toy(own_videos, own_run, *wish, "TEST.NAME", "cheap", stages=["test"])
+    results, cfg = results_of(own_run / "tests" / "cheap"), toy_cfg(own_videos, own_run, *wish)
+    kept = read_calibration(str(own_run / "calibration.pyth"))
+    assert kept is not None
+    costs = simplejson.loads((own_run / "flops.json").read_text())
+    expected = calibrated(cfg, kept.table, Costs.from_table(costs, cumulative=False))
+    assert expected.hybrid is not None and expected.hybrid.usable == [1]
+    assert results["adaptive"]["lengths"] == LENGTHS[1:]
+    assert results["adaptive"]["certificate"] is None
+    assert results["policies"]["assigned"]["threshold"] == expected.threshold
+    assert results["policies"]["cascade"]["threshold"] == expected.cascade_threshold
+    assert (own_run / "assigner.pyth").read_bytes() == before

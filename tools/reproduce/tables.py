@@ -63,7 +63,7 @@ class Comparison(NamedTuple):
             longest,
             AtCost.of(alone, [each["static"][str(longest)] for each in alone]),
             AtCost.of(own, [each["static"][str(longest)] for each in own]),
-            AtCost.of(own, [each["adaptive"] for each in own]),
+            AtCost.of(own, [each.get("policies", {}).get("assigned", each["adaptive"]) for each in own]),
         )
 
     @property

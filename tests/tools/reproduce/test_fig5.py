@@ -21,7 +21,7 @@ def test_points_are_those_of_the_runs(own_run: Path, videos: Path, tmp_path: Pat
     results, dvt = results_of(own_run), results_of(dvt_run)
     wanted = {
         "static": list(results["static"].values()),
-        "adaptive": [results["adaptive"]],
+        "adaptive": [results["policies"]["assigned"]],
         "cascade": [results["policies"]["cascade"]],
         "random": [results["policies"]["random"]],
         "oracle": [results["policies"]["oracle"]],

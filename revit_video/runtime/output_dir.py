@@ -23,6 +23,7 @@ FLOPS = "flops.json"
 RESULTS = "results.json"
 PREDICTIONS = "predictions.csv"
 SKIPPED = "skipped.csv"
+LOCK = ".lock"  # of the run that is at work
 TESTS = "tests"  # a folder for each named test
 REPORT = "report.html"
 ACCURACY_COST_PICTURE = "accuracy_cost.png"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from fvcore.common.config import CfgNode
 
 from revit_video.data.loader import killed_workers_explained
 from revit_video.from_cfg.inputs import check_later_stages, check_lists
 from revit_video.runtime import output_dir
+from revit_video.runtime.lock import only_run_in
 from revit_video.runtime.logging import setup
 from revit_video.runtime.ranks import init
 from revit_video.runtime.termination import Termination
@@ -29,12 +30,20 @@ def run(cfg: CfgNode, stages: list[str], command: str) -> None:
     job = Job.of(cfg, stages, ranks, command)
     if ranks.is_main:
         output_dir.ensure_writable(cfg.OUTPUT_DIR)
+    with only_run_in(cfg.OUTPUT_DIR) if ranks.is_main else nullcontext():
+        _check(job, stages)
+        # Training, which has more to save, asks itself.
+        with Termination() as termination, termination.at_once():
+            _run_stages(job, stages)
+
+
+def _check(job: Job, stages: Sequence[str]) -> None:
+    """What can be known at the start of a run, on the main rank while the others wait."""
+    if job.ranks.is_main:
         check_lists(job.cfg, job.data, stages)
         with job.recording("start"):
-            check_later_stages(job.cfg, job.data, stages, ranks.world_size)
-    ranks.barrier()
-    with Termination() as termination, termination.at_once():  # training, which has more to save, asks itself
-        _run_stages(job, stages)
+            check_later_stages(job.cfg, job.data, stages, job.ranks.world_size)
+    job.ranks.barrier()
 
 
 def _run_stages(job: Job, stages: Sequence[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -124,7 +124,11 @@ class Speed:
 
 
 def time_policies(
-    engines: Mapping[str, Engine], batches: Sequence[Batch], ranks: Ranks, rounds: int = 5
+    engines: Mapping[str, Engine],
+    batches: Sequence[Batch],
+    ranks: Ranks,
+    rounds: int = 5,
+    between: Callable[[], object] = lambda: None,
 ) -> dict[str, Speed]:
     """Time the policies without decoding, on batches that are already on the device.
 
@@ -133,6 +137,7 @@ def time_policies(
 
     Args:
         batches: this rank's share; may be empty on some ranks, but not on all.
+        between: called before each policy's turn.
     """
     names = [*engines, CONTROL]
     reference = next(iter(engines))
@@ -140,6 +145,7 @@ def time_policies(
     for n in range(rounds if batches else 0):
         first = n * len(names) // rounds
         for name in names[first:] + names[:first]:
+            between()
             engine = engines[reference if name == CONTROL else name]
             if n == 0:
                 engine(batches[0].clips, batches[0].rows)  # warm-up

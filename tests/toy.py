@@ -6,6 +6,7 @@ import csv
 import io
 import os
 import runpy
+import signal
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -94,11 +95,14 @@ def tool(name: str, *arguments: object) -> Finished:
     """Runs `tools/<name>.py` in this process; unexpected errors are raised."""
     path = str(ROOT / "tools" / f"{name}.py")
     out, err, code = io.StringIO(), io.StringIO(), 0
+    ctrl_c = signal.getsignal(signal.SIGINT)
     with patch.object(sys, "argv", [path, *map(str, arguments)]), redirect_stdout(out), redirect_stderr(err):
         try:
             runpy.run_path(path, run_name="__main__")
         except SystemExit as left:
             code = int(left.code or 0)
+        finally:
+            signal.signal(signal.SIGINT, ctrl_c)
     return Finished(code, out.getvalue(), err.getvalue())
 
 

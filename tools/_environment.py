@@ -11,3 +11,7 @@ if not (find_spec("revit_video") and find_spec("fvcore")):
         f"error: {sys.executable} has no revit_video installed; "
         f"run `make .venv` once, then .venv/bin/python {sys.argv[0]}"
     )
+
+from revit_video.runtime.termination import leave_on_ctrl_c  # noqa: E402
+
+leave_on_ctrl_c()

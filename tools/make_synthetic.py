@@ -9,6 +9,7 @@ from functools import partial
 import _environment  # noqa: F401
 
 from revit_video.data.synthetic import DEFAULT_COUNTS, write_dataset
+from revit_video.runtime.termination import raise_on_ctrl_c
 
 
 def main() -> int:
@@ -28,6 +29,7 @@ def main() -> int:
     options = vars(parser.parse_args())
     counts = {split: options.pop(split) for split in DEFAULT_COUNTS}
     logging.setup()
+    raise_on_ctrl_c()
     try:
         write_dataset(counts=counts, progress=partial(logging.progress, description="clips"), **options)
     except (ValueError, OSError) as mistake:

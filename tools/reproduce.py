@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--seeds", metavar="SEED", nargs="*", default=["0", "1", "2"], help="default: 0 1 2")
     parser.add_argument("opts", metavar="KEY VALUE", nargs="*", help="keys that override the configs")
     arguments = parser.parse_args()
-    with clear_errors("interrupted; the same command continues from here"):
+    with clear_errors("; the same command continues from here"):
         # argparse gives an option all words up to the next option, KEY VALUE pairs included.
         paths, after_cfg = split_at_key(arguments.cfg)
         seeds, after_seeds = split_at_key(arguments.seeds)

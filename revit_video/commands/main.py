@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from importlib import import_module
 
 import revit_video
+from revit_video.runtime.termination import leave_on_ctrl_c
 
 # Of each command: the module in this folder with its function `<name>_command`, and what it does.
 COMMANDS = {
@@ -35,6 +36,7 @@ COMMANDS = {
 
 def main(command: str | None = None) -> None:
     """The program `revit-video`; with `command`, a tool that is this command alone."""
+    leave_on_ctrl_c()
     try:
         code = _run(command)
         sys.stdout.flush()

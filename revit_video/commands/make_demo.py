@@ -27,7 +27,7 @@ def demo_command(parser: ArgumentParser, words: Sequence[str]) -> None:
 
     videos = os.path.join(arguments.out, "videos")
     logging.setup()
-    with clear_errors("interrupted; the same command goes on from here"):
+    with clear_errors("; the same command goes on from here"):
         shown = partial(logging.progress, description="clips")
         counts = TINY_COUNTS if arguments.tiny else DEFAULT_COUNTS
         write_dataset(counts=counts, progress=shown, directory=videos, seed=0)

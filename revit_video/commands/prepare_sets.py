@@ -37,7 +37,7 @@ def prepare_command(parser: ArgumentParser, words: Sequence[str]) -> int:
     from revit_video.runtime.logging import setup
 
     setup()
-    with clear_errors("interrupted; the same command goes on from here"):
+    with clear_errors("; the same command goes on from here"):
         columns = {field.name: given.get(f"{field.name}_column", "") for field in fields(TableColumns)}
         source = DatasetFiles(
             arguments.dataset,

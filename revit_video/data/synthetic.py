@@ -16,7 +16,6 @@ import hashlib
 import io
 import json
 import multiprocessing
-import signal
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -30,6 +29,7 @@ import av
 import numpy as np
 
 from revit_video.runtime.output_dir import replacing, write_csv
+from revit_video.runtime.termination import deaf_children
 
 CLASS_NAMES = ("left", "right", "up", "down", "grow", "shrink")
 DEFAULT_COUNTS: Mapping[str, int] = {"train": 3600, "mine": 2400, "val": 2400, "test": 1200}
@@ -257,9 +257,11 @@ def write_dataset(
             pass
     else:
         # spawn: a fork of a process that has run torch's threads can hang
-        with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _ignore_interrupt) as pool:
+        with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
             try:
-                for _ in progress(pool.map(work, missing, chunksize=16), len(missing)):
+                with deaf_children():  # they finish their files
+                    written = pool.map(work, missing, chunksize=16)
+                for _ in progress(written, len(missing)):
                     pass
             except BaseException:
                 pool.shutdown(cancel_futures=True)
@@ -318,8 +320,3 @@ def _write_lists(root: Path, splits: Mapping[str, Sequence[Clip]]) -> None:
             table.append([split, path, spec.label, *states])
     write_csv(str(root / "specs.csv"), ["split", "video", "label", "radius", *columns], table)
     _write_whole(root / "classes.txt", "".join(f"{name}\n" for name in CLASS_NAMES).encode())
-
-
-def _ignore_interrupt() -> None:
-    """Worker initialiser: only the parent handles Ctrl-C, and workers finish their files."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -284,8 +284,11 @@ def save(path: str, payload: dict[str, Any]) -> None:
     try:
         with replacing(path, "wb") as file:
             torch.save(payload, file)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        raise CheckpointError(f"{path}: cannot be written: {one_line(error)}") from error
+    except (OSError, RuntimeError) as error:
+        # torch turns a full disk into "unexpected pos 704 vs 598"; the cause is what came before.
+        cause = error.__context__ if isinstance(error.__context__, OSError) else error
+        reason = cause.strerror if isinstance(cause, OSError) and cause.strerror else one_line(error)
+        raise CheckpointError(f"{path}: cannot be written: {reason}") from error
 
 
 def load_payload(path: str, map_location: str | torch.device = "cpu") -> dict[str, Any]:
@@ -343,7 +346,7 @@ def save_progress(directory: str, payload: dict[str, Any], epoch: int, batch: in
     try:
         atomic_write_text(pointer, f"{name}\n")
     except OSError as error:
-        raise CheckpointError(f"{pointer}: cannot be written: {one_line(error)}") from error
+        raise CheckpointError(f"{pointer}: cannot be written: {error.strerror or error}") from error
     for other, (_, in_epoch) in _checkpoints(directory).items():
         if in_epoch and other != name:
             os.unlink(os.path.join(directory, other))

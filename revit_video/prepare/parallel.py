@@ -11,6 +11,8 @@ from itertools import islice
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
+from revit_video.runtime.termination import deaf_children
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -68,7 +70,8 @@ class _Worker:
         self.line, theirs = context.Pipe()
         self._timeout = timeout
         self._process = context.Process(target=_serve_calls, args=(function, theirs, timeout), daemon=True)
-        self._process.start()
+        with deaf_children():  # this process hears Ctrl-C, and ends that one
+            self._process.start()
         theirs.close()
 
     def start(self, item: Any) -> None:
@@ -94,7 +97,6 @@ class _Worker:
 
 
 def _serve_calls(function: Callable[[Any], Any], line: Connection, timeout: float) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it too, and ends this process
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     while True:
         try:

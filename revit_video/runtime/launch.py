@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 import torch.distributed as dist
 
 from revit_video.runtime.ranks import MEETING, shutdown
-from revit_video.runtime.termination import end_with_parent
+from revit_video.runtime.termination import deaf_children, end_with_parent
 
 LISTENING = 1.0  # seconds after a failure in which other ranks may tell an earlier one
 ENDING = 20.0  # seconds that a rank has to end in after SIGTERM, which it may need for a checkpoint
@@ -55,14 +55,16 @@ def launch(function: Callable[..., T], num_ranks: int, *args: Any) -> T:
     """
     if num_ranks == 1 or dist.is_torchelastic_launched():
         return function(*args)
-    with tempfile.TemporaryDirectory(prefix="revit_video_") as folder:  # mode 0700
-        ranks = _Ranks()
-        with ranks.stopped_by_signals():
-            ranks.start(num_ranks, os.path.join(folder, "meeting"), function, args)
-            endings = ranks.endings()
-    if ranks.stopped_by:
+    ranks = _Ranks()
+    with ranks.stopped_by_signals(), tempfile.TemporaryDirectory(prefix="revit_video_") as folder:  # 0700
+        ranks.start(num_ranks, os.path.join(folder, "meeting"), function, args)
+        endings = ranks.endings()
+    failed = [ending for ending in endings if ending.kind != "result"]
+    if ranks.stopped_by:  # then ranks end in many ways; that one could not save is told
+        failed = [ending for ending in failed if ending.kind == "mistake"]
+    if ranks.stopped_by and not failed:
         raise _left(128 + ranks.stopped_by)
-    if failed := [ending for ending in endings if ending.kind != "result"]:
+    if failed:
         raise _error(min(failed, key=lambda ending: ending.when))
     return next(ending.content for ending in endings if ending.rank == 0)
 
@@ -95,7 +97,8 @@ class _Ranks:
             process = context.Process(target=_run_rank, args=work)
             self.processes.append(process)
             self.lines.append(line)
-            process.start()
+            with deaf_children():  # Ctrl-C reaches them as this process's SIGTERM
+                process.start()
             theirs.close()
             if self.stopped_by:  # while it started
                 process.terminate()

@@ -7,7 +7,8 @@ import math
 import os
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import simplejson
@@ -33,6 +34,28 @@ def setup(active: bool = True) -> None:
     logger.setLevel(logging.INFO if active else logging.WARNING)
     logger.handlers = [_TerminalHandler()]
     logger.propagate = False
+
+
+@contextmanager
+def printing() -> Iterator[list[OSError]]:
+    """A block that prints to standard output, whose failures (a full disk, a closed pipe) end no work.
+
+    Yields:
+        an empty list, to which a failure is added.
+    """
+    lost: list[OSError] = []
+    try:
+        yield lost
+        sys.stdout.flush()
+    except OSError as error:
+        lost.append(error)
+        silence()
+
+
+def silence() -> None:
+    """Let standard output lead nowhere: what is left in its buffer would fail again at the end."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Progress(tqdm):
@@ -61,7 +84,9 @@ class _TerminalHandler(logging.Handler):
     """Prints messages above the progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        Progress.write("\n".join(map(printable, self.format(record).split("\n"))), file=sys.stderr)
+        with suppress(OSError, ValueError):  # a full disk, a reader that has gone: no reason to end the work
+            lines = map(printable, self.format(record).split("\n"))
+            Progress.write("\n".join(lines), file=sys.stderr)
 
 
 class StatsLog:
@@ -88,8 +113,11 @@ class StatsLog:
         TensorBoard gets the numbers as `<stage>/<name>` at the global step `step`.
         """
         if self._file:
-            self._file.write(simplejson.dumps(_rounded(fields), ignore_nan=True) + "\n")
-            self._file.flush()
+            try:
+                self._file.write(simplejson.dumps(_rounded(fields), ignore_nan=True) + "\n")
+                self._file.flush()
+            except OSError as error:
+                _logger.warning("%s: cannot be written: %s", self._file.name, error.strerror)
         if self._tensorboard:
             board = self._board(fields["stage"])
             for name, value in fields.items():
@@ -108,7 +136,8 @@ class StatsLog:
     def close(self) -> None:
         for sink in (self._file, *self._boards.values()):
             if sink:
-                sink.close()
+                with suppress(OSError):  # a full disk, of which there was a warning
+                    sink.close()
         self._file, self._boards = None, {}
 
     def __enter__(self) -> StatsLog:
@@ -139,11 +168,31 @@ def progress(
         total: number of elements; None for `len(iterable)`, where it has one.
         active: whether anything is shown; off on ranks other than 0.
     """
-    look: dict[str, Any] = {"dynamic_ncols": True, "leave": False}
+    look: dict[str, Any] = {"file": _Terminal(), "dynamic_ncols": True, "leave": False}
     if not sys.stderr.isatty():
         look = {"file": _MessageLines(), "mininterval": LINE_PERIOD, "delay": LINE_PERIOD}
         look["bar_format"] = MESSAGE_FORMAT
     return Progress(iterable, description, total, disable=not active, **look)
+
+
+class _Terminal:
+    """The standard error stream, whose failures (a terminal that was closed) end no work."""
+
+    encoding = "utf-8"
+
+    def write(self, text: str) -> None:
+        with suppress(OSError, ValueError):
+            sys.stderr.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            sys.stderr.flush()
+
+    def fileno(self) -> int:
+        return sys.stderr.fileno()
+
+    def isatty(self) -> bool:
+        return sys.stderr.isatty()
 
 
 class _MessageLines:

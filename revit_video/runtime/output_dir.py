@@ -65,6 +65,10 @@ def replacing(path: str, mode: str, sync: bool = True) -> Iterator[IO[Any]]:
                 file.flush()
                 os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise OSError(error.errno, error.strerror or str(error), path) from error
     except BaseException:
         with suppress(OSError):
             os.unlink(temporary)

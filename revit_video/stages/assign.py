@@ -61,8 +61,9 @@ def assign(job: Job, trained: Trained | None = None, mined: MinedLabels | None =
     if ranks.is_main:
         output_dir.keep_stats(cfg.OUTPUT_DIR, lambda line: line["stage"] != "assigner")
     with job.stats() as stats:
-        for _ in fit(training, stats):
-            pass
+        for stop in fit(training, stats, lambda: job.termination.asked > 0):
+            if stop:
+                job.termination.leave()
     table = job.tabulate(trained.reader, "val", job.test_batches("val"), network)
     if ranks.is_main:
         write_calibration(job.path(output_dir.CALIBRATION), cfg, table)

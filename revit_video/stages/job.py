@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -29,6 +29,7 @@ from revit_video.runtime import output_dir
 from revit_video.runtime.logging import StatsLog, progress
 from revit_video.runtime.output_dir import atomic_write_text
 from revit_video.runtime.ranks import Ranks
+from revit_video.runtime.termination import Termination
 
 logger = logging.getLogger(__name__)
 
@@ -63,12 +64,13 @@ class Trained:
 
 @dataclass(frozen=True)
 class Job:
-    """One run: its config, this process's rank, the command that started it and its data folder."""
+    """One run: its config, this process's rank, the command that started it, its data folder, and its end."""
 
     cfg: CfgNode
     ranks: Ranks
     command: str
     data: DataFolder
+    termination: Termination = field(default_factory=Termination)
 
     @classmethod
     def of(cls, cfg: CfgNode, stages: Sequence[str], ranks: Ranks, command: str) -> Job:
@@ -164,7 +166,7 @@ class Job:
         """
         title = f"{stage}: every length"
         with self.recording(stage), progress(batches, total, title, self.ranks.is_main) as bar:
-            table = tabulate(bar, model, self.ranks, assigner, keep_scores)
+            table = tabulate(self.termination.watched(bar), model, self.ranks, assigner, keep_scores)
         self.record_skipped(stage, table.skipped)
         return table
 

@@ -13,7 +13,6 @@ from revit_video.runtime import output_dir
 from revit_video.runtime.lock import only_run_in
 from revit_video.runtime.logging import setup
 from revit_video.runtime.ranks import init
-from revit_video.runtime.termination import Termination
 from revit_video.stages.assign import assign
 from revit_video.stages.job import Job
 from revit_video.stages.mine import mine
@@ -32,8 +31,7 @@ def run(cfg: CfgNode, stages: list[str], command: str) -> None:
         output_dir.ensure_writable(cfg.OUTPUT_DIR)
     with only_run_in(cfg.OUTPUT_DIR) if ranks.is_main else nullcontext():
         _check(job, stages)
-        # Training, which has more to save, asks itself.
-        with Termination() as termination, termination.at_once():
+        with job.termination, _left_together(job):
             _run_stages(job, stages)
 
 
@@ -44,6 +42,17 @@ def _check(job: Job, stages: Sequence[str]) -> None:
         with job.recording("start"):
             check_later_stages(job.cfg, job.data, stages, job.ranks.world_size)
     job.ranks.barrier()
+
+
+@contextmanager
+def _left_together(job: Job) -> Iterator[None]:
+    """Ranks that are asked to end look at different moments; one that waits for another then ends as well."""
+    try:
+        yield
+    except RuntimeError:
+        if job.ranks.world_size > 1:
+            job.termination.look()
+        raise
 
 
 def _run_stages(job: Job, stages: Sequence[str]) -> None:
@@ -67,8 +76,10 @@ def _run_stages(job: Job, stages: Sequence[str]) -> None:
 
 @contextmanager
 def _stage(job: Job, name: str) -> Iterator[None]:
+    job.termination.look()
     with killed_workers_explained(), job.recording(name):
         yield
+    job.termination.look()
     job.ranks.barrier()
 
 

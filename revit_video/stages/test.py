@@ -29,6 +29,7 @@ from revit_video.models.checkpoint import weights_digest
 from revit_video.report import print_table, write_report
 from revit_video.report.predictions import Predictions, write_predictions
 from revit_video.runtime import output_dir
+from revit_video.runtime.logging import printing
 from revit_video.stages.assign import Assigner
 from revit_video.stages.comparison import Comparison, compare
 from revit_video.stages.job import Job, Trained
@@ -56,7 +57,7 @@ def test(job: Job, trained: Trained | None = None, assigned: Assigner | None = N
     stage = f"test {cfg.TEST.NAME}" if cfg.TEST.NAME else "test"
     table = job.tabulate(compared.model, stage, first, compared.assigner, total=len(batches))
     answers = {name: replay(table, policy, compared.costs) for name, policy in compared.policies.items()}
-    speeds = time_policies(compared.engines(), kept, job.ranks)
+    speeds = time_policies(compared.engines(), kept, job.ranks, between=job.termination.look)
     if not job.ranks.is_main:
         return
     output_dir.write_json(job.results_path(output_dir.FLOPS), compared.cost_table)
@@ -65,8 +66,10 @@ def test(job: Job, trained: Trained | None = None, assigned: Assigner | None = N
     _ship(job, trained, compared)
     results = _results(job, compared, table, answers, speeds) | {"record": record}
     output_dir.write_json(job.results_path(output_dir.RESULTS), results)  # last: where it is, all is
-    print_table(results)
-    logger.info("report: %s", write_report(job.results_path()))
+    page = write_report(job.results_path())
+    with printing():
+        print_table(results)
+    logger.info("report: %s", page)
 
 
 def _checked(job: Job, trained: Trained, compared: Comparison) -> Record:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from fvcore.common.config import CfgNode
@@ -35,7 +38,6 @@ from revit_video.models.untrusted import believed
 from revit_video.runtime import output_dir
 from revit_video.runtime.logging import StatsLog
 from revit_video.runtime.ranks import Ranks, broadcast_parameters, in_length_groups
-from revit_video.runtime.termination import Termination
 from revit_video.stages.job import Job, Trained, percents
 from revit_video.train.loop import Training, fit
 from revit_video.train.replicas import ReplicaStep
@@ -74,17 +76,17 @@ def train(job: Job, videos: LabeledVideoPaths | None = None) -> Trained:
         logger.info("training is complete: %d epochs", training.epoch)
         return job.handed_on(resumed.path, _result(training), resumed.costs, resumed.record())
     checkpoints = Checkpoints(job, training, record)
-    with job.stats() as stats, Termination() as termination:
+    with job.stats() as stats:
         if not validated:
-            with termination.at_once():
-                _validate(job, training, stats)
-        for stop in fit(training, stats, lambda: termination.asked):
+            _validate(job, training, stats)
+        for stop in fit(training, stats, lambda: job.termination.asked > 0):
             checkpoints.save_if_due(stop)
             if stop:
                 ranks.barrier()  # a rank that ends early has the others killed, in their save too
-                termination.leave()
+                job.termination.asked = job.termination.asked or signal.SIGTERM  # another rank was asked
+                job.termination.leave()
             if _is_validated(cfg, training):
-                with termination.at_once():
+                with checkpoints.saved_on_leaving():
                     _validate(job, training, stats)
     job.record_skipped("train", job.gathered(sorted(batches.skipped)))
     ranks.barrier()  # the main rank has saved
@@ -122,6 +124,16 @@ class Checkpoints:
                 raise CheckpointError(f"{error}; {self.KEPT}") from error
             logger.warning("%s; %s, and training goes on", error, self.KEPT)
         self.saved_at = time.monotonic()
+
+    @contextmanager
+    def saved_on_leaving(self) -> Iterator[None]:
+        """A block that ends early where that was asked for; what was trained since the last save is saved."""
+        try:
+            yield
+        except BaseException:  # of any kind, where another rank has left first
+            if self.job.termination.asked:
+                self.save_if_due(stop=not _ends_period(self.training, self.job.cfg.TRAIN.CHECKPOINT_PERIOD))
+            raise
 
     def _save(self) -> None:
         training = self.training

@@ -31,25 +31,62 @@ def test_it_is_noted_and_obeyed_at_the_end() -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_where_nothing_is_to_be_saved_it_is_obeyed_at_once() -> None:
-    for early in (True, False):
-        reached = []
-        with pytest.raises(SystemExit), Termination() as termination:
-            if early:
+@pytest.mark.parametrize("early", [True, False])
+def test_where_nothing_is_to_be_saved_it_is_obeyed_at_the_next_look(early: bool) -> None:
+    reached = []
+    with pytest.raises(SystemExit), Termination() as termination:
+        if early:
+            ask()
+        for batch in termination.watched(range(3)):
+            reached.append(batch)
+            if batch == 1:
                 ask()
-            with termination.at_once():
-                reached.append("the block")
-                ask()
-                reached.append("its end")
-        assert reached == ([] if early else ["the block"])
+        reached.append("the end")
+    assert reached == ([] if early else [0, 1])
+
+
+def test_ctrl_c_is_noted_too_and_the_second_is_obeyed_at_once() -> None:
+    reached = []
+    with pytest.raises(KeyboardInterrupt), Termination() as termination:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert termination.asked == signal.SIGINT
+        ask()
+        assert termination.asked == signal.SIGINT
+        reached.append("first")
+        os.kill(os.getpid(), signal.SIGINT)
+        reached.append("second")
+    assert reached == ["first"]
+
+
+during_fork: list[int] = []  # signals that this process gets in the hooks of its next fork
+
+
+def ask_while_forking() -> None:
+    while during_fork:
+        os.kill(os.getpid(), during_fork.pop())
+
+
+os.register_at_fork(before=ask_while_forking)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_during_a_fork_is_not_lost(number: int) -> None:
+    """Python drops an exception that a handler raises in the hooks of a fork, such as logging's."""
+    with pytest.raises((SystemExit, KeyboardInterrupt)), Termination() as termination:
+        during_fork.append(number)
+        if (child := os.fork()) == 0:
+            os._exit(0)
+        os.waitpid(child, 0)
+        termination.look()
+        pytest.fail("lost")
 
 
 def test_other_errors_go_first() -> None:
     with pytest.raises(KeyError), Termination():
         ask()
         raise KeyError
-    with Termination() as termination, termination.at_once():
-        pass
+    with Termination() as termination:
+        termination.look()
 
 
 def test_other_threads_are_left_alone() -> None:

@@ -11,8 +11,9 @@ from types import ModuleType
 import pytest
 
 from revit_video import flops
-from revit_video.stages import job
-from tests.toy import LENGTHS, run_toy
+from revit_video.stages import job, train
+from revit_video.stages.job import Job
+from tests.toy import LENGTHS, last_checkpoint, run_toy
 
 
 def test_sigterm_ends_any_stage_and_lets_it_clean_up(
@@ -21,10 +22,11 @@ def test_sigterm_ends_any_stage_and_lets_it_clean_up(
     """Without a handler a process ends where it is, and its data workers outlive it for seconds."""
     seen: list[str] = []
 
-    def stage(*_: object) -> None:
+    def stage(job: Job, *_: object) -> None:
         try:
-            os.kill(os.getpid(), signal.SIGTERM)
-            seen.append("gone on")
+            for batch in job.termination.watched(range(3)):
+                os.kill(os.getpid(), signal.SIGTERM)
+                seen.append(f"batch {batch}")
         finally:
             seen.append("cleaned up")
 
@@ -32,7 +34,7 @@ def test_sigterm_ends_any_stage_and_lets_it_clean_up(
     monkeypatch.setattr("revit_video.stages.run.mine", stage)
     with pytest.raises(SystemExit) as left:
         run_toy(videos, tmp_path, stages=["mine", "assigner"])
-    assert left.value.code == 143 and seen == ["cleaned up"]
+    assert left.value.code == 143 and seen == ["batch 0", "cleaned up"]
     assert signal.getsignal(signal.SIGTERM) is before
 
 
@@ -55,3 +57,17 @@ def test_a_run_counts_each_cost_once_and_copies_the_trained_model_once(
         counted(module, name)
     run_toy(videos, tmp_path / "run", "TRAIN.EVAL_PERIOD", 0)
     assert calls == {"revit_macs": len(LENGTHS), "assigner_macs": 1, "reader": 1}
+
+
+def test_what_was_trained_before_a_validation_is_saved_where_that_is_left(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def validate(job: Job, *_: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        job.termination.look()
+
+    monkeypatch.setattr(train, "_validate", validate)
+    changes = ("SOLVER.MAX_EPOCH", 9, "TRAIN.CHECKPOINT_PERIOD", 9, "TRAIN.EVAL_PERIOD", 1)
+    with pytest.raises(KeyboardInterrupt):
+        run_toy(videos, tmp_path, *changes, stages=["train"])
+    assert last_checkpoint(tmp_path)["training"]["epoch"] == 1

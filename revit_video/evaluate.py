@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -31,6 +31,7 @@ def tabulate(
     ranks: Ranks,
     assigner: TokenLengthAssigner | None = None,
     keep_scores: bool = True,
+    ensemble: str = "probabilities",
 ) -> Table:
     """Run every view at every length; returns the table of all ranks.
 
@@ -39,6 +40,7 @@ def tabulate(
         model: from `for_inference`.
         assigner: run too, if given.
         keep_scores: whether scores are kept and sent between ranks; `correct` always is.
+        ensemble: how the views of a video answer together, see `meters.averaged`.
     """
     model.eval()
     parts = []
@@ -49,7 +51,8 @@ def tabulate(
         else:
             scores, assigned = torch.empty(0, 1, 1), torch.empty(0, 0)
         parts.append(_part(batch, scores, assigned, keep_scores))
-    return Table.joined([part for own in ranks.gather(parts) for part in own])
+    table = Table.joined([part for own in ranks.gather(parts) for part in own])
+    return replace(table, ensemble=ensemble)
 
 
 def _part(batch: Batch, scores: Tensor, assigned: Tensor, keep_scores: bool) -> Table:

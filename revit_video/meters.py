@@ -21,7 +21,7 @@ def topk(scores: Tensor, labels: Tensor, k: int) -> float:
 
 
 class VideoScores(NamedTuple):
-    """Mean class probabilities `(N, classes)`, class labels `(N,)` and list rows `(N,)` of N videos."""
+    """Class probabilities `(N, classes)`, class labels `(N,)` and list rows `(N,)` of N videos."""
 
     scores: Tensor
     labels: Tensor
@@ -42,12 +42,30 @@ class VideoScores(NamedTuple):
         return topk(self.scores, self.labels, k)
 
 
-def by_video(probabilities: Tensor, labels: Tensor, rows: Tensor) -> VideoScores:
-    """Mean class probabilities `(B, classes)` over the views of each video, by ascending row `(B,)`."""
+def by_video(
+    probabilities: Tensor, labels: Tensor, rows: Tensor, ensemble: str = "probabilities"
+) -> VideoScores:
+    """Class probabilities of each video, from those of its views `(B, classes)`, by ascending row `(B,)`.
+
+    Args:
+        ensemble: what is averaged over the views, see `averaged`.
+    """
     unique, video, counts = rows.unique(return_inverse=True, return_counts=True)
-    sums = probabilities.new_zeros(len(unique), probabilities.shape[1]).index_add_(0, video, probabilities)
+    values = averaged(probabilities, ensemble)
+    sums = values.new_zeros(len(unique), values.shape[1]).index_add_(0, video, values)
+    mean = sums / counts.unsqueeze(1)
     own = torch.zeros(len(unique), dtype=labels.dtype).scatter_(0, video, labels)
-    return VideoScores(sums / counts.unsqueeze(1), own, unique)
+    return VideoScores(mean if ensemble == "probabilities" else mean.softmax(dim=1), own, unique)
+
+
+def averaged(probabilities: Tensor, ensemble: str) -> Tensor:
+    """Of each view, what is averaged over the views of a video: `probabilities`, or `logits`.
+
+    The mean of log-probabilities has the softmax of the mean of logits.
+    """
+    if ensemble == "probabilities":
+        return probabilities
+    return probabilities.clamp(min=torch.finfo(probabilities.dtype).tiny).log()
 
 
 def counts_by_name(choices: Tensor, names: Sequence[str]) -> dict[str, int]:

@@ -67,9 +67,15 @@ class Predictor:
         self.class_names = [*names, *(f"class {n}" for n in range(len(names), model.num_classes))]
         duration = clip_duration(data.num_frames, data.sampling_rate, data.target_fps)
         self._sampling = ClipSampling(
-            data.num_frames, duration, data.frame_order, frame_spacing=data.frame_spacing
+            data.num_frames,
+            duration,
+            data.frame_order,
+            frame_spacing=data.frame_spacing,
+            short_videos=data.short_videos,
+            sampling=data.sampling,
         )
         self._grid = ViewGrid(data.crop_size, data.num_clips, data.num_crops, data.test_scale)
+        self._ensemble = data.ensemble
         self._normalize = Normalize(data.mean, data.std).to(device)
 
     def predict(self, path: str | os.PathLike[str]) -> VideoPrediction:
@@ -87,7 +93,7 @@ class Predictor:
         views = eval_views(path, self._sampling, self._grid)
         clips = self._normalize(views.clips.to(self.device))
         prediction = self.engine(clips, torch.zeros(len(clips), dtype=torch.long))
-        probabilities = prediction.logits.softmax(dim=1).mean(dim=0)
+        probabilities = self._probabilities(prediction.logits)
         if not bool(probabilities.isfinite().all()):
             raise ValueError(f"{path}: the model's answer is not finite")
         order = probabilities.argsort(descending=True).tolist()
@@ -99,6 +105,12 @@ class Predictor:
             self.engine.costs.gmacs[0] * len(clips),
             prediction.logits.mean(dim=0).cpu(),
         )
+
+    def _probabilities(self, logits: Tensor) -> Tensor:
+        """Of the video's classes, from its views."""
+        if self._ensemble == "logits":
+            return logits.mean(dim=0).softmax(dim=0)
+        return logits.softmax(dim=1).mean(dim=0)
 
     def predict_many(
         self, paths: Iterable[str | os.PathLike[str]]

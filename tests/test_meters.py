@@ -35,3 +35,14 @@ def test_counts_name_what_never_occurs() -> None:
         "7x7": 2,
         "3x3": 0,
     }
+
+
+def test_logits_may_be_averaged_instead() -> None:
+    """A view that is sure outweighs two that are not, as it does not where probabilities are averaged."""
+    logits = torch.tensor([[0.0, 2.0], [0.0, 2.0], [9.0, 0.0]])
+    views = logits.softmax(1), torch.zeros(3, dtype=torch.long), torch.zeros(3, dtype=torch.long)
+    together = by_video(*views, "logits")
+    torch.testing.assert_close(together.scores[0], logits.mean(0).softmax(0))
+    assert together.predicted.tolist() == [0] and by_video(*views).predicted.tolist() == [1]
+    sure = by_video(torch.tensor([[1.0, 0.0], [0.4, 0.6]]), *(column[:2] for column in views[1:]), "logits")
+    assert sure.predicted.tolist() == [0] and bool(sure.scores.isfinite().all())

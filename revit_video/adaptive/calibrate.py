@@ -176,7 +176,7 @@ def _sweep(
     if first.temperatures is not None:
         scores = first.answers(table.scores, first.start(known))
         confidence = scores.amax(dim=2)
-    right = by_video(scores[:, 0], table.labels, table.rows).correct
+    right = by_video(scores[:, 0], table.labels, table.rows, table.ensemble).correct
     points: list[Point] = []
     for threshold in thresholds:
         policy = policy_at(threshold)
@@ -188,7 +188,8 @@ def _sweep(
             views = every[changed[video]]
             right = right.clone()
             own = scores[views, chosen[views]]
-            right[changed] = by_video(own, table.labels[views], table.rows[views]).correct
+            labels, rows = table.labels[views], table.rows[views]
+            right[changed] = by_video(own, labels, rows, table.ensemble).correct
         loss = at_longest.double() - right.double()
         mix = chosen.bincount(minlength=table.scores.shape[1]).double() / len(chosen)
         spent = costs.spent(start, chosen, policy.asks_assigner, policy.usable)

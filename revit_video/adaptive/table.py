@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from revit_video.adaptive.labels import MinedLabels, token_length_labels
 from revit_video.adaptive.policies import Known, Policy, mean_by_video
 from revit_video.data.batch import Skipped
 from revit_video.length import TokenLength
-from revit_video.meters import VideoScores, by_video
+from revit_video.meters import VideoScores, averaged, by_video
 
 COLUMNS = ("rows", "labels", "starts", "clip_index", "crops", "correct", "scores", "assigned")
 
@@ -41,6 +41,7 @@ class Table:
         scores: class probabilities `(V, lengths, classes)`, or `(V, lengths, 0)` if they were not kept.
         assigned: the assigner's probabilities `(V, lengths)`, or `(V, 0)` without an assigner.
         skipped: path and reason of each unreadable video.
+        ensemble: how the views of a video answer together, see `meters.averaged`.
     """
 
     paths: list[str]
@@ -53,6 +54,7 @@ class Table:
     scores: Tensor
     assigned: Tensor
     skipped: list[Skipped]
+    ensemble: str = "probabilities"
 
     @classmethod
     def joined(cls, parts: Sequence[Table]) -> Table:
@@ -70,8 +72,9 @@ class Table:
         columns = {name: torch.cat([getattr(part, name) for part in filled]) for name in COLUMNS}
         keys = list(zip(*(columns[name].tolist() for name in ("rows", "clip_index", "crops")), strict=True))
         order = sorted(range(len(keys)), key=keys.__getitem__)
-        ordered = {name: column[order] for name, column in columns.items()}
-        return cls(paths=[paths[n] for n in order], skipped=sorted(skipped), **ordered)
+        ordered: dict[str, Any] = {name: column[order] for name, column in columns.items()}
+        ordered["paths"] = [paths[n] for n in order]
+        return cls(skipped=sorted(skipped), **ordered)
 
     @cached_property
     def confidence(self) -> Tensor:
@@ -81,7 +84,8 @@ class Table:
     @cached_property
     def truth(self) -> Tensor:
         """Position of the shortest length that classifies each view's video correctly `(V,)`."""
-        means = [mean_by_video(scores, self.rows) for scores in self.scores.unbind(dim=1)]
+        scores = averaged(self.scores, self.ensemble)
+        means = [mean_by_video(own, self.rows) for own in scores.unbind(dim=1)]
         correct = [mean.argmax(dim=1) == self.labels for mean in means]
         return token_length_labels(torch.stack(correct, dim=1))
 
@@ -102,7 +106,7 @@ class Table:
         """The views for which `kept` `(V,)` is true."""
         columns = {name: getattr(self, name)[kept] for name in COLUMNS}
         paths = [path for path, own in zip(self.paths, kept.tolist(), strict=True) if own]
-        return Table(paths=paths, skipped=self.skipped, **columns)
+        return Table(paths=paths, skipped=self.skipped, ensemble=self.ensemble, **columns)
 
     def follow(self, policy: Policy) -> Followed:
         """What `policy` does with these views."""
@@ -110,11 +114,12 @@ class Table:
         scores = policy.answers(self.scores, start)
         stop = policy.exits(start, scores.amax(dim=2))
         at_exit = scores[torch.arange(len(stop)), stop]
-        return Followed(start, stop, by_video(at_exit, self.labels, self.rows))
+        return Followed(start, stop, by_video(at_exit, self.labels, self.rows, self.ensemble))
 
     def videos_at(self, lengths: Tensor) -> VideoScores:
-        """Class probabilities of each video: mean over its views, each at its own length `(V,)`."""
-        return by_video(self.scores[torch.arange(len(lengths)), lengths], self.labels, self.rows)
+        """Class probabilities of each video, from its views, each at its own length `(V,)`."""
+        chosen = self.scores[torch.arange(len(lengths)), lengths]
+        return by_video(chosen, self.labels, self.rows, self.ensemble)
 
 
 def static_top1(table: Table, lengths: Sequence[TokenLength]) -> dict[str, float]:

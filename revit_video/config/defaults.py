@@ -45,6 +45,7 @@ _C.TEST.ENABLE = True  # run this stage
 _C.TEST.BATCH_SIZE = 8  # videos per step over all ranks, in mining too; >= 1
 _C.TEST.NUM_ENSEMBLE_VIEWS = 1  # clips per video, at uniform intervals; >= 1
 _C.TEST.NUM_SPATIAL_CROPS = 3  # crops per clip, along its longer side; 1 | 3
+_C.TEST.ENSEMBLE = "probabilities"  # averaged over views: probabilities | logits (as TimeSformer does)
 _C.TEST.CHECKPOINT_FILE_PATH = ""  # checkpoint to test; empty = the last one in OUTPUT_DIR
 _C.TEST.SPLIT = "test"  # list to test on; val only if there is no other: the thresholds are chosen on it
 _C.TEST.NAME = ""  # results go to OUTPUT_DIR/tests/<NAME>: for a test with other settings or data than the
@@ -61,6 +62,8 @@ _C.DATA.SPLIT = [0.6, 0.15, 0.1, 0.15]  # shares of train, mine, val and test in
 _C.DATA.PATH_PREFIX = ""  # prefix of every path in the lists
 _C.DATA.PATH_LABEL_SEPARATOR = " "  # separates path and label in the lists
 _C.DATA.NUM_FRAMES = 8  # frames per clip; >= 1
+_C.DATA.SAMPLING = "window"  # window (NUM_FRAMES x SAMPLING_RATE frames) | uniform (from the whole video, one
+#   frame of each of NUM_FRAMES equal segments: a random one in training, else the middle one)
 _C.DATA.SAMPLING_RATE = 32  # a clip covers NUM_FRAMES x SAMPLING_RATE frames at TARGET_FPS, first and last
 #   included (TimeSformer's rule): for 8 x 32 its frames are 36.4 apart; >= 1
 _C.DATA.TARGET_FPS = 30.0  # frames per second that SAMPLING_RATE refers to; > 0
@@ -79,6 +82,8 @@ _C.DATA.SATURATION = 0.0  # likewise; 0..1, 0 = off
 _C.DATA.DECODING_BACKEND = "pyav"  # pyav | decord
 _C.DATA.FRAME_JITTER = False  # training: a random frame from each of NUM_FRAMES equal segments
 _C.DATA.FRAME_SPACING = "time"  # time | index; where the frame rate varies: even spacing in time or in frames
+_C.DATA.SHORT_VIDEOS = "spread"  # a video shorter than the window: spread (frames evenly over what it has) |
+#   last (its last frame stands for those past its end, as in TimeSformer)
 _C.DATA.FRAME_ORDER = "time"  # time | shuffled | first | last; all but time test whether motion matters
 _C.DATA.REVERSED_CLASSES = []  # pairs of classes that swap when time is reversed, [[0, 1], [2, 3]]; each
 #   training batch then holds every clip twice, forward and reversed; empty = off

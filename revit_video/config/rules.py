@@ -117,6 +117,7 @@ RULES = {
     "TEST.BATCH_SIZE": at_least(1, 100_000),
     "TEST.NUM_ENSEMBLE_VIEWS": at_least(1, 1_000),
     "TEST.NUM_SPATIAL_CROPS": one_of(1, 3),
+    "TEST.ENSEMBLE": one_of("probabilities", "logits"),
     "TEST.SPLIT": NOT_EMPTY,
     "TEST.NAME": Rule(
         lambda name: not name or re.fullmatch(r"\w[\w.-]{0,99}", name) is not None,
@@ -144,6 +145,8 @@ RULES = {
     "DATA.SATURATION": FRACTION,
     "DATA.DECODING_BACKEND": one_of("pyav", "decord"),
     "DATA.FRAME_ORDER": one_of("time", "shuffled", "first", "last"),
+    "DATA.SAMPLING": one_of("window", "uniform"),
+    "DATA.SHORT_VIDEOS": one_of("spread", "last"),
     "DATA.FRAME_SPACING": one_of("time", "index"),
     "DATA.MAX_SKIPPED_FRACTION": FRACTION,
     "AUG.AA_TYPE": Rule(

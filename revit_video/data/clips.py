@@ -10,7 +10,16 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from revit_video.data.sampling import Seconds, Window, pauses, pick, random_window, uniform_windows
+from revit_video.data.sampling import (
+    Seconds,
+    Window,
+    order_frames,
+    pauses,
+    pick,
+    random_window,
+    segment_frames,
+    uniform_windows,
+)
 from revit_video.data.transforms import TrainTransform, spatial_crops
 from revit_video.data.video import VideoFile, decode_errors, is_image
 
@@ -26,6 +35,9 @@ class ClipSampling:
         frame_order: one of `sampling.FRAME_ORDERS`.
         frame_spacing: one of `sampling.FRAME_SPACINGS`.
         backend: one of `DECODING_BACKENDS`.
+        short_videos: `spread` or `last`, see `sampling.pick`.
+        sampling: from a `window` of `duration`, or from the whole video, one of each of `num_frames` equal
+            segments (`uniform`), a random one in training.
     """
 
     num_frames: int
@@ -33,16 +45,49 @@ class ClipSampling:
     frame_order: str = "time"
     backend: str = "pyav"
     frame_spacing: str = "time"
+    short_videos: str = "spread"
+    sampling: str = "window"
+
+    def random_window(self, video: VideoFile, generator: torch.Generator) -> Window:
+        """The window of a training clip."""
+        if self.sampling == "uniform":
+            return Window(0, video.duration)
+        still = pauses(video.times, video.duration, self.duration)
+        return random_window(video.duration, self.duration, generator, still)
+
+    def training_frames(
+        self, times: Sequence[Seconds], window: Window, jitter: bool, generator: torch.Generator
+    ) -> list[int]:
+        """The frames of a training clip; `jitter` as in `sampling.pick`."""
+        if self.sampling == "uniform":
+            chosen = segment_frames(len(times), self.num_frames, jitter=generator)
+            return order_frames(chosen, self.frame_order, generator).tolist()
+        return self.pick(times, window, generator, jitter)
+
+    def clips(
+        self, video: VideoFile, num_clips: int, generator: torch.Generator | None
+    ) -> tuple[list[int], list[float]]:
+        """The frames of `num_clips` clips, one clip after the other, and the second at which each starts."""
+        if self.sampling == "uniform":
+            views = [Fraction(2 * n + 1, 2 * num_clips) for n in range(num_clips)]
+            chosen = [segment_frames(len(video.times), self.num_frames, view) for view in views]
+            ordered = [order_frames(frames, self.frame_order, generator) for frames in chosen]
+            return torch.cat(ordered).tolist(), [float(video.times[int(frames[0])]) for frames in chosen]
+        still = pauses(video.times, video.duration, self.duration)
+        windows = uniform_windows(video.duration, self.duration, num_clips, still)
+        picked = [n for window in windows for n in self.pick(video.times, window, generator)]
+        return picked, [float(window.start) for window in windows]
 
     def pick(
         self,
         times: Sequence[Seconds],
         window: Window,
-        generator: torch.Generator | None = None,
+        generator: torch.Generator | None,
         jitter: bool = False,
     ) -> list[int]:
-        """The frames of a clip, see `sampling.pick`."""
-        return pick(times, window, self.num_frames, self.frame_order, generator, jitter, self.frame_spacing)
+        """The frames of a window, see `sampling.pick`."""
+        order, spacing = self.frame_order, self.frame_spacing
+        return pick(times, window, self.num_frames, order, generator, jitter, spacing, self.short_videos)
 
 
 @dataclass(frozen=True)
@@ -120,10 +165,10 @@ def train_view(
         DecodeError: the file cannot be read.
     """
     with decode_errors(path), closing(open_video(path, sampling.backend)) as video:
-        still = pauses(video.times, video.duration, sampling.duration)
-        window = random_window(video.duration, sampling.duration, generator, still)
+        window = sampling.random_window(video, generator)
         short_side = transform.draw_short_side(generator)
-        clip = video.read(sampling.pick(video.times, window, generator, jitter), short_side)
+        frames = sampling.training_frames(video.times, window, jitter, generator)
+        clip = video.read(frames, short_side)
     clip, box = transform(clip, generator)
     return VideoViews(
         clips=clip.unsqueeze(0),
@@ -146,14 +191,12 @@ def eval_views(
         DecodeError: the file cannot be read.
     """
     with decode_errors(path), closing(open_video(path, sampling.backend)) as video:
-        still = pauses(video.times, video.duration, sampling.duration)
-        windows = uniform_windows(video.duration, sampling.duration, grid.num_clips, still)
-        frames = [n for window in windows for n in sampling.pick(video.times, window, generator)]
+        frames, starts = sampling.clips(video, grid.num_clips, generator)
         # One pass through the file for all clips.
         clips = video.read(frames, grid.scale or grid.crop_size).split(sampling.num_frames, dim=1)
     return VideoViews(
         clips=torch.cat([spatial_crops(clip, grid.crop_size, grid.num_crops) for clip in clips]),
-        starts=torch.tensor([float(w.start) for w in windows]).repeat_interleave(grid.num_crops),
+        starts=torch.tensor(starts).repeat_interleave(grid.num_crops),
         clip_index=torch.arange(grid.num_clips).repeat_interleave(grid.num_crops),
         crops=torch.arange(grid.num_crops).repeat(grid.num_clips),
     )

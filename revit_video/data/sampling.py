@@ -101,6 +101,7 @@ def pick(
     generator: torch.Generator | None = None,
     jitter: bool = False,
     spacing: str = "time",
+    short: str = "spread",
 ) -> list[int]:
     """Choose the `num_frames` frames of a clip.
 
@@ -111,17 +112,32 @@ def pick(
         jitter: a random frame of each of `num_frames` equal segments, instead of even spacing.
         spacing: one of `FRAME_SPACINGS`: even spacing in time if the frame rate varies (`time`), or always by
             frame number, TimeSformer's rule (`index`). At a constant rate both are equal.
+        short: in a video that ends before the window does, spread the frames over what
+            there is (`spread`), or repeat the last one in place of those past its end, TimeSformer's rule
+            (`last`).
 
     Returns:
         Indices into `times`.
     """
     frames = frames_in(times, window)
     draw = generator if jitter else None
-    if spacing == "time" and not _is_steady(times, frames):
+    missing = _past_the_end(times, frames, window) if short == "last" else 0
+    if missing:
+        chosen = clip_frame_indices(len(frames) + missing, num_frames, draw)
+        chosen = chosen.clamp(max=len(frames) - 1) + frames.start
+    elif spacing == "time" and not _is_steady(times, frames):
         chosen = _frames_by_time(times, frames, window, num_frames, draw)
     else:
         chosen = clip_frame_indices(len(frames), num_frames, draw) + frames.start
     return order_frames(chosen, order, generator).tolist()
+
+
+def _past_the_end(times: Sequence[Seconds], frames: range, window: Window) -> int:
+    """How many frames the window would hold after the video's last one, at the video's mean rate."""
+    if frames.stop < len(times) or len(times) < 2:
+        return 0
+    step = (times[-1] - times[0]) / (len(times) - 1)
+    return max(round((window.end - times[-1]) / step) - 1, 0)
 
 
 def _is_steady(times: Sequence[Seconds], frames: range) -> bool:
@@ -174,6 +190,27 @@ def clip_frame_indices(
         return positions * (available - 1) // max(num_frames - 1, 1)
     places = positions + torch.rand(num_frames, generator=jitter, dtype=torch.float64)
     return (places * available / num_frames).long().clamp(max=available - 1)
+
+
+def segment_frames(
+    available: int, num_frames: int, view: Fraction = Fraction(1, 2), jitter: torch.Generator | None = None
+) -> torch.Tensor:
+    """One frame of each of `num_frames` equal segments of a whole video: TimeSformer's rule for SSv2.
+
+    Args:
+        view: how far into its segment each frame is; one half is the test's.
+        jitter: draw each frame instead, as in training.
+
+    Returns:
+        (num_frames,) int64, ascending.
+    """
+    size = (available - 1) / num_frames
+    bounds = torch.round(size * torch.arange(num_frames + 1, dtype=torch.float64)).long()
+    start, length = bounds[:-1], bounds.diff()
+    if jitter is None:
+        return start + length * view.numerator // view.denominator
+    draws = torch.rand(num_frames, generator=jitter, dtype=torch.float64)
+    return start + (draws * (length + 1)).long()
 
 
 def order_frames(indices: torch.Tensor, order: str, generator: torch.Generator | None) -> torch.Tensor:

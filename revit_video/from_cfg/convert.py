@@ -76,7 +76,10 @@ def description(source: PretrainedWeights, opts: Sequence[Any]) -> list[Any]:
             "DATA.TARGET_FPS": data["target_fps"],
             "DATA.FRAME_ORDER": data["frame_order"],
             "DATA.FRAME_SPACING": data.get("frame_spacing", "index"),
+            "DATA.SHORT_VIDEOS": data.get("short_videos", "spread"),
+            "DATA.SAMPLING": data.get("sampling", "window"),
             "TEST.NUM_ENSEMBLE_VIEWS": data["num_clips"],
+            "TEST.ENSEMBLE": data.get("ensemble", "probabilities"),
             "TEST.NUM_SPATIAL_CROPS": data["num_crops"],
         }
     return [word for pair in pairs.items() for word in pair]

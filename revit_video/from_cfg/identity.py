@@ -25,7 +25,11 @@ from revit_video.models.sources import TIMM, read_source
 Record = dict[str, Any]
 
 CLIPS = tuple(
-    f"DATA.{name}" for name in ("SAMPLING_RATE", "TARGET_FPS", "FRAME_ORDER", "FRAME_SPACING", "MEAN", "STD")
+    f"DATA.{name}"
+    for name in (
+        *("SAMPLING", "SAMPLING_RATE", "TARGET_FPS", "SHORT_VIDEOS", "FRAME_ORDER", "FRAME_SPACING"),
+        *("MEAN", "STD"),
+    )
 )
 """How clips are made: the same in training, mining and testing, unless other clips are to be tested."""
 AUGMENTATION = tuple(
@@ -57,7 +61,14 @@ MAY_GROW = ("SOLVER.MAX_EPOCH", "TRAIN.BATCH_SIZE")  # while there is something 
 NOT_LATER = ("TRAIN.BATCH_SIZE", "ASSIGNER.BATCH_SIZE", "ASSIGNER.ENABLE", "ASSIGNER.CACHE_GB")
 # How a model answers: what it is shipped with, and what its test may have otherwise under another name.
 ANSWERS = (
-    *("ADAPTIVE", "TEST.NUM_ENSEMBLE_VIEWS", "TEST.NUM_SPATIAL_CROPS", "TEST.DTYPE", "DATA.TEST_SCALE"),
+    *(
+        "ADAPTIVE",
+        "TEST.NUM_ENSEMBLE_VIEWS",
+        "TEST.NUM_SPATIAL_CROPS",
+        "TEST.ENSEMBLE",
+        "TEST.DTYPE",
+        "DATA.TEST_SCALE",
+    ),
     *CLIPS,
 )
 TRAINING_LIST, MINED_LIST, TESTED_LIST = "training list", "mined list", "tested list"

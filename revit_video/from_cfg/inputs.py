@@ -200,13 +200,21 @@ def clip_sampling(cfg: CfgNode) -> ClipSampling:
     data = cfg.DATA
     duration = clip_duration(data.NUM_FRAMES, data.SAMPLING_RATE, data.TARGET_FPS)
     return ClipSampling(
-        data.NUM_FRAMES, duration, data.FRAME_ORDER, data.DECODING_BACKEND, data.FRAME_SPACING
+        data.NUM_FRAMES,
+        duration,
+        data.FRAME_ORDER,
+        data.DECODING_BACKEND,
+        data.FRAME_SPACING,
+        data.SHORT_VIDEOS,
+        data.SAMPLING,
     )
 
 
 def clip_in_words(cfg: CfgNode) -> str:
     """How long a clip is, and how far apart its frames are."""
     count, fps = cfg.DATA.NUM_FRAMES, cfg.DATA.TARGET_FPS
+    if cfg.DATA.SAMPLING == "uniform":
+        return f"{count} frames, one of each of {count} equal segments of the video"
     covered = count * cfg.DATA.SAMPLING_RATE
     if count == 1:
         return f"1 frame of {covered / fps:.3g} s"

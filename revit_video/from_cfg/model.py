@@ -170,4 +170,7 @@ def data_spec(cfg: CfgNode, class_names: list[str] | None) -> DataSpec:
         num_crops=test.NUM_SPATIAL_CROPS,
         dtype=test.DTYPE,
         frame_spacing=data.FRAME_SPACING,
+        short_videos=data.SHORT_VIDEOS,
+        sampling=data.SAMPLING,
+        ensemble=test.ENSEMBLE,
     )

@@ -50,10 +50,12 @@ class DataSpec:
     Attributes:
         class_names: in the order of the logits; None if unknown.
         mean, std: of the normalisation, per channel.
-        num_frames, sampling_rate, target_fps, frame_order, frame_spacing: of the frames in a clip.
+        num_frames, sampling, sampling_rate, target_fps, short_videos, frame_order, frame_spacing: of the
+            frames in a clip.
         crop_size, test_scale: in pixels; `test_scale` is the frame's short side, 0 for that of the crop.
         num_clips, num_crops: views of a video.
         dtype: precision of inference, see `inference_dtype`.
+        ensemble: what is averaged over views, see `meters.averaged`.
     """
 
     class_names: list[str] | None
@@ -69,6 +71,9 @@ class DataSpec:
     test_scale: int = 0
     dtype: str = "auto"
     frame_spacing: str = "index"
+    short_videos: str = "spread"
+    sampling: str = "window"
+    ensemble: str = "probabilities"
 
     def __post_init__(self) -> None:
         for name in ("num_frames", "sampling_rate", "crop_size", "num_clips"):

@@ -166,7 +166,8 @@ class Job:
         """
         title = f"{stage}: every length"
         with self.recording(stage), progress(batches, total, title, self.ranks.is_main) as bar:
-            table = tabulate(self.termination.watched(bar), model, self.ranks, assigner, keep_scores)
+            watched, ensemble = self.termination.watched(bar), self.cfg.TEST.ENSEMBLE
+            table = tabulate(watched, model, self.ranks, assigner, keep_scores, ensemble)
         self.record_skipped(stage, table.skipped)
         return table
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
 
@@ -9,10 +10,12 @@ from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 from torch.utils.data import DataLoader
 
 from revit_video.data.batch import Batch, Sample, collate, with_reversed
-from revit_video.data.clips import ClipSampling, VideoViews, ViewGrid
+from revit_video.data.clips import ClipSampling, VideoViews, ViewGrid, open_video
 from revit_video.data.datasets import EvalClips, TrainClips
 from revit_video.data.order import TrainOrder, epoch_order, eval_rows
+from revit_video.data.sampling import segment_frames
 from revit_video.data.transforms import TrainTransform
+from revit_video.runtime.rng import seeded_generator
 
 SPEC = ClipSampling(num_frames=4, duration=Fraction(1, 2))
 TRANSFORM = TrainTransform((34, 44), 32, flip=True, brightness=0.3, contrast=0.3)
@@ -184,3 +187,22 @@ def test_epochs_differ_and_can_start_in_the_middle():
     assert list(order) == second[12:] and len(order) == 8
     with pytest.raises(ValueError, match="3 files to train on do not fill one batch of 4; lower TRAIN.BATCH"):
         TrainOrder(3, batch_size=4)
+
+
+# Frames from the whole video
+
+
+def test_uniform_clips_cover_the_video(videos) -> None:
+    """Evaluation takes the middle of each segment, with more clips other places; training a random one."""
+    spec = ClipSampling(num_frames=4, duration=Fraction(1, 2), sampling="uniform")
+    path = videos[0][0]
+    with closing(open_video(path)) as video:
+        assert spec.clips(video, 1, None) == (segment_frames(24, 4).tolist(), [float(video.times[3])])
+        frames, starts = spec.clips(video, 2, None)
+        assert frames[0] < frames[4] < frames[1] < frames[5] and starts[0] < starts[1]
+        window = spec.random_window(video, seeded_generator(0))
+        drawn = [spec.training_frames(video.times, window, False, seeded_generator(n)) for n in range(20)]
+    assert len({tuple(each) for each in drawn}) > 10 and all(max(each) > 16 for each in drawn)
+    whole, part = (EvalClips(videos, each, ViewGrid(32))[0].views.clips for each in (spec, SPEC))
+    assert whole.shape == part.shape and not torch.equal(whole, part)
+    assert len(TrainClips(videos, spec, TRANSFORM)[0, 0].views) == 1

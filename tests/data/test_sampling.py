@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 from pytorchvideo.data.clip_sampling import ConstantClipsPerVideoSampler
@@ -15,6 +16,7 @@ from revit_video.data.sampling import (
     pauses,
     pick,
     random_window,
+    segment_frames,
     uniform_windows,
 )
 from revit_video.runtime.rng import seeded_generator
@@ -152,3 +154,36 @@ def test_no_window_is_one_picture_that_stays():
     assert not any(2 < start <= 6 for start in starts) and max(starts) <= 9
     assert any(6 < start < 7 for start in starts) and any(start > 8.5 for start in starts)
     assert pauses(times, end, Fraction(8)) == pauses([0], Fraction(0), duration) == []
+
+
+# ---- As TimeSformer does it ------------------------------------------------------------------------------
+
+
+def test_the_last_frame_stands_for_those_past_the_end() -> None:
+    """TimeSformer clamps indices: of 150 frames at 30 per second, for a window of 256."""
+    times, window = [Fraction(n, 30) for n in range(150)], Window(0, Fraction(256, 30))
+    assert pick(times, window, 8, short="last") == [0, 36, 72, 109, 145, 149, 149, 149]
+    assert pick(times, window, 8) == clip_frame_indices(150, 8).tolist()
+    jittered = pick(times, window, 8, "time", seeded_generator(0), True, short="last")
+    assert jittered[:4] == sorted(jittered[:4]) and jittered[5:] == [149] * 3
+    whole = Window(Fraction(1, 60), Fraction(5))
+    assert pick(times, whole, 8, short="last") == pick(times, whole, 8), "the window ends with the video"
+    assert pick([Fraction(0)], window, 3, short="last") == [0, 0, 0]
+
+
+@pytest.mark.parametrize("available", [1, 2, 5, 8, 17, 60, 301])
+def test_segments_are_those_of_timesformers_code(available: int) -> None:
+    """Its data set for Something-Something v2, rewritten with numpy."""
+    size = float(available - 1) / 8
+    bounds = [(int(np.round(size * n)), int(np.round(size * (n + 1)))) for n in range(8)]
+    assert segment_frames(available, 8).tolist() == [(start + end) // 2 for start, end in bounds]
+    seen = [set[int]() for _ in range(8)]
+    for seed in range(200):
+        drawn = segment_frames(available, 8, jitter=seeded_generator(seed)).tolist()
+        for frame, (start, end), own in zip(drawn, bounds, seen, strict=True):
+            assert start <= frame <= end
+            own.add(frame)
+    if available <= 60:
+        assert seen == [set(range(start, end + 1)) for start, end in bounds]
+    first, second = (segment_frames(available, 8, Fraction(n, 4)) for n in (1, 3))
+    assert (first <= second).all() and (available < 17 or (first < second).all())

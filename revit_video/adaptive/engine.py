@@ -40,6 +40,11 @@ class Prediction(NamedTuple):
         order = columns[0].argsort()
         return cls(*(column[order.to(column.device)] for column in columns))
 
+    def views(self) -> Iterator[Prediction]:
+        """Each view by itself, on the CPU."""
+        columns = [column.cpu() for column in self]
+        yield from (Prediction(*parts) for parts in zip(*(c.split(1) for c in columns), strict=True))
+
 
 class Engine:
     """Classifies views with a model, each at the lengths that a policy chooses.

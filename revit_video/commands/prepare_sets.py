@@ -5,7 +5,6 @@ Exit code 0: done; 1: done, but files are missing or broken, with --check; 2: a 
 
 from __future__ import annotations
 
-import os
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, Namespace
 from collections.abc import Sequence
 from dataclasses import fields
@@ -13,8 +12,8 @@ from dataclasses import fields
 from revit_video.prepare.own_sets import TableColumns
 from revit_video.prepare.pipeline import READERS, DatasetFiles, Steps, prepare_data
 from revit_video.prepare.resize import Encoding
+from revit_video.runtime.ranks import usable_cores
 
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 ANNOTATIONS = {
     **dict.fromkeys(("kinetics400", "kinetics600", "kinetics700"), "folder of train.csv, val.csv"),
     "ssv2": "folder of something-something-v2-{labels,train,validation}.json",
@@ -100,4 +99,4 @@ def _add_data_sets(whole: ArgumentParser) -> None:
         add("--crf", type=int, default=23, help="their quality, 0 (lossless) to 51")
         add("--keyframe-every", type=int, default=12, metavar="N", help="frames from keyframe to keyframe")
         add("--pack", type=float, default=0, metavar="MB", help="list parts of tar shards of this size")
-        add("--processes", type=int, default=CORES, metavar="N", help="that open, encode and pack")
+        add("--processes", type=int, default=usable_cores(), metavar="N", help="that open, encode and pack")

@@ -191,9 +191,16 @@ def eval_views(
         DecodeError: the file cannot be read.
     """
     with decode_errors(path), closing(open_video(path, sampling.backend)) as video:
-        frames, starts = sampling.clips(video, grid.num_clips, generator)
-        # One pass through the file for all clips.
-        clips = video.read(frames, grid.scale or grid.crop_size).split(sampling.num_frames, dim=1)
+        return views_of(video, sampling, grid, generator)
+
+
+def views_of(
+    video: VideoFile, sampling: ClipSampling, grid: ViewGrid, generator: torch.Generator | None = None
+) -> VideoViews:
+    """All views of an opened video, see `eval_views`."""
+    frames, starts = sampling.clips(video, grid.num_clips, generator)
+    # One pass through the file for all clips.
+    clips = video.read(frames, grid.scale or grid.crop_size).split(sampling.num_frames, dim=1)
     return VideoViews(
         clips=torch.cat([spatial_crops(clip, grid.crop_size, grid.num_crops) for clip in clips]),
         starts=torch.tensor(starts).repeat_interleave(grid.num_crops),

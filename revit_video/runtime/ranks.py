@@ -106,7 +106,7 @@ def init(device: str = "auto") -> Ranks:
     if device == "cpu" or not torch.cuda.is_available():
         own_device, backend = torch.device("cpu"), "gloo"
         if local_size > 1:
-            torch.set_num_threads(max(1, _usable_cores() // local_size))
+            torch.set_num_threads(max(1, usable_cores() // local_size))
     else:
         if local_size > torch.cuda.device_count():
             raise ValueError(f"NUM_GPUS: {local_size} ranks, but {torch.cuda.device_count()} GPUs here")
@@ -153,7 +153,8 @@ def in_length_groups(ranks: Ranks, lengths: int) -> Ranks:
     return replace(ranks, length_size=lengths, length_group=mesh.get_group("length"))
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
+    """Cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

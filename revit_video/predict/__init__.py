@@ -1,0 +1,363 @@
+"""Classifying videos and images with a trained model: `load(path).predict("clip.mp4")`."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, overload
+
+import torch
+from torch import Tensor
+
+from revit_video.adaptive.engine import Engine, Prediction
+from revit_video.adaptive.policies import Costs, Policy, Settings, static
+from revit_video.data.clips import ClipSampling, VideoViews, ViewGrid, eval_views, views_of
+from revit_video.data.sampling import clip_duration
+from revit_video.data.transforms import Normalize
+from revit_video.data.video import DecodeError, is_image
+from revit_video.length import TokenLength
+from revit_video.models import checkpoint
+from revit_video.models.base import ResizableModel
+from revit_video.models.checkpoint import DataSpec
+from revit_video.models.inference import for_inference, inference_dtype
+from revit_video.models.untrusted import believed
+from revit_video.runtime import output_dir
+
+logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from revit_video.models.assigner import TokenLengthAssigner
+
+Path = str | os.PathLike[str]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class VideoPrediction:
+    """The prediction for one video.
+
+    Attributes:
+        classes: name and probability of each class, most probable first.
+        length: token length of the first view.
+        gmacs: cost of all views, with every length that was run and the assigner.
+        longest_gmacs: cost of all views at the longest length.
+        logits: mean over the views `(classes,)`.
+    """
+
+    path: str
+    classes: list[tuple[str, float]]
+    length: TokenLength
+    gmacs: float
+    longest_gmacs: float
+    logits: Tensor
+
+    @property
+    def saved(self) -> float:
+        """Cost saved against the longest length, in percent."""
+        return 100 * (1 - self.gmacs / self.longest_gmacs)
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The policies that a predictor can run.
+
+    Attributes:
+        lengths: of the model, longest first.
+        settings: of the policies in the checkpoint.
+        shipped: the name of the one to begin with.
+        calibration: the file with the outputs for the validation list; there may be none.
+    """
+
+    lengths: tuple[TokenLength, ...]
+    costs: Costs
+    settings: Settings
+    shipped: str
+    assigner: TokenLengthAssigner | None
+    calibration: str
+
+    def policy(self, wish: str) -> Policy:
+        """See `Predictor.policy`; ValueError for a wish that cannot be met."""
+        name, is_wish, value = wish.partition("=")
+        policies = self.settings.policies(len(self.lengths))
+        policies.pop("random", None)
+        if self.assigner is None:
+            policies = {name: each for name, each in policies.items() if not each.asks_assigner}
+        policies |= {"longest": static(0)} | {str(each): static(i) for i, each in enumerate(self.lengths)}
+        if is_wish and name in ("budget", "max_drop"):
+            from revit_video.predict.wishes import point_within
+
+            return point_within(name, value, self)
+        if wish not in policies:
+            raise ValueError(
+                f"policy {wish!r}: there are {', '.join(policies)}, budget=SHARE, max_drop=POINTS"
+            )
+        return policies[wish]
+
+
+class Predictor:
+    """A trained model with its policy; see `load`.
+
+    Attributes:
+        model: the `ReViT` or `DVT`, in single precision.
+        engine: runs the policy `hybrid` at its calibrated operating point, or always the longest length.
+        class_names: in the order of the logits.
+        sampling, grid, normalize: how a video's views are made, as in the test.
+    """
+
+    def __init__(
+        self, model: ResizableModel, engine: Engine, data: DataSpec, device: torch.device, choices: Choices
+    ) -> None:
+        self.model, self.engine, self.device, self._choices = model, engine, device, choices
+        self._policy = choices.shipped
+        names = data.class_names or []
+        self.class_names = [*names, *(f"class {n}" for n in range(len(names), model.num_classes))]
+        duration = clip_duration(data.num_frames, data.sampling_rate, data.target_fps)
+        self.sampling = ClipSampling(
+            data.num_frames,
+            duration,
+            data.frame_order,
+            frame_spacing=data.frame_spacing,
+            short_videos=data.short_videos,
+            sampling=data.sampling,
+        )
+        self._ensemble = data.ensemble
+        self.grid = ViewGrid(data.crop_size, data.num_clips, data.num_crops, data.test_scale)
+        self.normalize = Normalize(data.mean, data.std).to(device)
+
+    def __repr__(self) -> str:
+        lengths, device = ", ".join(map(str, self.model.lengths)), str(self.device)
+        classes = f"{len(self.class_names)} classes"
+        kind = f"{type(self.model).__name__} of {lengths}"
+        return f"Predictor({kind}; policy {self.policy}{self._point}; {classes}; {device})"
+
+    @property
+    def _point(self) -> str:
+        """The operating point in words."""
+        policy, names = self.engine.policy, [str(length) for length in self.model.lengths]
+        if policy.thresholds is None:
+            return ""
+        usable = [names[i] for i in policy.usable or range(len(names))]
+        if len(usable) == 1:
+            return f": always {usable[0]}"
+        exits = ", ".join(f"{names[i]} {policy.thresholds[i]:.3f}" for i in range(1, len(names)))
+        return f": from {usable[-1]} to {usable[0]}, exit at confidence {exits}"
+
+    @property
+    def policy(self) -> str:
+        """How lengths are chosen; it can be set.
+
+        To `"longest"`, a length such as `"14x14"`, a policy of the model (`"hybrid"`, `"assigned"`,
+        `"cascade"`), `"budget=0.5"` (the most accurate point within that share of the longest length's cost)
+        or `"max_drop=0.2"` (the cheapest one that loses so many points of top-1). The last two are chosen
+        on the validation list, whose outputs are in the run's OUTPUT_DIR.
+        """
+        return self._policy
+
+    @policy.setter
+    def policy(self, wish: str) -> None:
+        self.engine = self.new_engine(self.engine.batch_size, self._choices.policy(wish))
+        self._policy = wish
+        self.__dict__.pop("identity", None)
+
+    @property
+    def certificate(self) -> str:
+        """What is certified of the drop in top-1 against the longest length; empty if nothing is."""
+        known = self._choices.settings.certificate
+        if self.policy != "hybrid" or known is None or not known.holds:
+            return ""
+        return f"a drop of at most {known.max_drop:g} points at {100 * known.confidence:g} % confidence"
+
+    @cached_property
+    def identity(self) -> str:
+        """12 hex digits that are the same where the weights, the policy and the views are."""
+        views = (self.grid, self.sampling, self._ensemble)
+        rest = (self.policy, self._choices.settings, views, self.engine.model.dtype)
+        digest = hashlib.sha256(checkpoint.weights_digest(self.model.state_dict()).encode())
+        digest.update(repr(rest).encode())
+        return digest.hexdigest()[:12]
+
+    @overload
+    def predict(self, video: Path) -> VideoPrediction: ...
+    @overload
+    def predict(self, video: list[Path]) -> list[VideoPrediction | DecodeError]: ...
+    @overload
+    def predict(self, video: Any, fps: float | None = None) -> VideoPrediction: ...
+    def predict(
+        self, video: Any, fps: float | None = None
+    ) -> VideoPrediction | list[VideoPrediction | DecodeError]:
+        """Classifies a video or image file with the views and the policy of the test.
+
+        Args:
+            video: a path; a list of paths, for `predict_many` with its defaults; or frames, see
+                `data.frames.Frames`.
+            fps: of frames, to choose among them as among those of a file; None: all of them are one clip.
+
+        Raises:
+            DecodeError: the file cannot be decoded; a `ValueError` of one line.
+            ValueError: the frames are not uint8 RGB pictures.
+        """
+        if isinstance(video, str | os.PathLike):
+            path = os.path.expanduser(os.fspath(video))
+            return self._classified(path, file_views(path, self.sampling, self.grid))
+        if isinstance(video, list) and video and isinstance(video[0], str | os.PathLike):
+            return list(self.predict_many(video))
+        from revit_video.data.frames import FrameArray
+
+        if fps is None:
+            frames, grid = FrameArray(video, self.sampling.duration), replace(self.grid, num_clips=1)
+        else:
+            frames, grid = FrameArray(video, len(video) / Fraction(fps)), self.grid
+        return self._classified("", views_of(frames, self.sampling, grid))
+
+    def predict_many(
+        self, paths: Iterable[Path], batch_size: int = 32, num_workers: int | None = None
+    ) -> Iterator[VideoPrediction | DecodeError]:
+        """Classifies files, in their order; yields the error of one that cannot be decoded, and goes on.
+
+        Views of all files that run at the same length share their batches.
+
+        Args:
+            batch_size: views per forward pass.
+            num_workers: processes that decode; 0 decodes in this one; None for as many as pay.
+        """
+        from revit_video.predict.stream import answers_in_order
+
+        files = [os.path.expanduser(os.fspath(path)) for path in paths]
+        return answers_in_order(self, files, batch_size, num_workers)
+
+    def new_engine(self, batch_size: int, policy: Policy | None = None) -> Engine:
+        """Another engine, with the same policy if none is given, for `batch_size` views per forward pass."""
+        engine = self.engine
+        assigner = self._choices.assigner
+        return Engine(engine.model, policy or engine.policy, engine.costs, assigner, batch_size)
+
+    def _classified(self, path: str, views: VideoViews) -> VideoPrediction:
+        clips = self.normalize(views.clips.to(self.device))
+        return self.answer(path, self.engine(clips, torch.zeros(len(clips), dtype=torch.long)))
+
+    def answer(self, path: str, views: Prediction) -> VideoPrediction:
+        """The answer from those of all views of a video."""
+        if self._ensemble == "logits":
+            probabilities = views.logits.mean(dim=0).softmax(dim=0)
+        else:
+            probabilities = views.logits.softmax(dim=1).mean(dim=0)
+        if not bool(probabilities.isfinite().all()):
+            raise ValueError(f"{path}: the model's answer is not finite")
+        order = probabilities.argsort(descending=True).tolist()
+        return VideoPrediction(
+            path,
+            [(self.class_names[n], float(probabilities[n])) for n in order],
+            self.model.lengths[int(views.lengths[0])],
+            float(views.gmacs.sum()),
+            self.engine.costs.gmacs[0] * len(views.gmacs),
+            views.logits.mean(dim=0).cpu(),
+        )
+
+
+def file_views(path: str, sampling: ClipSampling, grid: ViewGrid) -> VideoViews:
+    """`eval_views` of a file that is to be classified.
+
+    Raises:
+        DecodeError: it cannot be read, or is an image for a model of videos.
+    """
+    if "://" in path and not os.path.exists(path):
+        raise DecodeError(path, "an address; nothing is fetched from a network: download it first")
+    if is_image(path) and sampling.num_frames > 1:
+        raise DecodeError(path, f"an image; the model takes videos, {sampling.num_frames} frames of each")
+    if not is_image(path) and sampling.num_frames == 1:
+        logger.warning("%s: a video; the model is of images and sees 1 frame of each clip", path)
+    return eval_views(path, sampling, grid)
+
+
+def load(
+    path: Path,
+    device: str = "auto",
+    dtype: str = "auto",
+    clips: int | None = None,
+    policy: str | None = None,
+) -> Predictor:
+    """Load a trained model for prediction.
+
+    Args:
+        path: a run's OUTPUT_DIR, its `model.pyth`, or a checkpoint of the backbone alone, which then runs
+            at its longest length.
+        device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1` or `mps` (Apple).
+        dtype: precision of prediction: `float32`, `bfloat16`, or `auto` for that of the test (`TEST.DTYPE`).
+        clips: evenly spread over each video; None for those of the test (`TEST.NUM_ENSEMBLE_VIEWS`). One clip
+            is the first window of the video.
+        policy: see `Predictor.policy`; None for the one that was shipped.
+
+    Raises:
+        CheckpointError: the file is damaged or not a checkpoint of this project; a `ValueError`.
+        ValueError: there is no such device, the dtype is unknown, or there is not even one clip.
+    """
+    if clips is not None and clips < 1:
+        raise ValueError(f"clips: must be at least 1, got {clips}")
+    place = _device(device)
+    saved = checkpoint.read(_checkpoint_in(os.path.expanduser(path)))
+    model, assigner, data = saved.model().to(place), saved.assigner(), saved.data
+    if (model.img_size, model.num_frames) != (data.crop_size, data.num_frames):
+        raise checkpoint.CheckpointError(f"{saved.path}: its model takes other clips than its data are")
+    with believed(saved.path, "policy"):
+        settings = Settings.of(saved.settings)
+        policies = settings.policies(len(model.lengths))
+    data = replace(data, num_clips=clips or data.num_clips)
+    shipped = "longest"
+    if assigner is not None:
+        if "assigned" not in policies or assigner.spec["num_lengths"] != len(model.lengths):
+            raise checkpoint.CheckpointError(f"{saved.path}: its assigner cannot choose for its model")
+        assigner = assigner.to(place)
+    if "hybrid" in policies:
+        shipped = "hybrid"
+        if policies["hybrid"].asks_assigner and assigner is None:
+            raise checkpoint.CheckpointError(f"{saved.path}: its policy asks an assigner, which it lacks")
+    elif assigner is not None:
+        shipped = "assigned"
+    elif model.carries_state and "cascade" in policies:
+        shipped = "cascade"
+    reader = for_inference(model, inference_dtype(data.dtype if dtype == "auto" else dtype, model))
+    costs = Costs.from_table(saved.costs, model.carries_state)
+    folder = os.path.dirname(saved.path)
+    calibration = os.path.join(folder, output_dir.CALIBRATION)
+    choices = Choices(model.lengths, costs, settings, shipped, assigner, calibration)
+    engine = Engine(reader, choices.policy(shipped), costs, assigner, data.num_clips * data.num_crops)
+    predictor = Predictor(model, engine, data, place, choices)
+    if policy is not None:
+        predictor.policy = policy
+    return predictor
+
+
+def _device(name: str) -> torch.device:
+    """The device of that name; ValueError if it is not here."""
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    there = [
+        "cpu",
+        *(f"cuda:{n}" for n in range(gpus)),
+        *(["mps"] if torch.backends.mps.is_available() else []),
+    ]
+    if name == "auto":
+        name = "cuda" if gpus else "cpu"
+    if (f"{name}:0" if name == "cuda" else name) not in there:
+        raise ValueError(f"device {name}: not here; there are auto, {', '.join(there)}")
+    return torch.device(name)
+
+
+def _checkpoint_in(path: str) -> str:
+    """The checkpoint that `path` names or, as a run's OUTPUT_DIR, holds."""
+    if not os.path.isdir(path):
+        return path
+    whole = os.path.join(path, output_dir.MODEL)
+    if os.path.isfile(whole):
+        return whole
+    last = checkpoint.newest(os.path.join(path, output_dir.CHECKPOINTS)) or checkpoint.newest(path)
+    if last is None:
+        raise checkpoint.CheckpointError(
+            f"{path}: holds neither {output_dir.MODEL} nor {output_dir.CHECKPOINTS} of a run; "
+            f"{checkpoint.CONVERT}"
+        )
+    return last

@@ -1,0 +1,59 @@
+"""Operating points that are wished for at prediction, chosen on what the run kept of its validation list."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from revit_video.adaptive.calibrate import best_within, choose_point, hybrid_points
+from revit_video.adaptive.policies import Policy
+from revit_video.adaptive.table import Table
+from revit_video.adaptive.temperatures import fit_temperatures
+from revit_video.models import checkpoint
+from revit_video.models.untrusted import believed
+
+if TYPE_CHECKING:
+    from revit_video.predict import Choices
+
+
+def point_within(name: str, value: str, choices: Choices) -> Policy:
+    """Policy `hybrid` at the point that `budget=SHARE` or `max_drop=POINTS` asks for.
+
+    Raises:
+        ValueError: the value is no such number, no point is as cheap, or nothing of the validation list was
+            kept.
+    """
+    wish, number = f"policy {name}={value}", _number(value)
+    if not (0 < number <= 1 if name == "budget" else 0 <= number <= 100):
+        expected = "a share above 0, up to 1" if name == "budget" else "points from 0 to 100"
+        raise ValueError(f"{wish}: must be {expected}")
+    if not os.path.isfile(choices.calibration):
+        raise ValueError(
+            f"{wish}: needs {choices.calibration}, where a run keeps the outputs for its validation list; "
+            "load its OUTPUT_DIR"
+        )
+    kept, costs = checkpoint.load_payload(choices.calibration), choices.costs
+    with believed(choices.calibration, "calibration"):
+        table, safety = Table(**kept["table"]), float(kept["adaptive"]["SAFETY"])
+        per_view = kept["adaptive"]["DECISION"] == "view"
+    if choices.assigner is None:
+        table = replace(table, assigned=table.assigned[:, :0])
+    points = hybrid_points(table, costs, fit_temperatures(table.scores, table.labels), per_view)
+    if name == "budget":
+        chosen = best_within(points, number * costs.gmacs[0])
+        if chosen.gmacs > number * costs.gmacs[0] * (1 + 1e-9):
+            cheapest = chosen.gmacs / costs.gmacs[0]
+            raise ValueError(f"{wish}: nothing is as cheap; the cheapest takes {cheapest:.2f}")
+    else:
+        chosen = choose_point(points, number, safety)
+    assert chosen.hybrid is not None
+    return chosen.hybrid.policy()
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan

@@ -26,7 +26,7 @@ def predict_command(parser: ArgumentParser, words: Sequence[str]) -> int:
     from revit_video.cli import clear_errors
     from revit_video.runtime.launch import first_error_only, launch, torchrun_ranks
 
-    with clear_errors("interrupted; with --out, the same command goes on from here"), first_error_only():
+    with clear_errors("; with --out, the same command goes on from here"), first_error_only():
         _check(arguments)
         ranks = torchrun_ranks() or arguments.num_gpus
         unreadable = launch(classify_share, ranks, arguments)

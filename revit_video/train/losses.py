@@ -60,6 +60,10 @@ def distillation_loss(
 ) -> Tensor:
     """`(1 - λ) CE(Z_s, y) + λ τ² KL(softmax(Z_t / τ) || softmax(Z_s / τ))`, the paper's L_teacher.
 
+    Modifications:
+        Read literally, the paper's formula is KL(student || teacher). Here it is KL(teacher || student), as
+        in DeiT, which the paper follows, in timm and FlexiViT.
+
     The cross-entropy uses the class head, the distillation term the distillation head (the class head if
     there is none), as in DeiT.
 

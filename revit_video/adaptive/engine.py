@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from revit_video.adaptive.policies import Costs, Known, Policy, log_probabilities
+from revit_video.adaptive.policies import Costs, Known, Policy, increments, log_probabilities
 from revit_video.length import TokenLength
 from revit_video.models.base import NO_STATE, ResizableModel
 from revit_video.models.inference import logits_at, logits_at_next
@@ -175,8 +175,11 @@ class Engine:
 
 
 def ask(assigner: TokenLengthAssigner, clips: Tensor) -> Tensor:
-    """Probability that each length is the shortest sufficient one `(B, lengths)`, on the CPU."""
-    return assigner(clips).float().softmax(dim=1).cpu()
+    """The assigner's probabilities `(B, lengths)`, see `Known.assigned`; on the CPU."""
+    logits = assigner(clips).float()
+    if getattr(assigner, "objective", "label") == "label":
+        return logits.softmax(dim=1).cpu()
+    return increments(logits.sigmoid()).cpu()
 
 
 def _confidence(logits: Tensor) -> Tensor:

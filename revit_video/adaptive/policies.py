@@ -21,7 +21,8 @@ class Known:
     Attributes:
         rows: list row of each view's video `(V,)`, since the views of a video may share a decision.
         num_lengths: token lengths of the model.
-        assigned: the assigner's probabilities `(V, lengths)`, for policies that need them.
+        assigned: the assigner's probabilities `(V, lengths)`, for policies that need them: how much likelier
+            each length suffices than the next shorter one. Of an assigner of labels, that the label is it.
         truth: position of the shortest sufficient length `(V,)`, for the oracle.
     """
 
@@ -372,8 +373,13 @@ def pick_lengths(probabilities: Tensor, threshold: float | None) -> Tensor:
 
 
 def sufficiency(probabilities: Tensor) -> Tensor:
-    """Probability that each length suffices `(V, lengths)`: that it or a shorter one is the label."""
+    """Probability that each length suffices `(V, lengths)`, from `Known.assigned`."""
     return probabilities.flip(1).cumsum(dim=1).flip(1)
+
+
+def increments(suffices: Tensor) -> Tensor:
+    """How much likelier each length suffices than the next shorter one; inverse of `sufficiency`."""
+    return torch.cat([suffices[:, :-1] - suffices[:, 1:], suffices[:, -1:]], dim=1)
 
 
 def _shortest(allowed: Tensor) -> Tensor:

@@ -186,6 +186,10 @@ _C.MINE.NONE_CORRECT = "longest"  # label of a clip that no length classifies co
 # ---- The Token-Length Assigner ---------------------------------------------------------------------------
 _C.ASSIGNER = CfgNode()
 _C.ASSIGNER.ENABLE = True  # run this stage
+_C.ASSIGNER.OBJECTIVE = "label"  # label (cross-entropy with the token-length label, the paper's) |
+#   sufficiency (whether each length is right: one sigmoid each)
+_C.ASSIGNER.AUGMENT = "mirror"  # mirror | turn (quarter turns, small shifts and time reversal too, for clips
+#   whose difficulty does not depend on them)
 _C.ASSIGNER.MODEL = "tinynet_e"  # a network of timm's EfficientNet family
 _C.ASSIGNER.PRETRAINED = False  # start from timm's ImageNet weights if they are available, else from random
 _C.ASSIGNER.STAGES = 0  # keep the first n stages of the network; 0 = all

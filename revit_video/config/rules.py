@@ -170,6 +170,8 @@ RULES = {
     "MINE.FOLDS": Rule(lambda k: k == 0 or 2 <= k <= 1000, "0 or at least 2, and at most 1000"),
     "MINE.NUM_CLIPS": at_least(1, 1_000),
     "MINE.NONE_CORRECT": one_of("longest", "drop"),
+    "ASSIGNER.OBJECTIVE": one_of("label", "sufficiency"),
+    "ASSIGNER.AUGMENT": one_of("mirror", "turn"),
     "ASSIGNER.MODEL": NOT_EMPTY,
     "ASSIGNER.STAGES": at_least(0, 64),
     "ASSIGNER.NUM_FRAMES": at_least(1, 16_384),
@@ -313,6 +315,16 @@ def check_token_labels(cfg: CfgNode) -> Iterator[Mistake]:
         yield Mistake(("DATA.TOKEN_LABELS", "MIXUP.ALPHA", "MIXUP.CUTMIX_ALPHA"), words)
 
 
+def check_assigner(cfg: CfgNode) -> Iterator[Mistake]:
+    own = cfg.ASSIGNER
+    if own.OBJECTIVE == "sufficiency" and own.CLASS_WEIGHTS:
+        words = "weights the labels, of which the objective sufficiency has none; give label or False"
+        yield Mistake(("ASSIGNER.CLASS_WEIGHTS", "ASSIGNER.OBJECTIVE"), words)
+    if own.OBJECTIVE == "sufficiency" and cfg.ADAPTIVE.POLICY == "argmax":
+        words = "takes the most probable label, of which the objective sufficiency has none; give cumulative"
+        yield Mistake(("ADAPTIVE.POLICY", "ASSIGNER.OBJECTIVE"), words)
+
+
 def check_budget(cfg: CfgNode) -> Iterator[Mistake]:
     adaptive = cfg.ADAPTIVE
     if adaptive.BUDGET == 0:
@@ -352,6 +364,7 @@ ACROSS_KEYS = (
     check_solver,
     check_token_labels,
     check_dvt,
+    check_assigner,
     check_budget,
     check_folds,
 )

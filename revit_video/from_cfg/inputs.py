@@ -187,12 +187,13 @@ def mined_batches(cfg: CfgNode, data: DataFolder, mined: MinedLabels, ranks: Ran
     """
     own, videos, num_clips = cfg.ASSIGNER, data.videos(mine_split(cfg)), cfg.MINE.NUM_CLIPS
     check_mined_from(mined, videos, num_clips)
-    frames = SmallFrames(own.NUM_FRAMES, own.INPUT_SIZE, own.BATCH_SIZE, own.CACHE_GB * 2**30)
+    cache, turned = own.CACHE_GB * 2**30, own.AUGMENT == "turn"
+    frames = SmallFrames(own.NUM_FRAMES, own.INPUT_SIZE, own.BATCH_SIZE, cache, turned)
 
     def decode(rows: list[int]) -> EvalBatches:
         return eval_batches(cfg, videos, ranks, num_clips, 1, own.BATCH_SIZE, rows)
 
-    return MinedBatches(mined, decode, frames, ranks, cfg.RNG_SEED)
+    return MinedBatches(mined, decode, frames, ranks, cfg.RNG_SEED, own.OBJECTIVE == "sufficiency")
 
 
 def clip_sampling(cfg: CfgNode) -> ClipSampling:

@@ -150,6 +150,7 @@ def build_assigner(cfg: CfgNode, *, random: bool = False) -> TokenLengthAssigner
         num_frames=own.NUM_FRAMES,
         input_size=own.INPUT_SIZE,
         pretrained=own.PRETRAINED and not random,
+        objective=own.OBJECTIVE,
     )
 
 

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 from revit_video.models.timm_weights import pretrained_network
 
+LABEL, SUFFICIENCY = "label", "sufficiency"  # what an assigner's logits are of
+OBJECTIVES = (LABEL, SUFFICIENCY)
+
 logger = logging.getLogger(__name__)
 
 
@@ -29,6 +32,8 @@ class TokenLengthAssigner(nn.Module):
         num_frames: evenly spaced frames of the clip.
         input_size: side of these frames after shrinking, in pixels.
         pretrained: start from timm's ImageNet weights if they are available, else from random ones.
+        objective: what the logits are of: `label`, that each length is the token-length label (softmax, the
+            paper's), or `sufficiency`, that each length is right (sigmoids).
     """
 
     def __init__(
@@ -40,8 +45,12 @@ class TokenLengthAssigner(nn.Module):
         num_frames: int = 8,
         input_size: int = 112,
         pretrained: bool = False,
+        objective: str = LABEL,
     ) -> None:
         super().__init__()
+        if objective not in OBJECTIVES:
+            raise ValueError(f"assigner objective {objective!r}; there are {', '.join(OBJECTIVES)}")
+        self.objective = objective
         self.num_frames, self.input_size = num_frames, input_size
         self.spec = {
             "num_lengths": num_lengths,
@@ -50,6 +59,8 @@ class TokenLengthAssigner(nn.Module):
             "num_frames": num_frames,
             "input_size": input_size,
         }
+        if objective != LABEL:  # absent in checkpoints of earlier versions
+            self.spec["objective"] = objective
         self.backbone, width = _trunk(model, stages, pretrained)
         self.head = nn.Linear(2 * width, num_lengths)
 

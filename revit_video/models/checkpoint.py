@@ -196,7 +196,7 @@ class Checkpoint:
 def _assigner_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of a TokenLengthAssigner, which loads no other weights than the checkpoint's."""
     known = {"num_lengths": 64, "stages": 64, "num_frames": 100_000, "input_size": 4096}
-    if unknown := sorted(map(str, spec.keys() - known - {"model"})):
+    if unknown := sorted(map(str, spec.keys() - known - {"model", "objective"})):
         raise ValueError(f"unknown settings: {', '.join(unknown)}")
     for name, most in known.items():
         whole(name, spec[name], int(name != "stages"), most)

@@ -32,25 +32,30 @@ class SmallFrames:
         num_frames, size: frames per clip, and their side in pixels.
         batch_size: clips per step, over all ranks.
         cache_bytes: memory per rank for frames that are decoded once only.
+        turned: whether clips are turned, shifted and reversed in time as well as mirrored.
     """
 
     num_frames: int
     size: int
     batch_size: int
     cache_bytes: float
+    turned: bool = False
 
 
 class MinedBatches:
     """`batches(epoch)`: small frames `(B, 3, frames, size, size)` of mined clips, and their labels `(B,)`.
 
+    Or, instead of the labels, whether each length is right `(B, lengths)`.
+
     The first epoch decodes the mined clips. If their small frames fit into the cache, later epochs decode
     nothing; otherwise every epoch decodes. Half of the clips are mirrored, which does not change how fine a
-    grid they need.
+    grid they need; see also `SmallFrames.turned`.
 
     All ranks have equally many batches; in place of videos that became unreadable, others come twice.
 
     Args:
         decode: batches of the mined views of the videos in the given rows, see `EvalBatches`.
+        each_length: whether the targets are what each length is, not the label.
 
     Raises:
         ValueError: the labels are of other videos, or there are too few.
@@ -63,11 +68,14 @@ class MinedBatches:
         frames: SmallFrames,
         ranks: Ranks,
         seed: int,
+        each_length: bool = False,
     ) -> None:
         self._decode, self._frames, self._rank, self._seed = decode, frames, ranks.rank, seed
         keys = list(zip(mined.rows.tolist(), mined.clip_index.tolist(), strict=True))
-        labels = zip(keys, mined.token_lengths.tolist(), strict=True)
-        self._labels = {key: label for key, label in labels if label != NONE_CORRECT}
+        labelled = mined.token_lengths != NONE_CORRECT
+        targets = mined.correct if each_length else mined.token_lengths
+        labels = zip(keys, targets.tolist(), labelled.tolist(), strict=True)
+        self._labels = {key: target for key, target, kept in labels if kept}
         self._starts = dict(zip(keys, mined.starts.tolist(), strict=True))
         if not self._labels:
             raise ValueError(
@@ -97,8 +105,8 @@ class MinedBatches:
             self._cache = tuple(map(torch.cat, kept))
         batches = self._cached(generator) if self._cache else self._streamed(epoch)
         for frames, labels in islice(batches, self._num_batches):
-            mirrored = torch.rand(len(frames), generator=generator).to(frames.device) < 0.5
-            yield torch.where(mirrored[:, None, None, None, None], frames.flip(4), frames).float(), labels
+            frames = _some(frames, frames.flip(4), generator)
+            yield (turned(frames, generator) if self._frames.turned else frames).float(), labels
 
     def _cached(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         assert self._cache is not None
@@ -138,6 +146,24 @@ class MinedBatches:
                 yield frames.unflatten(0, (len(kept), -1)).transpose(1, 2).half(), labels
         if not found:
             raise ValueError("no clip of labels.csv can be read any more; see DATA.PATH_TO_DATA_DIR")
+
+
+def turned(frames: Tensor, generator: torch.Generator) -> Tensor:
+    """`frames` `(B, 3, T, S, S)`, some upside down, some with axes exchanged, some reversed in time.
+
+    All are shifted alike by up to an eighth of their side, around the edges.
+    """
+    for other in (lambda x: x.flip(3), lambda x: x.transpose(3, 4), lambda x: x.flip(2)):
+        frames = _some(frames, other(frames), generator)
+    most = frames.shape[-1] // 8
+    down, right = torch.randint(-most, most + 1, (2,), generator=generator).tolist()
+    return frames.roll((down, right), (3, 4))
+
+
+def _some(frames: Tensor, others: Tensor, generator: torch.Generator) -> Tensor:
+    """Each clip `(B, ...)` of `frames` or, with a probability of one half, of `others`."""
+    chosen = torch.rand(len(frames), generator=generator).to(frames.device) < 0.5
+    return torch.where(chosen[:, None, None, None, None], others, frames)
 
 
 def check_mined_from(mined: MinedLabels, videos: LabeledVideoPaths, num_clips: int) -> None:

@@ -145,6 +145,9 @@ class CascadeStep(Step):
 class AssignerStep(Step):
     """Cross-entropy of the Token-Length Assigner with the mined labels (paper section 3.1).
 
+    With the objective `sufficiency`: binary cross-entropy with whether each length is right, which `labels`
+    `(B, lengths)` say then.
+
     Args:
         class_weights: weight of each length `(lengths,)`, 1 on average over the clips; None for 1 each.
     """
@@ -154,6 +157,11 @@ class AssignerStep(Step):
 
     def __call__(self, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
         logits = self.assigner(inputs)
+        if labels.dim() == 2:
+            loss = F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
+            loss.backward()
+            accuracy = 100 * ((logits.detach() > 0) == labels).float().mean()
+            return {"loss": loss.detach(), "accuracy": accuracy}
         # Not reduction="mean": it divides by the weights of this rank's clips, which differ between ranks.
         loss = F.cross_entropy(logits, labels, self.class_weights, reduction="sum") / len(labels)
         loss.backward()

@@ -33,6 +33,11 @@ def test_defaults_keep_their_own_rules() -> None:
         ("MIXUP.ALPHA 0.8 TRAIN.BATCH_SIZE 3", "each of 1 shares (NUM_GPUS) must be even for MIXUP; got 3"),
         ("MIXUP.TOKEN_ALPHA 1 MIXUP.ALPHA 0.8", "MIXUP.TOKEN_ALPHA: mixes clips a second time"),
         ("ADAPTIVE.BUDGET 0.5 ADAPTIVE.THRESHOLD 0.9", "ADAPTIVE.BUDGET: chooses thresholds, but ADAPTIVE.T"),
+        (
+            "ASSIGNER.CLASS_WEIGHTS True ASSIGNER.OBJECTIVE sufficiency",
+            "of which the objective sufficiency has",
+        ),
+        ("ASSIGNER.OBJECTIVE sufficiency ADAPTIVE.POLICY argmax", "has none; give cumulative"),
         ("ADAPTIVE.BUDGET 0.5 ADAPTIVE.POLICY argmax", "which the policy argmax does not have"),
         ("DATA.TOKEN_LABELS maps", "DATA.TOKEN_LABELS: label maps are of images; DATA.NUM_FRAMES must be 1"),
         ("DATA.TOKEN_LABELS maps DATA.REVERSED_CLASSES [[0,1]]", "images, which have no time to reverse"),

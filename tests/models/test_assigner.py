@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from revit_video.adaptive.engine import ask
+from revit_video.adaptive.policies import sufficiency
 from revit_video.models.assigner import TokenLengthAssigner, small_frames
 
 
@@ -62,3 +64,19 @@ def test_a_cut_network_is_the_start_of_the_whole_one() -> None:
 def test_networks_that_cannot_be_built(changes: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=f"assigner model '{changes.get('model', 'tinynet_e')}'"):
         TokenLengthAssigner(2, **changes)  # type: ignore[arg-type]
+
+
+def test_probabilities_add_up_to_sufficiency() -> None:
+    """Those of labels to 1; with one sigmoid each, to that of every length, whichever is larger."""
+    clips = torch.randn(5, 3, 2, 16, 16)
+    for objective in ("label", "sufficiency"):
+        torch.manual_seed(0)
+        sizes = {"stages": 1, "num_frames": 2, "input_size": 16}
+        assigner = TokenLengthAssigner(3, **sizes, objective=objective).eval()  # type: ignore[arg-type]
+        logits, found = assigner(clips), ask(assigner, clips)
+        if objective == "label":
+            torch.testing.assert_close(found, logits.softmax(dim=1))
+        else:
+            torch.testing.assert_close(sufficiency(found), logits.sigmoid())
+    with pytest.raises(ValueError, match="assigner objective 'odd'; there are label, sufficiency"):
+        TokenLengthAssigner(3, objective="odd")

@@ -14,11 +14,13 @@ from revit_video.adaptive.labels import NONE_CORRECT, MinedLabels
 from revit_video.from_cfg.inputs import data_folder, eval_batches, mined_batches
 from revit_video.from_cfg.model import build_assigner
 from revit_video.length import token_lengths
+from revit_video.models import checkpoint
 from revit_video.runtime.ranks import Ranks
 from revit_video.stages.assign import assigner_training
+from revit_video.stages.calibration import read_calibration
 from revit_video.train.mined import MinedBatches, class_weights
 from revit_video.train.steps import AssignerStep
-from tests.toy import toy_cfg
+from tests.toy import run_toy, toy_cfg
 
 CPU = torch.device("cpu")
 ALONE = Ranks(0, 1, CPU)
@@ -181,6 +183,33 @@ def test_no_labels_and_too_few_for_the_ranks(videos: Path, tmp_path: Path) -> No
     one[3] = 0
     with pytest.raises(ValueError, match="1 mined clips are too few for 2 ranks"):
         batches_of(cfg, replace(labels, token_lengths=one), Ranks(0, 2, CPU))
+
+
+def test_targets_are_what_each_length_is(videos: Path, tmp_path: Path) -> None:
+    """Of the clips that have a label, turned and shifted: the same pixels elsewhere."""
+    right = torch.tensor([[n % 2, n % 3 > 0] for n in range(12)]).bool()
+    labels = replace(mined(videos, tmp_path), correct=right)
+    own = ("ASSIGNER.OBJECTIVE", "sufficiency", "ASSIGNER.BATCH_SIZE", 10)
+    found = []
+    for augment in ("mirror", "turn"):
+        cfg = toy_cfg(videos, tmp_path, *SIZES, *own, "ASSIGNER.AUGMENT", augment)
+        (batch,) = batches_of(cfg, labels)(0)
+        pixels = [frames.flatten().sort().values for frames in batch[0]]
+        found.append(sorted(zip(batch[1].tolist(), [x.tolist() for x in pixels], strict=True)))
+    assert found[0] == found[1]
+    kept = [n for n, label in enumerate(LABELS) if label != NONE_CORRECT]
+    assert sorted(targets for targets, _ in found[0]) == sorted(right[kept].tolist())
+
+
+def test_an_assigner_of_sufficiency_trains_and_survives_its_checkpoint(videos: Path, tmp_path: Path) -> None:
+    own = ("ASSIGNER.OBJECTIVE", "sufficiency", "ASSIGNER.AUGMENT", "turn")
+    run = run_toy(videos, tmp_path / "run", *own)
+    saved = checkpoint.read(str(run / "model.pyth")).assigner()
+    assert saved is not None and saved.objective == "sufficiency"
+    kept = read_calibration(str(run / "calibration.pyth"))
+    assert kept is not None
+    suffices = kept.table.assigned.flip(1).cumsum(dim=1)
+    assert bool(((suffices > 0) & (suffices < 1)).all())
 
 
 def test_class_weights_are_one_on_average(videos: Path, tmp_path: Path) -> None:

@@ -177,6 +177,15 @@ def test_class_weights_are_factors_of_each_clips_loss() -> None:
     assert metrics["accuracy"] == 100 * correct.float().mean()
 
 
+def test_sufficiency_is_learned_length_by_length() -> None:
+    assigner, right = LinearAssigner(), torch.tensor([[1, 1, 0], [0, 1, 1], [1, 1, 1], [0, 0, 0]]).bool()
+    metrics = AssignerStep(assigner)(FEATURES, right)  # type: ignore[arg-type]
+    chances = assigner(FEATURES).sigmoid()
+    losses = -torch.where(right, chances, 1 - chances).log()
+    torch.testing.assert_close(metrics["loss"], losses.mean().detach())
+    assert metrics["accuracy"] == 100 * ((chances > 0.5) == right).float().mean()
+
+
 def test_the_assigner_learns_its_labels() -> None:
     torch.manual_seed(0)
     assigner = TokenLengthAssigner(2, stages=1, num_frames=2, input_size=16)

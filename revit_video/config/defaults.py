@@ -30,8 +30,11 @@ _C.TRAIN.AUTO_RESUME = True  # resume from the last checkpoint in OUTPUT_DIR
 _C.TRAIN.CHECKPOINT_PERIOD = 1  # epochs between two checkpoints; >= 1
 _C.TRAIN.CHECKPOINT_MINUTES = 30.0  # minutes between two checkpoints within an epoch; 0 = none
 _C.TRAIN.EVAL_PERIOD = 1  # epochs between two validations; 0 = never
-_C.TRAIN.CHECKPOINT_FILE_PATH = ""  # weights to start from: a checkpoint of revit_video or TimeSformer, a
-#   transformers folder, a ViT's .pth or .safetensors, or timm:<name>; empty = random
+_C.TRAIN.CHECKPOINT_FILE_PATH = ""  # weights to start from: a checkpoint of revit_video, TimeSformer or
+#   VideoMAE, a transformers folder, a ViT's .pth or .safetensors, hf:<owner>/<name>[@<revision>] or
+#   timm:<name>; empty = random
+_C.TRAIN.CHECKPOINT_KEY = ""  # which of several sets of weights in that file, such as state_dict_ema; empty =
+#   the likeliest, which the log names
 _C.TRAIN.FREEZE = ""  # weights that do not learn: backbone (all but the heads and the parts that each length
 #   has for itself) | the number of the first blocks, with the tokens before them; empty = none
 _C.TRAIN.MIXED_PRECISION = True  # bfloat16 autocast, on a GPU only

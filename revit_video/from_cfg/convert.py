@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import safetensors.torch
+import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor
 
@@ -16,13 +17,23 @@ from revit_video.from_cfg.resolve import fill_normalisation, load_checked
 from revit_video.length import patch_geometry
 from revit_video.models import checkpoint
 from revit_video.models.config import ReViTConfig
+from revit_video.models.layouts import KERNEL, REGISTERS, fixed_places, to_transformers
 from revit_video.models.presets import PRESETS, preset
-from revit_video.models.pretrained import PretrainedWeights, Report, at_length, initialise, to_transformers
+from revit_video.models.pretrained import PretrainedWeights, Report, at_length, initialise
 from revit_video.models.revit import ReViT
-from revit_video.models.sources import CONFIG, FIXED, PREPROCESSOR, SAFETENSORS, read_source
+from revit_video.models.sources import read_source
+from revit_video.models.transformers_folder import (
+    CONFIG,
+    PREPROCESSORS,
+    SAFETENSORS,
+    config_for,
+    inexpressible,
+    kind_of,
+    preprocessor_for,
+)
 from revit_video.runtime import output_dir
 
-PARTS = ("qkv_bias", "residual_scale", "dense_head", "norm_eps")  # in which LV-ViT differs
+WITHOUT_KEYS = ("qkv_bias", "residual_scale", "dense_head")  # in which LV-ViT differs
 
 
 def convert(source: str, destination: str, to: str, cfg_path: str | None, opts: Sequence[Any]) -> Report:
@@ -39,7 +50,8 @@ def convert(source: str, destination: str, to: str, cfg_path: str | None, opts: 
     Raises:
         ValueError: the source cannot be read or fitted, or the destination's kind cannot express it.
     """
-    found = read_source(source)
+    given = dict(zip(opts[::2], opts[1::2], strict=False))
+    found = read_source(source, given.get("TRAIN.CHECKPOINT_KEY", ""))
     described = [] if cfg_path else description(found, opts)
     cfg = load_checked(cfg_path, [*described, *opts]).clone()
     cfg.defrost()
@@ -86,8 +98,8 @@ def description(source: PretrainedWeights, opts: Sequence[Any]) -> list[Any]:
 
 
 def _values_like(source: PretrainedWeights, opts: Sequence[Any]) -> dict[str, Any]:
-    """Fields of `ReViTConfig` for a TimeSformer, an LV-ViT, or an image model, the last with 8 frames."""
-    state, sizes, (length,) = source.states[0], source.sizes, source.lengths
+    """Fields of `ReViTConfig` for a video model, an LV-ViT, or an image model, the last with 8 frames."""
+    state, sizes, (length,) = source.states[0], source.settings | source.sizes, source.lengths
     heads = sizes["num_heads"] or sizes["embed_dim"] // HEAD_WIDTH
     if source.num_heads is None and sizes["embed_dim"] % HEAD_WIDTH and "MODEL.NUM_HEADS" not in opts:
         raise ValueError(
@@ -95,25 +107,30 @@ def _values_like(source: PretrainedWeights, opts: Sequence[Any]) -> dict[str, An
             f"multiple of {HEAD_WIDTH}: give MODEL.NUM_HEADS n"
         )
     half, lvvit = -(-length.h // 2), source.halving > 1
-    return {
+    values = {
+        "num_frames": state["time_embed"].shape[1] if "time_embed" in state else 8,
         **sizes,
         "num_heads": heads,
         "attention": source.attention or "divided_space_time",
-        "img_size": length.h * state["patch_embed.proj.weight"].shape[-1] * source.halving,
-        "num_frames": state["time_embed"].shape[1] if "time_embed" in state else 8,
+        "positions": sizes["positions"] or "separate",
+        "img_size": length.h * state[KERNEL].shape[-1] * source.halving,
         "num_classes": source.num_classes,
         "lengths": [str(length), f"{half}x{half}"][: 2 if half < length.h else 1],
         "token_at_longest": source.is_distilled,
         "stem": "patch",
-        **({name: preset("lvvit_small")[name] for name in ("num_frames", "stem", *PARTS)} if lvvit else {}),
+        "registers": state[REGISTERS].shape[1] if REGISTERS in state else 0,
+        "pre_norm": "norm_pre.weight" in state,
+        "pos_init": "sine" if sizes["positions"] == "fixed" else "normal",
     }
+    known = ("num_frames", "stem", *WITHOUT_KEYS)
+    return values | ({name: preset("lvvit_small")[name] for name in known} if lvvit else {})
 
 
 def _arch(values: dict[str, Any]) -> str:
-    """The preset with these values of `PARTS`, which have no config keys."""
+    """The preset with these values of what has no config keys."""
 
     def parts(settings: dict[str, Any]) -> list[Any]:
-        return [settings.get(name, getattr(ReViTConfig, name)) for name in PARTS]
+        return [settings.get(name, getattr(ReViTConfig, name)) for name in WITHOUT_KEYS]
 
     return next((arch for arch in PRESETS if parts(preset(arch)) == parts(values)), "timesformer_base")
 
@@ -128,66 +145,54 @@ def _to_revit(path: str, cfg: CfgNode, model: ReViT, names: list[str] | None) ->
 
 
 def _to_timesformer(path: str, cfg: CfgNode, model: ReViT, names: list[str] | None) -> None:
-    state = {f"model.{name}": value for name, value in _longest(model).items()}
+    state = {f"model.{name}": value for name, value in _longest(model, "timesformer").items()}
     checkpoint.save(path, {"model_state": state})
 
 
 def _to_transformers(path: str, cfg: CfgNode, model: ReViT, names: list[str] | None) -> None:
-    state, ours = to_transformers(_longest(model)), model.config
+    ours = model.config
+    kind = kind_of(ours)
+    state = to_transformers(_longest(model, kind), kind, ours.tubelet, ours.pool)
     if ours.attention == "space_only":
         raise ValueError(
             "transformers cannot express a space-only model: its own gives logits for every frame, not for "
             "the clip; --to timesformer can"
         )
     labels = names or [f"LABEL_{n}" for n in range(model.num_classes)]
-    config = FIXED | {
-        "architectures": ["TimesformerForVideoClassification"],
-        "model_type": "timesformer",
-        "attention_type": ours.attention,
-        "image_size": model.img_size,
-        "patch_size": model.img_size // model.lengths[0].h,
-        "num_frames": model.num_frames,
-        "hidden_size": ours.embed_dim,
-        "num_hidden_layers": ours.depth,
-        "num_attention_heads": ours.num_heads,
-        "intermediate_size": int(ours.mlp_ratio * ours.embed_dim),
-        "id2label": {str(n): label for n, label in enumerate(labels)},
-        "label2id": {label: n for n, label in enumerate(labels)},
-    }
-    preprocessor = {
-        "image_processor_type": "VideoMAEImageProcessor",
-        "do_resize": True,
-        "size": {"shortest_edge": model.img_size},
-        "do_center_crop": True,
-        "crop_size": {"height": model.img_size, "width": model.img_size},
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": cfg.DATA.MEAN,
-        "image_std": cfg.DATA.STD,
-    }
     os.makedirs(path, exist_ok=True)
     weights = os.path.join(path, SAFETENSORS)
     with output_dir.replacing(weights, "wb") as file:
         file.write(safetensors.torch.save(state, {"format": "pt"}))
-    for name, content in ((PREPROCESSOR, preprocessor), (CONFIG, config)):
+    preprocessor = preprocessor_for(model.img_size, cfg.DATA.MEAN, cfg.DATA.STD)
+    for name, content in ((PREPROCESSORS[0], preprocessor), (CONFIG, config_for(ours, kind, labels))):
         output_dir.write_json(os.path.join(path, name), content)
 
 
 EXPORTS = {"revit": _to_revit, "timesformer": _to_timesformer, "transformers": _to_transformers}
 
 
-def _longest(model: ReViT) -> dict[str, Tensor]:
-    """The longest length's weights; ValueError where a TimeSformer has no such grid, or no such parts."""
-    length, values = model.lengths[0], model.config.to_dict()
-    names = ("stem", *PARTS, "token_at_longest")
-    if unlike := [f"{name} {values[name]}" for name in names if values[name] != getattr(ReViTConfig, name)]:
-        raise ValueError(f"{', '.join(unlike)}: cannot be exported, a TimeSformer has no such parts")
+def _longest(model: ReViT, kind: str) -> dict[str, Tensor]:
+    """The longest length's weights; ValueError where a model of this kind has no such grid or parts."""
+    length, theirs = model.lengths[0], f"a {KINDS[kind]}"
+    if unlike := inexpressible(model.config, kind):
+        raise ValueError(f"{', '.join(unlike)}: cannot be exported, {theirs} has no such parts")
     if length.h != length.w:
-        raise ValueError(f"token length {length} cannot be exported: a TimeSformer's grid is square")
+        raise ValueError(f"token length {length} cannot be exported: {theirs}'s grid is square")
     if any(patch_geometry(model.img_size, length.h)[1:]):
         raise ValueError(
             f"token length {length} cannot be exported: {model.img_size} px are no multiple of {length.h}, "
-            "and a TimeSformer's frames are not padded"
+            f"and {theirs}'s frames are not padded"
         )
-    return {name: value.detach().clone().contiguous() for name, value in at_length(model, 0).items()}
+    state = {name: value.detach().clone().contiguous() for name, value in at_length(model, 0).items()}
+    if kind == "videomae" and not _are_waves(state):
+        words = "were resampled for another grid or number of frames"
+        raise ValueError(f"pos_embed cannot be exported: {theirs} has waves of its own, and these {words}")
+    return state
+
+
+def _are_waves(state: Mapping[str, Tensor]) -> bool:
+    places = state["pos_embed"]
+    return torch.allclose(places, fixed_places(state, places.shape[1]), atol=1e-5)
+
+
+KINDS = {"timesformer": "TimeSformer", "videomae": "VideoMAE", "vivit": "ViViT"}

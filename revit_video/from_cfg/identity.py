@@ -20,7 +20,7 @@ from revit_video.config.load import leaf_keys
 from revit_video.config.rules import get
 from revit_video.length import token_lengths
 from revit_video.models.checkpoint import weights_digest
-from revit_video.models.sources import TIMM, read_source
+from revit_video.models.sources import HUB, TIMM, read_source
 
 Record = dict[str, Any]
 
@@ -91,7 +91,10 @@ def settings(cfg: CfgNode, groups: Iterable[str], without: Container[str] = ()) 
 def training_record(cfg: CfgNode, videos: LabeledVideoPaths) -> Record:
     """What shapes the weights of a backbone that is trained on `videos`."""
     record = settings(cfg, (*TRAINING, *CLIPS)) | {"DATA.TOKEN_LABELS": bool(cfg.DATA.TOKEN_LABELS)}
-    return record | {TRAINING_LIST: list_in_words(cfg, videos), **_start(cfg.TRAIN.CHECKPOINT_FILE_PATH)}
+    return record | {
+        TRAINING_LIST: list_in_words(cfg, videos),
+        **_start(cfg.TRAIN.CHECKPOINT_FILE_PATH, cfg.TRAIN.CHECKPOINT_KEY),
+    }
 
 
 def mining_record(cfg: CfgNode, videos: LabeledVideoPaths) -> Record:
@@ -124,13 +127,13 @@ def test_record(cfg: CfgNode, videos: LabeledVideoPaths, weights: str, assigner:
     return record | {TESTED_LIST: list_in_words(cfg, videos), WEIGHTS: weights, ADAPTS: assigner}
 
 
-def _start(path: str) -> Record:
+def _start(path: str, key: str) -> Record:
     """The weights that training starts from, by their content; nothing where they are no longer there."""
-    if not path or path.startswith(TIMM):
+    if not path or path.startswith((TIMM, HUB)):
         return {START: path}
     if not os.path.exists(path):
         return {}
-    states = read_source(path).states
+    states = read_source(path, key).states
     weights = {f"{n}.{name}": value for n, state in enumerate(states) for name, value in state.items()}
     return {START: f"weights {weights_digest(weights)}"}
 

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fvcore.common.config import CfgNode
 
-from revit_video.config import load_cfg
+from revit_video.config import ConfigError, load_cfg
+from revit_video.config.rules import get
 from revit_video.data.folders import DataFolder
 from revit_video.from_cfg.inputs import data_folder
-from revit_video.from_cfg.model import model_mistakes
+from revit_video.from_cfg.model import PRESET_KEYS, model_config, model_mistakes
 from revit_video.models import checkpoint
-from revit_video.models.sources import clip_data
+from revit_video.models.sources import described
 from revit_video.runtime import output_dir
 
+PARTS_OF_SOURCES = (
+    *("attention", "tubelet", "positions", "pool", "registers", "pre_norm", "act", "norm_eps"),
+    "head_norm_eps",
+)
 MEAN, STD = [0.45] * 3, [0.225] * 3  # TimeSformer's
 
 logger = logging.getLogger(__name__)
@@ -48,7 +53,8 @@ def with_data(cfg: CfgNode, stages: Sequence[str]) -> tuple[CfgNode, DataFolder]
     """
     cfg = cfg.clone()
     cfg.defrost()
-    path, known = _starting_from(cfg, stages)
+    path, (known, parts) = _starting_from(cfg, stages)
+    fill_parts(cfg, parts)
     fine_tuned = "train" in stages and path == cfg.TRAIN.CHECKPOINT_FILE_PATH  # on any classes
     data = data_folder(cfg, known.get("class_names"), same_classes=not fine_tuned)
     cfg.MODEL.NUM_CLASSES = data.num_classes
@@ -72,11 +78,35 @@ def fill_normalisation(cfg: CfgNode, path: str, data: dict[str, Any]) -> None:
             logger.info("warning: DATA.%s is %s, but %s was trained with %s", key, ours, path, list(theirs))
 
 
-def _starting_from(cfg: CfgNode, stages: Sequence[str]) -> tuple[str, dict[str, Any]]:
-    """The checkpoint that this run uses first, and what it says of its clips; empty without one."""
+def fill_parts(cfg: CfgNode, parts: Mapping[str, Any]) -> None:
+    """Fill open keys of the model's parts, such as its pooling: as in the checkpoint, whose `parts` they are.
+
+    Raises:
+        ConfigError: the model with these parts cannot be built.
+    """
+    ours = model_config(cfg)
+    for field in PARTS_OF_SOURCES:
+        value, key = parts.get(field), PRESET_KEYS[field]
+        if not get(cfg, key) and value is not None and value != getattr(ours, field):
+            group, _, name = key.rpartition(".")
+            get(cfg, group)[name] = value
+            if field == "positions" and value == "fixed":
+                cfg.MODEL.POS_INIT = cfg.MODEL.POS_INIT or "sine"
+    if mistakes := [str(mistake) for mistake in model_mistakes(cfg)]:
+        raise ConfigError("the checkpoint's parts", mistakes)
+
+
+def _starting_from(
+    cfg: CfgNode, stages: Sequence[str]
+) -> tuple[str, tuple[dict[str, Any], Mapping[str, Any]]]:
+    """The checkpoint that this run uses first, and what is `described` in it; empty without one."""
     own = checkpoint.latest(os.path.join(cfg.OUTPUT_DIR, output_dir.CHECKPOINTS)) or ""
     if "train" in stages:
         path = (own if cfg.TRAIN.AUTO_RESUME else "") or cfg.TRAIN.CHECKPOINT_FILE_PATH
-        return path, clip_data(path) if path else {}
+        key = cfg.TRAIN.CHECKPOINT_KEY if path == cfg.TRAIN.CHECKPOINT_FILE_PATH else ""
+        return path, described(path, key) if path else ({}, {})
     path = (cfg.TEST.CHECKPOINT_FILE_PATH or own) if stages else ""
-    return path, checkpoint.read(path, device="meta").payload["data"] if path else {}
+    if not path:
+        return path, ({}, {})
+    found = checkpoint.read(path, device="meta")
+    return path, (found.payload["data"], found.config.to_dict())

@@ -9,7 +9,7 @@ import pickle
 import re
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 
 FORMAT = "revit_video 1"
 CONVERT = "tools/convert.py SOURCE DESTINATION --to revit makes one of a ViT, a TimeSformer or timm:<name>"
+RESAVE = (
+    "where you trust it, keep its weights alone: "
+    "torch.save(torch.load('a.pth', weights_only=False)['model'], 'weights.pth')"
+)
 POINTER = "last"  # in a folder of checkpoints: a text file with the name of the newest one
 NAME = re.compile(r"epoch_(\d{5,})(?:_batch_(\d{5,}))?\.pyth")
 
@@ -296,8 +300,15 @@ def save(path: str, payload: dict[str, Any]) -> None:
         raise CheckpointError(f"{path}: cannot be written: {reason}") from error
 
 
-def load_payload(path: str, map_location: str | torch.device = "cpu") -> dict[str, Any]:
+def load_payload(
+    path: str,
+    map_location: str | torch.device = "cpu",
+    reading: AbstractContextManager[Any] = nullcontext(),  # noqa: B008
+) -> dict[str, Any]:
     """The payload that `save` wrote.
+
+    Args:
+        reading: within which the file is read; see `trainers_file.stand_ins`.
 
     Raises:
         CheckpointError: there is no such file, it is damaged, or it holds more than tensors and plain values.
@@ -310,7 +321,8 @@ def load_payload(path: str, map_location: str | torch.device = "cpu") -> dict[st
             if zipfile.is_zipfile(file) and (reason := damage(path)):
                 raise CheckpointError(f"{path}: {reason}")
             file.seek(0)
-            payload = torch.load(file, map_location=map_location, weights_only=True)
+            with reading:
+                payload = torch.load(file, map_location=map_location, weights_only=True)
     except CheckpointError:
         raise
     except FileNotFoundError:
@@ -320,7 +332,7 @@ def load_payload(path: str, map_location: str | torch.device = "cpu") -> dict[st
     except pickle.UnpicklingError as error:
         if refused := re.search(r"GLOBAL (\S+)", str(error)):
             reason = f"it holds a Python object ({refused[1]}), and only tensors and plain values are loaded"
-            raise CheckpointError(f"{path}: refused: {reason}") from None
+            raise CheckpointError(f"{path}: refused: {reason}; {RESAVE}") from None
         raise CheckpointError(f"{path}: not a checkpoint, or damaged") from None
     except Exception as error:  # readers of arbitrary bytes raise all kinds
         reason = f"{type(error).__name__}: {one_line(error)}"  # a KeyError's is the key alone

@@ -1,32 +1,38 @@
 """Initialising a ReViT from another model's weights: pure functions from their state dict to a complete one.
 
 TimeSformer's names are the common ones: `blocks.0.temporal_attn.qkv.weight`, `pos_embed`, `head.weight`.
-A ViT of timm has the same, without the temporal ones; those of transformers and LV-ViT are renamed; a ReViT
-at one of its token lengths is a TimeSformer (`at_length`).
+A ViT of timm has the same, without the temporal ones; others are renamed (`layouts`); a ReViT at one of its
+token lengths is a TimeSformer (`at_length`).
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.layers import resample_abs_pos_embed, resample_patch_embed
+from timm.layers import resample_patch_embed
 from torch import Tensor
 
 from revit_video.length import TokenLength
+from revit_video.models.accounting import Report, patterns
 from revit_video.models.config import NORM_EPS, ReViTConfig
-from revit_video.models.embed import OnePatchEmbed, OnePositionEmbed, PatchEmbeds, ResizedPatchEmbed
+from revit_video.models.embed import (
+    OnePatchEmbed,
+    OnePositionEmbed,
+    PatchEmbeds,
+    ResizedPatchEmbed,
+    over_steps,
+    resized_places,
+)
+from revit_video.models.layouts import KERNEL, Weights
 from revit_video.models.revit import ReViT
 
-Weights = Mapping[str, Tensor]
-
-PER_LENGTH = re.compile(r"((?:^|\.)(?:norm[12]?|temporal_norm1|patch_embed|pos_embed))\.(\d+)")
+PER_LENGTH = re.compile(r"((?:^|\.)(?:norm(?:[12]|_pre)?|temporal_norm1|patch_embed|pos_embed))\.(\d+)")
 # Weights that the source lacks start as copies of a twin. Temporal parts: TimeSformer's initialisation from
 # an image model. The distillation token and head: as twins of the class token's, the mean of both heads is
 # the pretrained prediction at the first step; the two losses then move them apart.
@@ -35,7 +41,12 @@ DISTILLATION_TWINS = {"dist_token": "cls_token", "head_dist.": "head."}
 REUSE = "_reuse."  # in the names of weights that only a DVT has
 ZERO_IN_IMAGE_MODELS = (".temporal_fc.", "time_embed")
 LVVIT_STEM = "patch_embed.conv1.weight"  # tells an LV-ViT's weights from a ViT's
-SHARED_SETTINGS = ("embed_dim", "depth", "num_heads", "mlp_ratio", "attention", "residual_scale", "norm_eps")
+SHARED_SETTINGS = (
+    *("embed_dim", "depth", "num_heads", "mlp_ratio", "attention", "residual_scale", "norm_eps"),
+    *("head_norm_eps", "positions", "pool", "act"),
+)
+SIZES_IN_WEIGHTS = ("embed_dim", "depth", "mlp_ratio")
+USUAL: dict[str, Any] = dict(residual_scale=1.0, norm_eps=NORM_EPS, pool="cls", act="gelu")
 
 
 @dataclass(frozen=True)
@@ -46,24 +57,31 @@ class PretrainedWeights:
         name: for messages, such as its path.
         lengths: its token lengths, longest first; only one, unless it is a ReViT.
         states: per length, the weights under TimeSformer's names.
-        attention: None for an image model, which suits every kind of attention.
-        num_heads: None if unknown.
-        residual_scale, norm_eps: see `ReViTConfig`.
+        settings: what is known of its `ReViTConfig`; an image model has no `attention`, and suits every kind.
         data: what is known of its clips, under the names of a checkpoint: `mean`, `std`, `class_names` ...
         config: a ReViT's; None for other models.
         notes: remarks for the report.
+        steps: steps in time with position embeddings of their own.
     """
 
     name: str
     lengths: tuple[TokenLength, ...]
     states: tuple[Weights, ...]
-    attention: str | None = None
-    num_heads: int | None = None
-    residual_scale: float = 1.0
-    norm_eps: float = NORM_EPS
+    settings: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     config: ReViTConfig | None = None
     notes: tuple[str, ...] = ()
+    steps: int = 1
+
+    @property
+    def attention(self) -> str | None:
+        """None for an image model."""
+        return self.settings.get("attention")
+
+    @property
+    def num_heads(self) -> int | None:
+        """None if unknown."""
+        return self.settings.get("num_heads")
 
     @property
     def num_classes(self) -> int:
@@ -89,34 +107,46 @@ class PretrainedWeights:
     @property
     def sizes(self) -> dict[str, Any]:
         """Values of `SHARED_SETTINGS`; None if unknown."""
-        state = self.states[0]
-        width, hidden = state["cls_token"].shape[-1], state.get("blocks.0.mlp.fc1.weight")
+        state, known = self.states[0], USUAL | self.settings
+        width, hidden = len(state[KERNEL]), state.get("blocks.0.mlp.fc1.weight")
         blocks = {name.split(".")[1] for name in state if name.startswith("blocks.")}
         ratio = None if hidden is None else len(hidden) / width
-        values = width, len(blocks), self.num_heads, ratio, self.attention, self.residual_scale, self.norm_eps
-        return dict(zip(SHARED_SETTINGS, values, strict=True))
+        known |= {"embed_dim": width, "depth": len(blocks), "mlp_ratio": ratio}
+        known.setdefault("positions", "separate" if self.attention else None)  # an image model's have no time
+        known["head_norm_eps"] = known.get("head_norm_eps") or known["norm_eps"]
+        return {name: known.get(name) for name in SHARED_SETTINGS}
 
 
-def single_length(name: str, state: Weights, **known: Any) -> PretrainedWeights:
-    """An image model's or a TimeSformer's `state`, under TimeSformer's names.
+def single_length(
+    name: str,
+    state: Weights,
+    *,
+    data: dict[str, Any] | None = None,
+    notes: tuple[str, ...] = (),
+    steps: int = 1,
+    **settings: Any,
+) -> PretrainedWeights:
+    """A ViT's or a TimeSformer's `state`, under TimeSformer's names; see `PretrainedWeights`.
 
     Raises:
         ValueError: it is neither, or its grid is not square.
     """
-    absent = [key for key in ("cls_token", "pos_embed", "patch_embed.proj.weight") if key not in state]
-    if absent:
+    needed = [*(["cls_token"] if settings.get("pool", "cls") == "cls" else []), "pos_embed", KERNEL]
+    if absent := [key for key in needed if key not in state]:
         raise ValueError(
             f"{name} holds no ViT or TimeSformer: it lacks {', '.join(absent)}; it has {patterns(state)}"
         )
     state = _without_layer_scale(state)
-    special = 1 + ("dist_token" in state)
-    places = state["pos_embed"].numel() // state["cls_token"].shape[-1] - special
-    side = math.isqrt(max(places, 0))
-    if side == 0 or side**2 != places:
+    special = ("cls_token" in state) + ("dist_token" in state)
+    places = state["pos_embed"].numel() // len(state[KERNEL]) - special
+    side = math.isqrt(max(places // steps, 0))
+    if side == 0 or steps * side**2 != places:
         raise ValueError(
-            f"{name}: pos_embed has {places + special} places, not those of special tokens and a square grid"
+            f"{name}: pos_embed has {places + special} places, not those of special tokens and "
+            + ("a square grid" if steps == 1 else f"{steps} square grids")
         )
-    return PretrainedWeights(name, (TokenLength(side, side),), (state,), **known)
+    length, known = TokenLength(side, side), {k: v for k, v in settings.items() if v is not None}
+    return PretrainedWeights(name, (length,), (state,), known, data or {}, None, notes, steps)
 
 
 @torch.no_grad()
@@ -141,9 +171,9 @@ def _without_layer_scale(state: Weights) -> dict[str, Tensor]:
 def all_lengths(name: str, model: ReViT, **known: Any) -> PretrainedWeights:
     """A ReViT's weights at all its lengths."""
     states = tuple(at_length(model, i) for i in range(len(model.lengths)))
-    names = ("attention", "num_heads", "residual_scale", "norm_eps")
-    settings = {name: getattr(model.config, name) for name in names}
-    return PretrainedWeights(name, model.lengths, states, **settings, config=model.config, **known)
+    config, steps = model.config, model.config.placed_steps
+    settings = {name: getattr(config, name) for name in SHARED_SETTINGS if name not in SIZES_IN_WEIGHTS}
+    return PretrainedWeights(name, model.lengths, states, settings, config=config, steps=steps, **known)
 
 
 @torch.no_grad()
@@ -155,7 +185,7 @@ def at_length(model: ReViT, i: int) -> dict[str, Tensor]:
         common, own = split_name(name)
         if not common.startswith(("patch_embed", "pos_embed")) and own in (None, norm):
             state[common] = value
-    if model.config.num_special[i] == 1:
+    if not model.config.distils_at(i):
         state = {name: value for name, value in state.items() if "dist" not in name}
     embed = {f"patch_embed.{name}": value for name, value in model.patch_embed.weights(i).items()}
     return state | embed | {"pos_embed": model.pos_embed[i].detach()}
@@ -167,47 +197,6 @@ def split_name(name: str) -> tuple[str, int | None]:
     if match is None:
         return name, None
     return name[: match.end(1)] + name[match.end() :], int(match[2])
-
-
-# ---- Report ----------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Report:
-    """The fate of every weight; `str()` is a few lines."""
-
-    source: str
-    notes: tuple[str, ...] = ()
-    counts: dict[str, Counter[str]] = field(
-        default_factory=lambda: {
-            verb: Counter() for verb in ("copied", "resampled", "initialised", "ignored")
-        }
-    )
-
-    def add(self, verb: str, name: str, remark: str = "") -> None:
-        """`verb` is `copied`, `resampled`, `initialised` or `ignored`; `remark` says from what, or why."""
-        parts = name.split(".")
-        group = parts[0]
-        if group == "blocks":
-            group = f"blocks.*.{parts[2]}"
-        elif group in ("patch_embed", "pos_embed") and len(parts) > 1:
-            group = ".".join(parts[:2])
-        self.counts[verb][f"{group} ({remark})" if remark else group] += 1
-
-    def __str__(self) -> str:
-        lines = [f"weights of {self.source}"]
-        for verb, groups in self.counts.items():
-            if groups:
-                lines.append(f"  {verb} {groups.total()}: {', '.join(groups)}")
-        return "\n".join(lines + [f"  note: {note}" for note in self.notes])
-
-
-def patterns(names: Iterable[str], most: int = 8) -> str:
-    """`blocks.*.ls1.gamma (12), norm_pre.bias`: names, those of all blocks in one."""
-    counts = Counter(re.sub(r"\.\d+(?=\.)", ".*", name) for name in names)
-    shown = [f"{name} ({count})" if count > 1 else name for name, count in counts.items()]
-    more = [f"{len(shown) - most} more"] if len(shown) > most else []
-    return ", ".join(shown[:most] + more) or "nothing"
 
 
 # ---- Initialisation --------------------------------------------------------------------------------------
@@ -271,14 +260,17 @@ def _fit(name: str, like: Tensor, model: ReViT, source: PretrainedWeights) -> Fi
     if common.startswith("patch_embed") and not _has_stem(state, model, own):
         return Fitted(like, "initialised", "new: the source has another stem")
     key, remark = _origin(common, source, state)
+    if key is None and common.startswith(("norm.", "dist_token")) and remark:
+        return Fitted(like, "initialised", remark)
     if key is None:
         return Fitted(torch.zeros_like(like), "initialised" if remark else "lacking", remark)
-    value = _resampled(model, common, state[key].to(like.dtype), like, grid, target)
+    value = _resampled(model, source.steps, common, state[key].to(like.dtype), like, grid, target)
     if value.shape != like.shape:
         shapes = [" x ".join(map(str, tensor.shape)) for tensor in (state[key], like)]
         raise ValueError(f"{source.name}: {key} is {shapes[0]}, which does not fit {name}, {shapes[1]}")
     if common.startswith("pos_embed"):
-        resampled = grid != target and common != "pos_embed.special"
+        resampled = (grid, source.steps) != (target, model.config.placed_steps) and like.ndim > 2
+        resampled &= common != "pos_embed.special"
     else:
         resampled = value.shape != state[key].shape
     return Fitted(value, "initialised" if remark else "resampled" if resampled else "copied", remark, key)
@@ -293,10 +285,11 @@ def source_length(lengths: Sequence[TokenLength], wanted: TokenLength) -> TokenL
 def _check_settings(config: ReViTConfig, source: PretrainedWeights) -> None:
     ours = {name: getattr(config, name) for name in SHARED_SETTINGS}
     ours["mlp_ratio"] = int(config.embed_dim * config.mlp_ratio) / config.embed_dim
+    ours["head_norm_eps"] = config.head_norm_eps or config.norm_eps
     differing = [
         f"{name} {theirs} (here: {ours[name]})"
         for name, theirs in source.sizes.items()
-        if theirs is not None and theirs != ours[name]
+        if theirs not in (None, ours[name]) and not {theirs, ours[name]} <= {"joint", "fixed"}
     ]
     if differing:
         raise ValueError(f"{source.name} is of another model: {', '.join(differing)}")
@@ -355,25 +348,47 @@ def _origin(common: str, source: PretrainedWeights, state: Weights) -> tuple[str
         return key, ""
     if image and any(part in common for part in ZERO_IN_IMAGE_MODELS):
         return None, "zero"
+    if common.startswith(tuple(DISTILLATION_TWINS)) and "cls_token" not in state:
+        # No token has learned to be read: it starts as noise, and its head gives every class the same.
+        return None, "new: there is no class token" if common == "dist_token" else "zero"
     for part, twin in {**DISTILLATION_TWINS, **(TEMPORAL_TWINS if image else {})}.items():
         if part in common and (key := common.replace(part, twin)) in state:
             return key, f"as {twin.strip('.')}"
+    if common.startswith("norm.") and not source.num_classes:
+        return None, "new: the source has none"
     return None, ""
 
 
 def _resampled(
-    model: ReViT, common: str, value: Tensor, like: Tensor, grid: TokenLength, target: TokenLength
+    model: ReViT,
+    steps: int,
+    common: str,
+    value: Tensor,
+    like: Tensor,
+    grid: TokenLength,
+    target: TokenLength,
 ) -> Tensor:
-    """`value` in the shape of `like`; `grid` and `target` are the lengths of the two."""
+    """`value`, of `steps` placed steps, in the shape of `like`; `grid` and `target` are their lengths."""
     if common.endswith(("norm2.weight", "norm2.bias", "mlp.fc1.weight")):
         return torch.cat([value, like[..., value.shape[-1] :]], dim=-1)  # with more channels in a DVT
     if common.startswith("pos_embed"):
-        return _positions(common, value, like, grid, target)
-    if common == "patch_embed.proj.weight" and value.shape[:2] == like.shape[:2]:
-        return _kernel(model.patch_embed, value, like)
-    if common == "time_embed" and value.shape[1] != like.shape[1]:
-        return F.interpolate(value.transpose(1, 2), size=like.shape[1], mode="linear").transpose(1, 2)
+        return _positions(common, value, like, grid, target, steps, model.config.placed_steps)
+    if common == KERNEL and value.ndim == 4:
+        value = _over_frames(value, model.config.tubelet) if model.config.stem == "patch" else value
+        return _kernel(model.patch_embed, value, like) if value.shape[:2] == like.shape[:2] else value
+    if common == "time_embed":
+        return over_steps(value, like.shape[1])
     return value
+
+
+def _over_frames(kernel: Tensor, tubelet: int) -> Tensor:
+    """A kernel for as many frames, with the same tokens for a still clip: divided among them, or summed."""
+    frames = kernel.shape[1] // 3
+    if frames in (0, tubelet) or kernel.shape[1] % 3:
+        return kernel
+    parts = kernel.unflatten(1, (frames, 3)).movedim(1, -1).flatten(1, 3)  # (C, RGB h w, frames)
+    parts = F.adaptive_avg_pool1d(parts, tubelet) * (frames / tubelet)
+    return parts.unflatten(1, (3, *kernel.shape[2:])).movedim(-1, 1).flatten(1, 2)
 
 
 def _kernel(embed: PatchEmbeds | OnePatchEmbed, value: Tensor, like: Tensor) -> Tensor:
@@ -385,60 +400,18 @@ def _kernel(embed: PatchEmbeds | OnePatchEmbed, value: Tensor, like: Tensor) -> 
     return down @ value @ across.mT
 
 
-def _positions(common: str, value: Tensor, like: Tensor, grid: TokenLength, target: TokenLength) -> Tensor:
-    """A position embedding for `target` from one for `grid`, `(1, S + N, C)`."""
-    count = value.shape[1] - grid.count
+def _positions(
+    common: str, value: Tensor, like: Tensor, grid: TokenLength, target: TokenLength, steps: int, ours: int
+) -> Tensor:
+    """A position embedding for `ours` steps at `target` from one `(1, S + steps N, C)` for `grid`."""
+    count = value.shape[1] - steps * grid.count
     # The last special token is the distillation token, or the class token as its twin.
     special = torch.cat([value[:, :1], value[:, count - 1 : count]], dim=1)
+    special = special if count else special.new_zeros(like.shape[0], 2, special.shape[2])
     if common == "pos_embed.special":
         return special[:, : like.shape[1]]
-    places = resample_abs_pos_embed(value[:, count:], [target.h, target.w], [grid.h, grid.w], 0)
+    places = resized_places(value[:, count:], grid, target, steps, ours)
     if common == "pos_embed.grid":
-        return places.transpose(1, 2).unflatten(2, (target.h, target.w))
-    return torch.cat([special[:, : like.shape[1] - target.count], places], dim=1)
-
-
-# ---- transformers' names ---------------------------------------------------------------------------------
-
-TRANSFORMERS_NAMES = {
-    "cls_token": "timesformer.embeddings.cls_token",
-    "pos_embed": "timesformer.embeddings.position_embeddings",
-    "time_embed": "timesformer.embeddings.time_embeddings",
-    "patch_embed.proj": "timesformer.embeddings.patch_embeddings.projection",
-    "norm": "timesformer.layernorm",
-    "head": "classifier",
-    # within a block
-    "norm1": "layernorm_before",
-    "attn.qkv": "attention.attention.qkv",
-    "attn.proj": "attention.output.dense",
-    "norm2": "layernorm_after",
-    "mlp.fc1": "intermediate.dense",
-    "mlp.fc2": "output.dense",
-    "temporal_norm1": "temporal_layernorm",
-    "temporal_attn.qkv": "temporal_attention.attention.qkv",
-    "temporal_attn.proj": "temporal_attention.output.dense",
-    "temporal_fc": "temporal_dense",
-}
-
-
-def to_transformers(state: Weights) -> dict[str, Tensor]:
-    """From TimeSformer's names to those of transformers' `TimesformerForVideoClassification`."""
-    return _renamed(state, "blocks.", "timesformer.encoder.layer.", TRANSFORMERS_NAMES)
-
-
-def from_transformers(state: Weights) -> dict[str, Tensor]:
-    """Back; names that are not transformers' stay as they are."""
-    if not any(name.startswith("timesformer.") for name in state):  # the model without its head
-        state = {f"timesformer.{name}": value for name, value in state.items()}
-    names = {theirs: ours for ours, theirs in TRANSFORMERS_NAMES.items()}
-    return _renamed(state, "timesformer.encoder.layer.", "blocks.", names)
-
-
-def _renamed(state: Weights, blocks: str, new_blocks: str, names: Mapping[str, str]) -> dict[str, Tensor]:
-    renamed = {}
-    for name, value in state.items():
-        match = re.fullmatch(rf"({re.escape(blocks)}\d+\.)?(.+?)(\.weight|\.bias)?", name)
-        assert match is not None
-        block, stem, part = (group or "" for group in match.groups())
-        renamed[block.replace(blocks, new_blocks) + names.get(stem, stem) + part] = value
-    return renamed
+        by_step = places.unflatten(1, (ours, -1)).transpose(2, 3).flatten(1, 2)  # (1, steps C, N)
+        return by_step.unflatten(2, (target.h, target.w))
+    return torch.cat([special[:, : like.shape[1] - places.shape[1]], places], dim=1)

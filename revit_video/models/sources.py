@@ -1,9 +1,11 @@
 """Reading the weights that a model may start from; a source is recognised by its content.
 
 - `timm:<name>`: a ViT of timm, its weights by way of timm, which may download them.
-- A file, of torch or safetensors: a checkpoint of this project, TimeSformer's `.pyth`, a timm ViT's weights,
-  LV-ViT's `.pth.tar`.
-- A folder: transformers' TimeSformer. Nothing in it, or in any file, is ever executed.
+- `hf:<owner>/<name>[@revision]`, or a folder: transformers' TimeSformer, VideoMAE or ViViT.
+- A file, of torch or safetensors: a checkpoint of this project, TimeSformer's `.pyth`, VideoMAE's `.pth`, a
+  ViT's weights under timm's names, LV-ViT's `.pth.tar`; see `trainers_file` for what may be around them.
+
+Nothing in a folder, or in any file, is ever executed.
 """
 
 from __future__ import annotations
@@ -11,53 +13,62 @@ from __future__ import annotations
 import difflib
 import os
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import safetensors.torch
-import simplejson
 import timm
 import torch
 from safetensors import SafetensorError
-from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor, nn
+from torch import Tensor
 
 from revit_video.models import checkpoint
 from revit_video.models.checkpoint import CheckpointError
 from revit_video.models.config import NORM_EPS
-from revit_video.models.pretrained import (
-    LVVIT_STEM,
-    PretrainedWeights,
-    all_lengths,
-    from_transformers,
-    single_length,
+from revit_video.models.layouts import (
+    KERNEL,
+    VIDEOMAE,
+    VIDEOMAE_BIAS,
+    VIDEOMAE_HEADS,
+    activation,
+    fixed_places,
+    from_videomae,
+    from_vit,
+    pooling,
 )
-from revit_video.models.timm_weights import pretrained_network
+from revit_video.models.pretrained import LVVIT_STEM, PretrainedWeights, all_lengths, single_length
+from revit_video.models.timm_weights import pretrained_network, settings_of_vit, unlike_ours
+from revit_video.models.trainers_file import stand_ins, weights_in
+from revit_video.models.transformers_folder import (
+    HUB,
+    clips_of,
+    hub_folder,
+    read_config,
+    settings_of,
+    weights_file,
+    weights_of,
+)
 
 TIMM = "timm:"
 OFFICIAL_DATA = {"mean": [0.45] * 3, "std": [0.225] * 3}  # of all models that TimeSformer's authors published
+IMAGENET_DATA = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 # Unknown from LV-ViT's weights. Valid for LV-ViT-S and -M; `skip_lam` is 1 in T and 3 in L.
-LVVIT = {
+LVVIT: dict[str, Any] = {
     "attention": "space_only",
     "residual_scale": 0.5,
     "norm_eps": 1e-5,
-    "data": {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
+    "data": IMAGENET_DATA,
 }
 LVVIT_NOTE = "it does not tell skip_lam: taken as 2, as in LV-ViT-S and -M"
-
-# transformers: what its config may not change, and what it is where the config does not say.
-FIXED = {"hidden_act": "gelu", "layer_norm_eps": NORM_EPS, "qkv_bias": True, "num_channels": 3}
-DEFAULTS = {
-    "num_attention_heads": 12,
-    "image_size": 224,
-    "patch_size": 16,
-    "attention_type": "divided_space_time",
-}
-CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
-SAFETENSORS, TORCH_BIN = "model.safetensors", "pytorch_model.bin"
+VIDEOMAE_STEPS, VIDEOMAE_SIZE = 8, 224
+VIDEOMAE_NOTE = "it does not tell the frames of a clip and their size: taken as 8 tubelets of 224 px"
 
 
-def read_source(path: str) -> PretrainedWeights:
+def read_source(path: str, key: str = "") -> PretrainedWeights:
     """The weights at `path` and what they tell of their model.
+
+    Args:
+        key: which of several sets of weights in a file of another trainer; empty for the likeliest.
 
     Raises:
         CheckpointError: not readable, or of a model with different arithmetic.
@@ -66,29 +77,44 @@ def read_source(path: str) -> PretrainedWeights:
     path = os.path.expanduser(path)
     if path.startswith(TIMM):
         return _timm_model(path)
-    if os.path.isdir(path):
-        return _transformers_folder(path)
+    if path.startswith(HUB) or os.path.isdir(path):
+        folder = hub_folder(path) if path.startswith(HUB) else path
+        read_config(path, folder)  # says what it is before the weights are read
+        file = weights_file(path, folder)
+        return weights_of(path, folder, weights_in(file, _read_file(file))[1])
     payload = _read_file(path)
     if "format" in payload:
         return _own(checkpoint.recognised(path, payload))
-    return _bare(path, payload)
+    return _bare(path, payload, key)
 
 
-def clip_data(path: str) -> dict[str, Any]:
-    """What is known of the source's clips (`mean`, `std` ...), without a download; may be empty.
+def described(path: str, key: str = "") -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a source tells without its weights, which are not downloaded.
+
+    Returns:
+        What is known of its clips (`mean`, `std` ...), and of its `ReViTConfig`; both may be empty.
 
     Raises:
         CheckpointError, ValueError: see `read_source`.
     """
+    path = os.path.expanduser(path)
     if path.startswith(TIMM):
-        known = _timm_config(path)
-        return {"mean": list(known.mean), "std": list(known.std)}
-    if os.path.isdir(path):
-        return _transformers_data(path, _transformers_config(path))
-    payload = _read_file(path, "meta")  # only names matter here
+        return _timm_data(path), _timm_settings(path)
+    if path.startswith(HUB) or os.path.isdir(path):
+        folder = hub_folder(path, weights=False) if path.startswith(HUB) else path
+        config = read_config(path, folder)
+        return clips_of(folder, config), settings_of(config)
+    payload = _read_file(path, "meta")  # only names and shapes matter here
     if "format" in payload:
-        return checkpoint.recognised(path, payload).payload["data"]
-    return _bare(path, payload).data
+        found = checkpoint.recognised(path, payload)
+        return found.payload["data"], found.config.to_dict()
+    source = _bare(path, payload, key)
+    return source.data, source.settings
+
+
+def clip_data(path: str) -> dict[str, Any]:
+    """The first of what is `described`."""
+    return described(path)[0]
 
 
 # ---- Files -----------------------------------------------------------------------------------------------
@@ -99,7 +125,7 @@ def _read_file(path: str, device: str = "cpu") -> dict[str, Any]:
         with open(path, "rb") as file:
             start = file.read(9)
             if start[8:] != b"{":  # what safetensors' header begins with, after its length
-                return checkpoint.load_payload(path, device)
+                return checkpoint.load_payload(path, device, stand_ins())
             return safetensors.torch.load(start + file.read())
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such checkpoint") from None
@@ -118,36 +144,57 @@ def _own(found: checkpoint.Checkpoint) -> PretrainedWeights:
     return all_lengths(found.path, model, data=found.payload["data"], notes=notes)
 
 
-def _bare(path: str, payload: dict[str, Any]) -> PretrainedWeights:
-    """TimeSformer's, a timm ViT's or an LV-ViT's weights, alone or as a training left them."""
-    official = "model_state" in payload
-    for key in ("model_state", "state_dict", "model"):
-        if isinstance(payload.get(key), dict):
-            payload = payload[key]
-    for prefix in ("module.", "model."):
-        if payload and all(name.startswith(prefix) for name in payload):
-            payload = {name.removeprefix(prefix): value for name, value in payload.items()}
-    if others := [name for name, value in payload.items() if not isinstance(value, Tensor)]:
-        raise CheckpointError(
-            f"{path} holds no weights, or more than those: {', '.join(map(str, others[:4]))}"
-        )
-    if LVVIT_STEM in payload:
-        state = {re.sub(r"^aux_head\.", "head_dense.", name): value for name, value in payload.items()}
-        return single_length(path, state, **LVVIT, notes=(LVVIT_NOTE,))
-    if any(".temporal_attn." in name for name in payload):
-        return single_length(path, payload, attention="divided_space_time", data=OFFICIAL_DATA)
-    if "time_embed" in payload:
-        return single_length(path, payload, attention="joint_space_time", data=OFFICIAL_DATA)
-    if official:
-        return single_length(path, payload, attention="space_only", data=OFFICIAL_DATA)
-    note = "it does not tell LayerNorm's eps, GELU's kind and the pooling: taken as 1e-6, exact, class token"
-    return single_length(path, payload, notes=(note,))
+def _bare(path: str, payload: Mapping[str, Any], key: str) -> PretrainedWeights:
+    """TimeSformer's, VideoMAE's, a ViT's or an LV-ViT's weights, alone or as a training left them."""
+    taken, state, note = weights_in(path, payload, key)
+    notes = (note,) if note else ()
+    if LVVIT_STEM in state:
+        state = {re.sub(r"^aux_head\.", "head_dense.", name): value for name, value in state.items()}
+        return single_length(path, state, **LVVIT, notes=(*notes, LVVIT_NOTE))
+    if VIDEOMAE_BIAS in state or f"encoder.{VIDEOMAE_BIAS}" in state:
+        return _videomae(path, from_videomae(state), notes)
+    if any(".temporal_attn." in name for name in state):
+        return single_length(path, state, attention="divided_space_time", data=OFFICIAL_DATA, notes=notes)
+    if "time_embed" in state:
+        return single_length(path, state, attention="joint_space_time", data=OFFICIAL_DATA, notes=notes)
+    if taken == "model_state":  # TimeSformer's own
+        return single_length(path, state, attention="space_only", data=OFFICIAL_DATA, notes=notes)
+    pool = pooling(state)
+    words = "class token" if pool == "cls" else "mean"
+    note = f"it does not tell LayerNorm's eps, GELU's kind and the pooling: taken as 1e-6, exact, {words}"
+    state = from_vit(state, pool)
+    return single_length(path, state, pool=pool, act=activation(state), notes=(*notes, note))
+
+
+def _videomae(path: str, state: dict[str, Tensor], notes: tuple[str, ...]) -> PretrainedWeights:
+    """VideoMAE's, from its authors' code."""
+    kernel = state.get(KERNEL)
+    if kernel is None:
+        raise CheckpointError(f"{path} holds no VideoMAE: it lacks {KERNEL}")
+    if "pos_embed" not in state:
+        count = VIDEOMAE_STEPS * (VIDEOMAE_SIZE // kernel.shape[-1]) ** 2
+        state["pos_embed"] = fixed_places(state, count)
+        notes = (*notes, VIDEOMAE_NOTE)
+    return single_length(
+        path,
+        state,
+        data=IMAGENET_DATA,
+        notes=notes,
+        steps=VIDEOMAE_STEPS,
+        num_frames=VIDEOMAE_STEPS * kernel.shape[1] // 3,
+        num_heads=VIDEOMAE_HEADS.get(len(kernel)),
+        tubelet=kernel.shape[1] // 3,
+        norm_eps=NORM_EPS,
+        head_norm_eps=NORM_EPS,
+        act="gelu",
+        **VIDEOMAE,
+    )
 
 
 # ---- timm ------------------------------------------------------------------------------------------------
 
 
-def _timm_config(path: str) -> Any:
+def _timm_data(path: str) -> dict[str, Any]:
     name = path.removeprefix(TIMM)
     try:
         known = timm.get_pretrained_cfg(name)
@@ -156,15 +203,20 @@ def _timm_config(path: str) -> Any:
     if known is None:
         alike = difflib.get_close_matches(name, timm.list_models())
         raise ValueError(f"{path}: timm has no such model; the nearest: {', '.join(alike) or 'none'}")
-    return known
+    return {"mean": list(known.mean), "std": list(known.std)}
+
+
+def _timm_settings(path: str) -> dict[str, Any]:
+    with torch.device("meta"):
+        network = timm.create_model(path.removeprefix(TIMM))
+    if unlike := unlike_ours(network):
+        raise ValueError(f"{path} is no ViT that a TimeSformer can start from: {unlike}")
+    return settings_of_vit(network)
 
 
 def _timm_model(path: str) -> PretrainedWeights:
-    name, data = path.removeprefix(TIMM), clip_data(path)
-    with torch.device("meta"):
-        model: Any = timm.create_model(name)
-    if unlike := _unlike_ours(model):
-        raise ValueError(f"{path} is no ViT that a TimeSformer can start from: {unlike}")
+    name, data = path.removeprefix(TIMM), _timm_data(path)
+    settings = _timm_settings(path)
     try:
         model = pretrained_network(name)
     except Exception as error:  # hubs, sockets and disks each have their own
@@ -173,98 +225,6 @@ def _timm_model(path: str) -> PretrainedWeights:
             f"{path}: its weights cannot be had here ({reason}); name a local file of them, "
             "or train from scratch with TRAIN.CHECKPOINT_FILE_PATH ''"
         ) from None
-    heads = model.blocks[0].attn.num_heads
-    return single_length(path, model.state_dict(), num_heads=heads, data=data)
-
-
-def _unlike_ours(model: Any) -> str:
-    """How its arithmetic differs from ours where its weights' names do not show it; empty if it does not."""
-    if type(model) is not VisionTransformer:
-        return f"it is a {type(model).__name__}, not a VisionTransformer"
-    if model.global_pool not in ("token", ""):
-        return f"it pools with {model.global_pool!r}, not by the class token"
-    for module in model.modules():
-        if isinstance(module, nn.LayerNorm) and module.eps != NORM_EPS:
-            return f"its LayerNorm's eps is {module.eps}, not {NORM_EPS}"
-    for block in model.blocks:
-        act = getattr(block.mlp, "act", None)
-        if type(act).__name__ != "GELU" or getattr(act, "approximate", "none") != "none":
-            return f"its MLPs have {type(act).__name__}, not the exact GELU"
-    return ""
-
-
-# ---- transformers ----------------------------------------------------------------------------------------
-
-
-def _transformers_folder(path: str) -> PretrainedWeights:
-    config = _transformers_config(path)
-    names = [name for name in (SAFETENSORS, TORCH_BIN) if os.path.isfile(os.path.join(path, name))]
-    if not names:
-        raise CheckpointError(f"{path} holds neither {SAFETENSORS} nor {TORCH_BIN}")
-    state = from_transformers(_read_file(os.path.join(path, names[0])))
-    attention: str = config["attention_type"]
-    notes: tuple[str, ...] = ()
-    if attention == "space_only":
-        notes += (
-            "transformers gives logits for every frame of a space-only model; here, as in TimeSformer's own "
-            "code, the frames' class tokens are averaged",
-        )
-    source = single_length(
-        path,
-        state,
-        attention=attention,
-        num_heads=config["num_attention_heads"],
-        data=_transformers_data(path, config),
-        notes=notes,
-    )
-    size, patch, side = config["image_size"], config["patch_size"], source.lengths[0].h
-    kernel = tuple(state["patch_embed.proj.weight"].shape[2:])
-    if size != side * patch or kernel != (patch, patch):
-        raise CheckpointError(
-            f"{path}: {CONFIG} says image_size {size} and patch_size {patch}, "
-            f"its weights are of {side}x{side} patches of {'x'.join(map(str, kernel))} pixels"
-        )
-    return source
-
-
-def _transformers_config(path: str) -> dict[str, Any]:
-    if not os.path.isfile(os.path.join(path, CONFIG)):
-        raise CheckpointError(
-            f"{path}: a folder without {CONFIG}; name a folder of transformers, or a file, such as a run's "
-            "model.pyth"
-        )
-    config = DEFAULTS | FIXED | _read_json(os.path.join(path, CONFIG))
-    if config.get("model_type") != "timesformer":
-        raise CheckpointError(f"{path} is a model of type {config.get('model_type')!r}, not 'timesformer'")
-    if differing := [
-        f"{key} {config[key]!r} (here: {value!r})" for key, value in FIXED.items() if config[key] != value
-    ]:
-        raise CheckpointError(f"{path} has another arithmetic: {', '.join(differing)}")
-    return config
-
-
-def _transformers_data(path: str, config: dict[str, Any]) -> dict[str, Any]:
-    """Mean and standard deviation from the preprocessor; class names where labels are more than numbers."""
-    data: dict[str, Any] = {}
-    preprocessor = os.path.join(path, PREPROCESSOR)
-    if os.path.isfile(preprocessor):
-        said = _read_json(preprocessor)
-        data |= {
-            to: said[name] for to, name in (("mean", "image_mean"), ("std", "image_std")) if name in said
-        }
-    labels = {int(n): str(label) for n, label in config.get("id2label", {}).items()}
-    names = [labels[n] for n in sorted(labels)]
-    if names != [f"LABEL_{n}" for n in range(len(names))]:
-        data["class_names"] = names
-    return data
-
-
-def _read_json(path: str) -> dict[str, Any]:
-    try:
-        with open(path, encoding="utf-8") as file:
-            content = simplejson.load(file)
-    except ValueError as error:
-        raise CheckpointError(f"{path}: not JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: not an object with keys")
-    return content
+    state = from_vit(model.state_dict(), settings["pool"])
+    del settings["registers"]
+    return single_length(path, state, data=data, **settings)

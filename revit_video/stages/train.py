@@ -207,7 +207,7 @@ def _starting_point(job: Job, model: ResizableModel) -> Checkpoint | None:
         found.load_into(model)
         return found
     if cfg.TRAIN.CHECKPOINT_FILE_PATH:
-        source = read_source(cfg.TRAIN.CHECKPOINT_FILE_PATH)
+        source = read_source(cfg.TRAIN.CHECKPOINT_FILE_PATH, cfg.TRAIN.CHECKPOINT_KEY)
         check_heads(cfg, source)
         names, theirs = job.data.class_names, source.data.get("class_names")
         if names and theirs and names != theirs and len(names) == len(theirs):

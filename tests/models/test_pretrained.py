@@ -12,18 +12,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from revit_video.length import TokenLength
+from revit_video.models.layouts import from_transformers, to_transformers
 from revit_video.models.presets import deit_small, timesformer_base
 from revit_video.models.pretrained import (
     PretrainedWeights,
     Report,
     all_lengths,
     at_length,
-    from_transformers,
     initialise,
     patterns,
     single_length,
     source_length,
-    to_transformers,
 )
 from revit_video.models.revit import ReViT
 from tests.peers import random_timesformer, random_vit, randomised

@@ -5,20 +5,24 @@ from __future__ import annotations
 import argparse
 import logging
 import pickle
+import re
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import simplejson
 import timm
 import torch
+from huggingface_hub.errors import EntryNotFoundError
 
 from revit_video.from_cfg.model import build_model, data_spec
 from revit_video.from_cfg.resolve import resolved
-from revit_video.models import checkpoint, timm_weights
+from revit_video.models import checkpoint, timm_weights, transformers_folder
 from revit_video.models.pretrained import at_length, initialise
 from revit_video.models.sources import clip_data, read_source
 from tests.peers import random_timesformer, random_vit
@@ -125,10 +129,8 @@ def test_a_name_of_timm_that_cannot_be_downloaded(monkeypatch: pytest.MonkeyPatc
         ("vit_tiny_patch16_224.nonsense", "Invalid pretrained tag"),
         ("resnet18", "it is a ResNet, not a VisionTransformer"),
         ("deit_tiny_distilled_patch16_224", "it is a VisionTransformerDistilled, not"),
-        ("vit_base_patch16_clip_224.openai", "its LayerNorm's eps is 1e-05, not 1e-06"),
         ("vit_base_patch16_siglip_224", "it pools with 'map', not by the class token"),
-        ("vit_base_patch16_clip_quickgelu_224", "eps is 1e-05"),
-        ("vit_small_patch14_reg4_dinov2", "pos_embed has"),
+        ("vit_base_patch16_rope_224", "it is a Eva, not a VisionTransformer"),
     ],
 )
 def test_names_of_timm_that_do_not_fit(name: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,6 +140,144 @@ def test_names_of_timm_that_do_not_fit(name: str, message: str, monkeypatch: pyt
     with pytest.raises(ValueError, match=message) as refused:
         read_source(f"timm:{name}")
     assert str(refused.value).startswith(f"timm:{name}") and "\n" not in str(refused.value)
+
+
+# ---- As other trainers write them ------------------------------------------------------------------------
+
+KEYS = ("model_state_dict", "state_dict", "state_dict_ema", "net", "weights", "model", "module")
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module._orig_mod.", "model.net.", "module.backbone."])
+@pytest.mark.parametrize("key", KEYS)
+def test_weights_in_wrappers_under_prefixes(key: str, prefix: str, tmp_path: Path) -> None:
+    state, path = random_vit().state_dict(), str(tmp_path / "vit.pth")
+    wrapped = {f"{prefix}{name}": value for name, value in state.items() if not name.startswith("head")}
+    wrapped |= {f"model.{name}": value for name, value in state.items() if name.startswith("head")}
+    optimizer = {"state": {0: {"exp_avg": torch.ones(3)}}, "param_groups": [{"lr": 1e-3}]}
+    torch.save({"epoch": 3, "optimizer": optimizer, key: wrapped}, path)
+    source = read_source(path)
+    assert source.states[0].keys() == state.keys()
+    assert all(torch.equal(source.states[0][name], value) for name, value in state.items())
+
+
+def test_a_compiled_part_and_a_wrapper_in_a_wrapper(tmp_path: Path) -> None:
+    state, path = random_vit().state_dict(), str(tmp_path / "vit.pth")
+    inner = {re.sub(r"(blocks\.\d\.)", r"\1_orig_mod.", name): value for name, value in state.items()}
+    torch.save({"ema": {"module": inner}, "iteration": 7}, path)
+    assert read_source(path).states[0].keys() == state.keys()
+
+
+def test_of_several_sets_the_log_says_which_and_a_key_picks_another(tmp_path: Path) -> None:
+    path, sets = str(tmp_path / "vit.pth"), {}
+    for n, key in enumerate(("state_dict_ema", "state_dict")):
+        sets[key] = {name: value + n for name, value in random_vit().state_dict().items()}
+    torch.save(sets, path)
+    for key, taken in (("", "state_dict"), ("state_dict_ema", "state_dict_ema")):
+        source = read_source(path, key)
+        assert torch.equal(source.states[0]["cls_token"], sets[taken]["cls_token"])
+        other = next(name for name in sets if name != taken)
+        assert f"{taken} taken; TRAIN.CHECKPOINT_KEY picks another: {other}" in source.notes
+    with pytest.raises(ValueError, match="TRAIN.CHECKPOINT_KEY ema: .* it has state_dict_ema, state_dict$"):
+        read_source(path, "ema")
+
+
+class Ran(Exception):
+    pass
+
+
+def touched(*_: object) -> None:
+    raise Ran
+
+
+def test_settings_beside_the_weights_are_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of them is run: not even what a class does when it is given a state."""
+    path, state = tmp_path / "trained.pth", random_vit().state_dict()
+    args = argparse.Namespace(lr=0.1, out=Path("a/b"), best=np.float64(81.5), when=np.int64(3))
+    beside = {"args": args, "best": np.float32(0.5), "out": path, "history": np.ones(3)}
+    torch.save({"model": state, **beside, "epoch": 3}, path)
+    monkeypatch.setattr(argparse.Namespace, "__setstate__", touched, raising=False)
+    monkeypatch.setattr(argparse.Namespace, "__init__", touched)
+    source = read_source(str(path))
+    assert source.states[0].keys() == state.keys()
+
+
+def test_what_is_refused_says_how_to_keep_the_weights(tmp_path: Path) -> None:
+    torch.save({"model": random_vit().state_dict(), "hook": Ran}, tmp_path / "trained.pth")
+    with pytest.raises(
+        ValueError, match=r"refused: .*Ran\).*torch.save\(torch.load\('a.pth', weights_only=Fa"
+    ):
+        read_source(str(tmp_path / "trained.pth"))
+
+
+# ---- The hub ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """A network that swallows every request; the names that were looked for in the hub's cache."""
+    looked: list[str] = []
+
+    def silent(request: Any, timeout: float) -> None:
+        time.sleep(30)
+
+    def cached(repository: str, name: str, revision: str | None = None) -> str | None:
+        looked.append(f"{repository} {name} {revision}")
+        path = tmp_path / "cache" / name
+        return str(path) if path.exists() else None
+
+    monkeypatch.setattr(timm_weights, "urlopen", silent)
+    monkeypatch.setattr(transformers_folder, "try_to_load_from_cache", cached)
+    monkeypatch.setattr(transformers_folder, "hf_hub_download", lambda *_, **__: pytest.fail("a download"))
+    return looked
+
+
+def test_without_a_network_it_is_one_line_within_a_second(no_network: list[str]) -> None:
+    for read in (read_source, clip_data):
+        start = time.monotonic()
+        with pytest.raises(ValueError, match="^hf:MCG-NJU/videomae-base: the hub does not answer") as refused:
+            read("hf:MCG-NJU/videomae-base")
+        assert time.monotonic() - start < 1.0 and "\n" not in str(refused.value)
+    assert no_network == ["MCG-NJU/videomae-base config.json None"] * 2
+    with pytest.raises(ValueError, match="name a model of the hub as hf:<owner>/<name>"):
+        read_source("hf:videomae-base")
+
+
+def test_without_a_network_what_was_downloaded_is_read(
+    no_network: list[str], folder: Path, tmp_path: Path
+) -> None:
+    folder.rename(tmp_path / "cache")
+    source = read_source("hf:a/b@v1")
+    assert source.name == "hf:a/b@v1" and source.attention == "divided_space_time"
+    assert clip_data("hf:a/b@v1")["class_names"] == list("abcde") and "a/b model.safetensors v1" in no_network
+    (tmp_path / "cache" / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match="hf:a/b is not whole in the cache, and the hub does not answer"):
+        read_source("hf:a/b")
+
+
+def test_what_is_at_the_hub_is_downloaded_once(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, tmp_path: Path
+) -> None:
+    asked: list[str] = []
+
+    def download(repository: str, name: str, revision: str | None = None) -> str:
+        asked.append(name)
+        if not (folder / name).exists():
+            raise EntryNotFoundError(name)
+        return str(folder / name)
+
+    monkeypatch.setattr(transformers_folder, "hub_answers", lambda patience: True)
+    monkeypatch.setattr(transformers_folder, "hf_hub_download", download)
+    assert clip_data("hf:a/b")["mean"] == [0.1, 0.2, 0.3]
+    assert "model.safetensors" not in asked  # only what describes it
+    assert read_source("hf:a/b").num_heads == 3 and "model.safetensors" in asked
+    assert "pytorch_model.bin" not in asked
+
+    def broken(*_: object, **__: object) -> str:
+        raise RuntimeError("401 Client Error\nlong")
+
+    monkeypatch.setattr(transformers_folder, "hf_hub_download", broken)
+    with pytest.raises(ValueError, match=r"^hf:a/b: cannot be had from the hub: 401 Client Error$"):
+        read_source("hf:a/b")
 
 
 # ---- Refused ---------------------------------------------------------------------------------------------
@@ -160,7 +300,8 @@ Making = Callable[[Path], object]
         (lambda path: path.write_bytes(b""), "not a checkpoint, or damaged"),
         (zip_of_text, "not a checkpoint, or damaged"),
         (lambda path: path.write_bytes(pickle.dumps(print, protocol=2)), "refused: it holds a Python object"),
-        (lambda path: torch.save({"args": argparse.Namespace(), "model": {}}, path), "refused: it holds a"),
+        (lambda path: torch.save({"args": print, "model": {}}, path), "refused: it holds a Python object"),
+        (lambda path: torch.save({"args": argparse.Namespace(), "model": {}}, path), "more than those: args"),
         (lambda path: torch.save({"weight": torch.ones(2)}, path), "holds no ViT or TimeSformer: it lacks"),
         (
             lambda path: torch.save({"cfg": "x", "model": 3}, path),
@@ -183,7 +324,8 @@ def test_what_is_no_source(make: Making, message: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_type": "videomae"}, "is a model of type 'videomae', not 'timesformer'"),
+        ({"model_type": "vit"}, "is a model of type 'vit', not 'timesformer' or 'videomae' or 'vivit'"),
+        ({"model_type": "vivit", "hidden_act": "relu"}, "hidden_act 'relu' (here: gelu or gelu_fast or"),
         ({"hidden_act": "gelu_new"}, "has another arithmetic: hidden_act 'gelu_new' (here: 'gelu')"),
         ({"layer_norm_eps": 1e-12, "qkv_bias": False}, "layer_norm_eps 1e-12 (here: 1e-06), qkv_bias False"),
         ({"image_size": 36}, "image_size 36 and patch_size 4, its weights are of 8x8 patches of 4x4"),

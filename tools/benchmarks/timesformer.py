@@ -14,8 +14,9 @@ from revit_video.models.base import ResizableModel
 from revit_video.models.config import DVTConfig
 from revit_video.models.dvt import DVT
 from revit_video.models.layers import linear
+from revit_video.models.layouts import to_transformers
 from revit_video.models.presets import preset, timesformer_base
-from revit_video.models.pretrained import at_length, to_transformers
+from revit_video.models.pretrained import at_length
 from revit_video.models.revit import ReViT
 
 CLASSES = 400

@@ -30,6 +30,10 @@ COMMANDS = {
     "flops": ("count_costs", "count multiply-accumulates and parameters at every token length"),
     "convert": ("convert_weights", "convert weights of timm, TimeSformer, transformers and this project"),
     "prepare": ("prepare_sets", "make a data folder from a data set's official files and its videos"),
+    "migrate": (
+        "migrate_config",
+        "print a YAML file of TimeSformer's or SlowFast's code as one of this project",
+    ),
     "config": ("show_config", "list the configs, print one, or tell the meaning of a key"),
 }
 

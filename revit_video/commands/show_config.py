@@ -33,7 +33,7 @@ def config_command(parser: ArgumentParser, words: Sequence[str]) -> None:
             print(dump_cfg(load_cfg(what, arguments.opts)), end="")
         else:
             nearest = nearest_key(what[:100], [*(entry.name for entry in entries), *shipped_configs()])
-            parser.error(f"{what[:100]!r} is neither a key nor a config; nearest: {nearest}")
+            parser.error(f"{what[:100]!r} is neither a key nor a config{nearest and f'; nearest: {nearest}'}")
     except ValueError as error:
         parser.exit(2, f"error: {error}\n")
 

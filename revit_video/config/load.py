@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 from typing import Any
 
 import yaml
 from fvcore.common.config import BASE_KEY, CfgNode
 
 from revit_video.config.defaults import get_cfg
+from revit_video.config.foreign import RENAMED, migrate, without_effect
 from revit_video.config.rules import Mistake, brief, find_mistakes, get
 from revit_video.config.shipped import find_config
 from revit_video.config.yaml_file import YamlError, parse_yaml, read_yaml
 
 MOST_SHOWN, MOST_FILES = 30, 100  # mistakes in a message; files that a config is made of
+ALIKE = 0.75  # likeness of two keys' names from which one may be meant by the other
+
+logger = logging.getLogger(__name__)
 
 # Lists whose elements have no single type; `rules.py` checks them.
 MIXED_LISTS = ("REVIT.TOKEN_LENGTHS", "DATA.REVERSED_CLASSES")
@@ -65,7 +70,7 @@ def load_cfg(
     cfg, mistakes = get_cfg(), list[str]()
     defaults = {key: get(cfg, key) for key in leaf_keys(cfg)}
     wrong_keys = set()
-    for origin, key, value in [*_file_items(path), *_option_items(opts)]:
+    for origin, key, value in [*_our_items(path, defaults), *_option_items(opts)]:
         try:
             _set(cfg, key, value, defaults, advise=len(mistakes) < MOST_SHOWN)
         except ValueError as error:
@@ -78,6 +83,33 @@ def load_cfg(
         raise ConfigError(path or "config", mistakes)
     cfg.freeze()
     return cfg
+
+
+def migrated(path: str) -> str:
+    """A YAML file of TimeSformer's or SlowFast's public code as one of this project, with what changed.
+
+    Raises:
+        ConfigError: it cannot be read, or is none of theirs.
+    """
+    given = {key: value for _, key, value in _file_items(path)}
+    found = migrate(given, set(leaf_keys(get_cfg())))
+    if found is None:
+        raise ConfigError(path, ["has no key of TimeSformer's or SlowFast's code; nothing is to be migrated"])
+    head = [f"# {line}" for line in found.changed]
+    head += [f"# {key}: left out; {why}" for key, why in found.left_out.items()]
+    return "\n".join([*head, _as_yaml(found.options)])
+
+
+def _as_yaml(options: Mapping[str, Any]) -> str:
+    """Dotted keys as groups."""
+    tree: dict[str, Any] = {}
+    for key, value in options.items():
+        *groups, name = key.split(".")
+        node = tree
+        for group in groups:
+            node = node.setdefault(group, {})
+        node[name] = value
+    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False)
 
 
 def yaml_options(path: str) -> list[Any]:
@@ -134,6 +166,26 @@ def _file_items(
         base_path = os.path.join(os.path.dirname(path), os.path.expanduser(base))
         yield from _file_items(base_path, (*including, own), read)
     yield from ((path, key, value) for key, value in _flatten(tree))
+
+
+def _our_items(path: str | None, defaults: Mapping[str, Any]) -> list[Item]:
+    """`_file_items`, without the keys of TimeSformer's and SlowFast's code that have no effect here.
+
+    Raises:
+        ConfigError: it holds keys of theirs that are others here; shows the file as it would be here.
+    """
+    items = list(_file_items(path))
+    found = migrate({key: value for _, key, value in items}, defaults)
+    if path is None or found is None:
+        return items
+    if found.changed:
+        advice = (
+            "a YAML of TimeSformer's or SlowFast's code; as one of this project (tools/migrate_config.py):"
+        )
+        raise ConfigError(path, ["\n  ".join([advice, *migrated(path).splitlines()])])
+    for key, why in found.left_out.items():
+        logger.info("%s: %s is left out: %s", path, key, why)
+    return [item for item in items if item[1] not in found.left_out]
 
 
 def _read_yaml(path: str) -> dict[str, Any]:
@@ -195,8 +247,12 @@ def _set(cfg: CfgNode, key: str, value: Any, defaults: Mapping[str, Any], advise
             if value is None:  # a group in YAML whose keys are all commented out
                 return
             raise ValueError(f"is a group of keys; set one of them, such as {members[0]}")
-        nearest = f"; nearest: {nearest_key(key[:100], list(defaults))}" if advise else ""
-        raise ValueError(f"no such key{nearest}")
+        if key in RENAMED:
+            raise ValueError(f"TimeSformer's or SlowFast's; here {RENAMED[key]}")
+        if why := without_effect(key):
+            raise ValueError(f"TimeSformer's or SlowFast's; leave it out: {why}")
+        nearest = nearest_key(key[:100], list(defaults)) if advise else ""
+        raise ValueError(f"no such key{nearest and f'; nearest: {nearest}'}")
     default = defaults[key]
     if isinstance(value, _Text):
         value = str(value) if isinstance(default, str) else value.parse()
@@ -218,8 +274,12 @@ def leaf_keys(cfg: CfgNode, prefix: str = "") -> Iterator[str]:
 
 
 def nearest_key(key: str, known: Sequence[str]) -> str:
-    """The known key most similar to `key`."""
-    return get_close_matches(key.upper(), known, 1, cutoff=0)[0]
+    """The known key most similar to `key`; no text if none has a similar name in its group."""
+    name = key.upper().rpartition(".")[2]
+    alike = [
+        one for one in known if SequenceMatcher(None, name, one.upper().rpartition(".")[2]).ratio() >= ALIKE
+    ]
+    return next(iter(get_close_matches(key.upper(), alike, 1, cutoff=0)), "")
 
 
 def _coerce(value: Any, default: Any) -> Any:

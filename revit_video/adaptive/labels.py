@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,10 +13,12 @@ import torch
 from torch import Tensor
 
 from revit_video.length import TokenLength
-from revit_video.runtime.output_dir import TEXT, write_csv
+from revit_video.runtime.csv_rows import CsvRows
+from revit_video.runtime.output_dir import TEXT, parsed_json, write_csv
 
 NONE_CORRECT = -1
 CLIP_COUNT = "clips"  # in the record of a file
+MOST, MOST_CLASSES = 1 << 40, 1 << 20  # rows and clips; classes
 AGAIN = "mine the labels again (MINE.ENABLE True)"
 
 
@@ -133,41 +134,50 @@ def read_labels(path: str, lengths: Sequence[TokenLength]) -> MinedLabels:
     """
     if not os.path.isfile(path):
         raise ValueError(f"{path}: no token-length labels; mine them first (MINE.ENABLE True)")
-    with open(path, **TEXT) as file:
-        head, line, record = file.readline().split(), file.readline(), None
-        if line.startswith("#"):
-            record, line = _record(path, line), file.readline()
-        header = [OLD_NAMES.get(name, name) for name in next(csv.reader([line]), [])]
-        table = list(csv.DictReader(file, header))
-    columns = [f"correct_{length}" for length in lengths]
-    if not table or head[:2] != ["#", "checkpoint"] or len(head) < 3 or set(header) != {*FIELDS, *columns}:
-        wanted = ", ".join(map(str, lengths))
-        raise ValueError(f"{path}: not labels of token lengths {wanted}; mine them again (MINE.ENABLE True)")
-    if record is not None and len(table) != (clips := record.pop(CLIP_COUNT, len(table))):
-        raise ValueError(f"{path}: damaged, {clips} clips were written and {len(table)} are there; {AGAIN}")
-    names = {str(length): i for i, length in enumerate(lengths)} | {"": NONE_CORRECT}
     try:
-        return MinedLabels(
-            lengths=tuple(lengths),
-            videos=[row["video"] for row in table],
-            rows=torch.tensor([int(row["row"]) for row in table]),
-            starts=torch.tensor([float(row["clip_start"]) for row in table]),
-            clip_index=torch.tensor([int(row["clip"]) for row in table]),
-            labels=torch.tensor([int(row["label"]) for row in table]),
-            correct=torch.tensor([[bool(int(row[name])) for name in columns] for row in table]),
-            token_lengths=torch.tensor([names[row["token_length"]] for row in table]),
-            checkpoints=tuple(head[2:]),
-            record=record,
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: damaged ({error}); {AGAIN}") from None
+        return _read(path, lengths)
+    except ValueError as error:
+        raise ValueError(f"{error}; {AGAIN}") from None
+
+
+def _read(path: str, lengths: Sequence[TokenLength]) -> MinedLabels:
+    with open(path, **TEXT) as file:
+        head, record, first = file.readline().split(), None, 2
+        after_head = file.tell()
+        line = file.readline()
+        if line.startswith("#"):
+            record, first = _record(path, line), 3
+        else:
+            file.seek(after_head)
+        table = CsvRows(path, file, first, OLD_NAMES)
+    columns = [f"correct_{length}" for length in lengths]
+    headed = head[:2] == ["#", "checkpoint"] and len(head) > 2
+    if not len(table) or not headed or set(table.columns) != {*FIELDS, *columns}:
+        raise ValueError(f"{path}: not labels of token lengths {', '.join(map(str, lengths))}")
+    if record is not None and len(table) != (clips := record.pop(CLIP_COUNT, len(table))):
+        raise ValueError(f"{path}: damaged, {clips} clips were written and {len(table)} are there")
+    names = {str(length): i for i, length in enumerate(lengths)} | {"": NONE_CORRECT}
+    chosen = table.parsed("token_length", names.__getitem__, "a token length of the model")
+    correct = [table.whole(name, 1) for name in columns]
+    return MinedLabels(
+        lengths=tuple(lengths),
+        videos=table.texts("video"),
+        rows=torch.tensor(table.whole("row", MOST)),
+        starts=torch.tensor(table.finite("clip_start")),
+        clip_index=torch.tensor(table.whole("clip", MOST)),
+        labels=torch.tensor(table.whole("label", MOST_CLASSES)),
+        correct=torch.tensor(correct, dtype=torch.bool).T.contiguous(),
+        token_lengths=torch.tensor(chosen),
+        checkpoints=tuple(head[2:]),
+        record=record,
+    )
 
 
 def _record(path: str, comment: str) -> dict[str, Any]:
     try:
-        record = simplejson.loads(comment.removeprefix("#"))
+        record = parsed_json(comment.removeprefix("#"))
     except ValueError as error:
-        raise ValueError(f"{path}:2: damaged ({error}); {AGAIN}") from None
+        raise ValueError(f"{path}:2: damaged ({error})") from None
     if not isinstance(record, dict):
-        raise ValueError(f"{path}:2: damaged (not an object with keys); {AGAIN}")
+        raise ValueError(f"{path}:2: damaged (not an object with keys)")
     return record

@@ -13,8 +13,9 @@ from revit_video.data.images import ImageFile
 from revit_video.data.pyav_video import PyAVVideo
 from revit_video.data.video import DecodeError, is_image
 from revit_video.prepare.parallel import Died, in_processes
+from revit_video.runtime.csv_rows import csv_writer
 from revit_video.runtime.logging import progress
-from revit_video.runtime.output_dir import write_csv
+from revit_video.runtime.output_dir import TEXT, write_csv
 
 _VARIABLE = 1.5  # the longest frame's time, of the shortest's; rounded times differ by less
 
@@ -79,8 +80,8 @@ def check_files(paths: Collection[str], cache: str, processes: int) -> Iterator[
         known.pop(path, None)
     write_csv(cache, [field.name for field in fields(Checked)], map(astuple, known.values()))
     yield from (known[path] for path in paths if path in known)
-    with open(cache, "a", encoding="utf-8", newline="") as file:
-        rows = csv.writer(file, lineterminator="\n")
+    with open(cache, "a", **TEXT) as file:
+        rows = csv_writer(file)
         for path, result in progress(in_processes(check_file, todo, processes), len(todo), "check"):
             if isinstance(result, Died):
                 yield Checked(path, 0, 0, problem=result.reason)
@@ -101,7 +102,7 @@ def _is_current(found: Checked) -> bool:
 def _read_cache(cache: str) -> Iterator[Checked]:
     if not os.path.isfile(cache):
         return
-    with open(cache, encoding="utf-8", newline="") as file:
+    with open(cache, **TEXT) as file, suppress(csv.Error):  # what is damaged is checked again
         for row in csv.reader(file):
             with suppress(ValueError):  # the header; a line that was cut off
                 path, size, mtime_ns, frames, seconds, problem, odd = row

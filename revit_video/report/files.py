@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import Any
 
-import simplejson
-
 from revit_video.adaptive.labels import MinedLabels, read_labels
 from revit_video.length import TokenLength, token_lengths
-from revit_video.report.predictions import Predictions, parse_predictions
+from revit_video.report.predictions import MOST_CLASSES, Predictions, parse_predictions
+from revit_video.report.results_file import check_results
 from revit_video.runtime import output_dir
 
 
@@ -30,18 +30,18 @@ class Run:
         path = os.path.join(self.directory, name)
         if not os.path.isfile(path):
             raise Missing(f"there is no {name}")
-        with open(path, **output_dir.TEXT) as file:
-            return file.read()
+        try:
+            with open(path, **output_dir.TEXT) as file:
+                return file.read()
+        except OSError as error:
+            raise Missing(f"{name} cannot be read: {error.strerror}") from None
 
     @cached_property
     def results(self) -> dict[str, Any]:
         """`results.json`."""
-        try:
-            results = simplejson.loads(self.text(output_dir.RESULTS))
-        except ValueError:
-            raise Missing("results.json is damaged") from None
-        if not isinstance(results, dict) or not {"lengths", "static"} <= set(results):
-            raise Missing("results.json holds no results")
+        with _damage_told(output_dir.RESULTS):
+            results = output_dir.parsed_json(self.text(output_dir.RESULTS))
+            check_results(results)
         return results
 
     @cached_property
@@ -69,34 +69,54 @@ class Run:
             names = [key.removeprefix("loss_") for key in (lines[0] if lines else {}) if key[:5] == "loss_"]
             if not names:
                 raise
-            return token_lengths(names)
+            with _damage_told(output_dir.STATS):
+                return token_lengths(names)
 
     @cached_property
     def labels(self) -> MinedLabels:
         """`labels.csv`."""
         self.text(output_dir.LABELS)
+        path, lengths = os.path.join(self.directory, output_dir.LABELS), self.lengths
         try:
-            return read_labels(os.path.join(self.directory, output_dir.LABELS), self.lengths)
+            labels = read_labels(path, lengths)
         except ValueError as error:
-            raise Missing(str(error)) from None
+            raise Missing(str(error).replace(path, output_dir.LABELS)) from None
+        if self._named and int(labels.labels.max()) >= len(self._named):
+            raise Missing(f"labels.csv is of more classes than the {len(self._named)} of results.json")
+        return labels
 
     @cached_property
     def predictions(self) -> Predictions:
         """`predictions.csv`."""
+        text, lengths = self.text(output_dir.PREDICTIONS), self.lengths
+        with _damage_told():
+            return parse_predictions(text, lengths, len(self._named) or MOST_CLASSES)
+
+    @cached_property
+    def _named(self) -> list[str]:
+        """Names of the classes; none if the data set has none."""
         try:
-            return parse_predictions(self.text(output_dir.PREDICTIONS), self.lengths)
-        except ValueError as error:
-            raise Missing(f"predictions.csv {error}") from None
+            return list(self.results.get("classes") or ())
+        except Missing:
+            return []
 
     @cached_property
     def class_names(self) -> list[str]:
         """Names of the classes; "class 7" if the data set has none."""
-        with suppress(Missing):
-            if self.results.get("classes"):
-                return list(self.results["classes"])
+        if self._named:
+            return self._named
         seen = [0]
         with suppress(Missing):
             seen += [int(self.predictions.truth.max()), int(self.predictions.predicted.max())]
         with suppress(Missing):
             seen.append(int(self.labels.labels.max()))
         return [f"class {n}" for n in range(max(seen) + 1)]
+
+
+@contextmanager
+def _damage_told(name: str = "") -> Iterator[None]:
+    """Turns a reader's ValueError into `Missing`, with the file's name where the reader does not say it."""
+    try:
+        yield
+    except ValueError as error:
+        raise Missing(f"{name} is damaged: {error}" if name else str(error)) from None

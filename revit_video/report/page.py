@@ -103,12 +103,12 @@ def _headline(run: Run) -> str:
             ),
             (f"of the MACs of {name}", f"{100 * cost / full:.0f} %", costs),
         ]
-        if chosen.speedup:
+        if chosen.speedup and chosen.macs_speedup:
             promise = f"its MACs promise {chosen.macs_speedup:.2f}×"
             cards.append((f"clips/s of {name}", f"{chosen.speedup:.2f}×", promise))
     elif longest:
         cards.append((f"top-1, always {name}", f"{longest.top1:.1f} %", "the adaptive policy was not run"))
-    videos, skipped = results.get("videos", 0), results.get("skipped", 0)
+    videos, skipped = results.get("videos") or 0, results.get("skipped") or 0
     cards.append((f"{results.get('split', 'test')} videos", f"{videos:,}", f"{skipped:,} could not be read"))
     html = "".join(
         f"<div><b>{escape(value)}</b><span>{escape(what)}</span><small>{escape(more)}</small></div>"

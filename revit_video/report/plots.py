@@ -187,20 +187,14 @@ def confusion(run: Run) -> Figure:
 
 def confused_pairs(run: Run, most: int = 20) -> list[tuple[str, str, int, float]]:
     """The most frequent confusions: true class, predicted class, videos, percent of the true class."""
-    counts = _confusion_counts(run)
-    total = np.maximum(counts.sum(axis=1), 1)
-    np.fill_diagonal(counts, 0)
-    worst = np.argsort(-counts, axis=None, kind="stable")[:most]
-    names = run.class_names
+    truth, predicted, names = run.predictions.truth, run.predictions.predicted, run.class_names
+    total = np.bincount(truth, minlength=len(names))
+    # Only the pairs that there are: a matrix of many classes would not fit the memory.
+    pairs, counts = np.unique((truth * len(names) + predicted)[truth != predicted], return_counts=True)
+    worst = np.argsort(-counts, kind="stable")[:most]
+    places = [(*divmod(int(pairs[n]), len(names)), int(counts[n])) for n in worst]
     return [
-        (
-            names[true],
-            names[predicted],
-            int(counts[true, predicted]),
-            100 * counts[true, predicted] / total[true],
-        )
-        for true, predicted in (divmod(int(n), len(names)) for n in worst)
-        if counts[true, predicted]
+        (names[true], names[taken_for], count, 100 * count / total[true]) for true, taken_for, count in places
     ]
 
 
@@ -225,9 +219,8 @@ def training(run: Run) -> Figure:
         for length, colour in zip(run.lengths, length_colours(run.lengths), strict=True):
             _curve(loss, train, f"loss_{length}", colour, str(length))
             _curve(top1, train, f"top1_{length}", colour)
-            points = [line for line in validated if line.get(f"top1_{length}") is not None]
-            values = [line[f"top1_{length}"] for line in points]
-            top1.plot([line["step"] for line in points], values, "o", ms=5, color=colour, mec="white")
+            points = _points(validated, f"top1_{length}")
+            top1.plot(*points, "o", ms=5, color=colour, mec="white")
         loss.set(title="Backbone: loss", xlabel="training step", ylabel="loss", ylim=(0, None))
         top1.set(title="Backbone: top-1", xlabel="training step", ylabel="top-1, %", ylim=(None, 101))
         _length_legend(figure, run)
@@ -243,13 +236,18 @@ def training(run: Run) -> Figure:
 
 def _curve(axes: Axes, lines: list[dict[str, Any]], key: str, colour: str, label: str | None = None) -> None:
     """Plot the logged values, faint, and their running mean."""
-    points = [(line["step"], line[key]) for line in lines if line.get(key) is not None]
-    if not points:
+    steps, values = _points(lines, key)
+    if not len(steps):
         return
-    steps, values = np.array(points, dtype=float).T
     window = max(1, len(values) // 20)
     kernel = np.ones(min(2 * window + 1, len(values)))
     # Divided by the number of values under the kernel, which is smaller at both ends.
     smooth = np.convolve(values, kernel, "same") / np.convolve(np.ones_like(values), kernel, "same")
     axes.plot(steps, values, color=colour, alpha=0.25, lw=0.9)
     axes.plot(steps, smooth, color=colour, lw=1.9, label=label)
+
+
+def _points(lines: list[dict[str, Any]], key: str) -> np.ndarray:
+    """The steps at which a value was logged, and the values `(2, N)`."""
+    points = [(line["step"], line[key]) for line in lines if "step" in line and line.get(key) is not None]
+    return np.array(points, dtype=float).reshape(-1, 2).T

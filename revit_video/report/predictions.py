@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from revit_video.length import TokenLength
-from revit_video.runtime.output_dir import write_csv
+from revit_video.runtime.csv_rows import CsvRows
+from revit_video.runtime.output_dir import PREDICTIONS, write_csv
+
+MOST_CLASSES = 1 << 20  # as MODEL.NUM_CLASSES
 
 
 @dataclass(frozen=True)
@@ -58,30 +60,37 @@ def write_predictions(path: str, predictions: Predictions, lengths: Sequence[Tok
     write_csv(path, list(columns), zip(*columns.values(), strict=True))
 
 
-def parse_predictions(text: str, lengths: Sequence[TokenLength]) -> Predictions:
+def parse_predictions(
+    text: str, lengths: Sequence[TokenLength], num_classes: int = MOST_CLASSES
+) -> Predictions:
     """The inverse of `write_predictions`.
+
+    Args:
+        num_classes: classes are below it.
 
     Raises:
         ValueError: the text lists no video, is damaged, or is of other token lengths.
     """
-    rows = list(csv.DictReader(io.StringIO(text, newline="")))
-    if not rows:
-        raise ValueError("lists no video")
-    names = [str(length) for length in lengths]
-    adaptive = bool(rows[0].get("adaptive_length"))
-    wanted = [] if adaptive else names[:1]  # the longest length is shown instead
-    try:
-        classes = {
-            name: np.array([int(row[f"prediction_{name}"]) for row in rows])
-            for name in names
-            if name in wanted or f"prediction_{name}" in rows[0]
-        }
-        return Predictions(
-            videos=[row["video"] for row in rows],
-            truth=np.array([int(row["label"]) for row in rows]),
-            static=classes,
-            adaptive=np.array([int(row["adaptive_prediction"]) for row in rows]) if adaptive else None,
-            chosen=np.array([names.index(row["adaptive_length"]) for row in rows]) if adaptive else None,
-        )
-    except (KeyError, TypeError, ValueError):
-        raise ValueError("is damaged or of other token lengths") from None
+    table = CsvRows(PREDICTIONS, io.StringIO(text, newline=""))
+    if not len(table):
+        raise ValueError(f"{PREDICTIONS}: lists no video")
+    names = {str(length): place for place, length in enumerate(lengths)}
+    by_length = [name for name in names if f"prediction_{name}" in table.columns]
+    adaptive = "adaptive_length" in table.columns and table.texts("adaptive_length")[0] != ""
+    if not adaptive and next(iter(names)) not in by_length:  # the longest length is shown instead
+        raise ValueError(f"{PREDICTIONS}: no column prediction_{next(iter(names))}")
+    classes = {
+        name: np.array(table.whole(column, num_classes - 1))
+        for name, column in [("label", "label")]
+        + [(name, f"prediction_{name}") for name in by_length]
+        + ([("adaptive", "adaptive_prediction")] if adaptive else [])
+    }
+    known = f"a token length of {', '.join(names)}"
+    chosen = table.parsed("adaptive_length", names.__getitem__, known) if adaptive else None
+    return Predictions(
+        videos=table.texts("video"),
+        truth=classes["label"],
+        static={name: classes[name] for name in by_length},
+        adaptive=classes["adaptive"] if adaptive else None,
+        chosen=None if chosen is None else np.array(chosen),
+    )

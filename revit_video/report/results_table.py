@@ -103,7 +103,7 @@ def summary(results: dict[str, Any]) -> str:
         return text
     points, percent = chosen.top1 - longest.top1, 100 * chosen.gmacs / longest.gmacs
     text += f" ({points:+.1f} points) at {percent:.0f} % of the longest length's MACs"
-    if chosen.speedup:
+    if chosen.speedup and chosen.macs_speedup:
         text += f", {chosen.speedup:.2f}x its clips/s (MACs promise {chosen.macs_speedup:.2f}x)"
     return text
 

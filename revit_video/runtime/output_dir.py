@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import io
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,6 +11,8 @@ from contextlib import contextmanager, suppress
 from typing import IO, Any
 
 import simplejson
+
+from revit_video.runtime.csv_rows import CsvRows, csv_writer
 
 CONFIG = "config.yaml"
 CHECKPOINTS = "checkpoints"
@@ -34,6 +36,10 @@ TRAINING_PICTURE = "training.png"
 # Text files: names of files need not be UTF-8, and are written as they are.
 TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
 UNFINISHED = ".tmp"  # suffix of a file that is being written
+SKIPPED_COLUMNS = ("path", "stage", "reason")
+MOST = 1e100  # of a statistic; charts of larger ones overflow
+
+logger = logging.getLogger(__name__)
 
 
 def ensure_writable(folder: str) -> None:
@@ -95,7 +101,7 @@ def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]], comment: str 
     """The content of a file that `write_csv` writes."""
     text = io.StringIO()
     text.writelines(f"# {line}\n" for line in comment.splitlines())
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv_writer(text)
     writer.writerow(header)
     writer.writerows(rows)
     return text.getvalue()
@@ -104,31 +110,82 @@ def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]], comment: str 
 # ---- skipped.csv and stats.jsonl -------------------------------------------------------------------------
 
 
-def read_csv(path: str) -> list[dict[str, str]]:
-    """The rows of a CSV table without a comment; empty if there is no such file."""
+def read_csv(path: str) -> CsvRows:
+    """A CSV table without a comment; without columns if there is no such file.
+
+    Raises:
+        ValueError: it is damaged; the message has the line.
+    """
     if not os.path.isfile(path):
-        return []
+        return CsvRows(path, [])
     with open(path, **TEXT) as file:
-        return list(csv.DictReader(file))
+        return CsvRows(path, file)
 
 
 def record_skipped(folder: str, stage: str, skipped: Iterable[tuple[str, str]]) -> None:
     """Replace the rows of `stage` in skipped.csv (path, stage, reason); `skipped` holds paths and reasons."""
     path = os.path.join(folder, SKIPPED)
-    rows = [(row["path"], row["stage"], row["reason"]) for row in read_csv(path) if row["stage"] != stage]
+    rows = [row for row in _skipped(path) if row[1] != stage]
     rows += [(video, stage, reason) for video, reason in sorted(set(skipped))]
-    write_csv(path, ["path", "stage", "reason"], rows)
+    write_csv(path, SKIPPED_COLUMNS, rows)
+
+
+def _skipped(path: str) -> list[tuple[str, str, str]]:
+    """The rows of skipped.csv. A damaged file is written anew: nothing depends on what it held."""
+    try:
+        table = read_csv(path)
+        columns = [table.texts(name) for name in SKIPPED_COLUMNS] if table.columns else [[], [], []]
+        return list(zip(*columns, strict=True))
+    except (OSError, ValueError) as error:
+        logger.warning("%s; it is written anew, without what other stages skipped", error)
+        return []
+
+
+def parsed_json(text: str) -> Any:
+    """The content of JSON; ValueError for anything else, however deep."""
+    try:
+        return simplejson.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def read_stats(folder: str) -> list[dict[str, Any]]:
-    """The lines of stats.jsonl; empty if there is no such file. A half-written line is left out."""
-    path, lines = os.path.join(folder, STATS), []
+    """The lines of stats.jsonl; empty if there is no such file.
+
+    A line that holds no statistics is left out, with a warning but for the last one, which a killed run may
+    leave half-written.
+    """
+    path, lines, odd = os.path.join(folder, STATS), [], list[int]()
     if os.path.isfile(path):
-        with open(path, encoding="utf-8") as file:
-            for text in file:
-                with suppress(ValueError):
-                    lines.append(simplejson.loads(text))
+        number = 0
+        with open(path, **TEXT) as file:
+            for number, text in enumerate(file, start=1):
+                if (line := _statistics(text)) is None:
+                    odd.append(number)
+                else:
+                    lines.append(line)
+        for line_number in [n for n in odd if n < number][:3]:
+            logger.warning("%s:%d: no statistics, left out", path, line_number)
     return lines
+
+
+def _statistics(text: str) -> dict[str, Any] | None:
+    """A line of stats.jsonl, None if it is none: numbers and null under names, and the mined labels."""
+    try:
+        line = parsed_json(text)
+    except ValueError:
+        return None
+    if not isinstance(line, dict) or not isinstance(line.get("stage"), str):
+        return None
+    place = [line.get(name, 0) for name in ("epoch", "iter", "step")]
+    if not all(type(value) is int and 0 <= value < 1 << 50 for value in place):
+        return None
+    figures = [value for name, value in line.items() if name != "stage" and not name.startswith("labels")]
+    return line if all(value is None or _is_finite(value) for value in figures) else None
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and -MOST < value < MOST
 
 
 def keep_stats(folder: str, keep: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:

@@ -21,9 +21,10 @@ from revit_video.adaptive.calibrate import (
 )
 from revit_video.adaptive.certificate import certified, run_trials, videos_needed
 from revit_video.adaptive.policies import Certificate, Costs, Hybrid, Settings, assigned, log_probabilities
-from revit_video.adaptive.table import Table
+from revit_video.adaptive.table import COLUMNS, Table
 from revit_video.adaptive.temperatures import calibration_error, fit_temperatures
 from revit_video.models import checkpoint
+from revit_video.models.untrusted import believed
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +46,12 @@ def read_calibration(path: str) -> Kept | None:
     if not g_pathmgr.isfile(path):
         return None
     content = checkpoint.load_payload(path)
-    return Kept(Table(**content["table"]), content["adaptive"])
+    with believed(path, "calibration"):
+        table = Table(**content["table"])
+        views = {len(column) for column in (table.paths, *(getattr(table, name) for name in COLUMNS))}
+        if len(views) != 1 or table.scores.ndim != 3 or table.correct.shape != table.scores.shape[:2]:
+            raise ValueError("its columns do not fit each other")
+        return Kept(table, dict(content["adaptive"]))
 
 
 def calibrated(cfg: CfgNode, table: Table, costs: Costs) -> Settings:

@@ -10,7 +10,6 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
-import simplejson
 from fvcore.common.config import CfgNode
 
 from revit_video.adaptive.calibrate import assigned_points, cascade_points, threshold_points
@@ -25,7 +24,7 @@ from revit_video.from_cfg.overlaps import remarks
 from revit_video.length import TokenLength
 from revit_video.meters import counts_by_name
 from revit_video.models import checkpoint
-from revit_video.models.checkpoint import weights_digest
+from revit_video.models.checkpoint import Checkpoint, CheckpointError, weights_digest
 from revit_video.report import print_table, write_report
 from revit_video.report.predictions import Predictions, write_predictions
 from revit_video.runtime import output_dir
@@ -85,8 +84,8 @@ def _checked(job: Job, trained: Trained, compared: Comparison) -> Record:
     record = test_record(job.cfg, job.data.videos(job.cfg.TEST.SPLIT), trained.weights, assigner)
     path, found = job.results_path(output_dir.RESULTS), None
     # None, or damaged: it is written anew.
-    with suppress(OSError, ValueError), open(path, encoding="utf-8") as file:
-        found = simplejson.load(file)
+    with suppress(OSError, ValueError), open(path, **output_dir.TEXT) as file:
+        found = output_dir.parsed_json(file.read())
     if isinstance(found, dict):
         check_same(found.get("record"), record, f"{path} was made", f"{NAME_IT}, or remove that file")
     return record
@@ -100,8 +99,8 @@ def _ship(job: Job, trained: Trained, compared: Comparison) -> None:
     path, payload = job.path(output_dir.MODEL), compared.payload()
     if job.cfg.TEST.NAME or not payload:
         return
-    if os.path.isfile(path):
-        there = checkpoint.read(path)
+    there = _shipped(path)
+    if there is not None:
         same = weights_digest(there.payload["model"]["weights"]) == trained.weights
         if same and there.settings != compared.settings.to_dict():
             logger.warning("%s stays as it is, with other thresholds; remove it to ship these", path)
@@ -110,6 +109,17 @@ def _ship(job: Job, trained: Trained, compared: Comparison) -> None:
     data = data_spec(job.cfg, job.data.class_names)
     payload = checkpoint.model_payload(trained.model, data, compared.cost_table, trained.record) | payload
     checkpoint.save(path, payload)
+
+
+def _shipped(path: str) -> Checkpoint | None:
+    """The model that is there; a damaged one is written anew."""
+    if not os.path.isfile(path):
+        return None
+    try:
+        return checkpoint.read(path)
+    except CheckpointError as error:
+        logger.warning("%s; it is written anew", error)
+        return None
 
 
 def _predictions(

@@ -246,11 +246,11 @@ def _validated(job: Job, training: Training, state: dict[str, Any] | None) -> bo
 
     def happened(line: dict[str, Any]) -> bool:
         if line["stage"] == "val":
-            return line["epoch"] < done[0]
-        return line["stage"] != "train" or (line["epoch"], line["iter"]) < done
+            return line.get("epoch", 0) < done[0]
+        return line["stage"] != "train" or (line.get("epoch", 0), line.get("iter", 0)) < done
 
     lines = output_dir.keep_stats(job.cfg.OUTPUT_DIR, happened) if job.ranks.is_main else []
-    found = any(line["stage"] == "val" and line["epoch"] == training.epoch - 1 for line in lines)
+    found = any(line["stage"] == "val" and line.get("epoch") == training.epoch - 1 for line in lines)
     (found, *_) = job.ranks.gather(found)  # as the main rank has it
     return found or not _is_validated(job.cfg, training)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import runpy
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 from revit_video.report import write_labels_picture, write_report
 from revit_video.report.files import Run
 from revit_video.report.page import SECTIONS
+from tests.toy import tool
 
 PICTURES = ("accuracy_cost", "lengths_per_class", "labels", "confusion", "training")
 TITLES = [title for title, _ in SECTIONS]
@@ -230,12 +230,6 @@ def test_repeated_steps_count_once(run_dir: Path) -> None:
     assert [line["loss_6x6"] for line in Run(str(run_dir)).stats["train"]] == [1.0, 4.0]
 
 
-def test_tool(run_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    main = runpy.run_path(str(Path(__file__).parents[2] / "tools" / "report.py"))["main"]
-    monkeypatch.setattr("sys.argv", ["report.py", str(run_dir)])
-    main()
-    assert capsys.readouterr().out.strip() == str(run_dir / "report.html")
-    monkeypatch.setattr("sys.argv", ["report.py", "nowhere"])
-    with pytest.raises(SystemExit, match="2"):
-        main()
-    assert capsys.readouterr().err == "error: nowhere: no such folder\n"
+def test_tool(run_dir: Path) -> None:
+    assert tool("report", run_dir) == (0, f"{run_dir / 'report.html'}\n", "")
+    assert tool("report", "nowhere") == (2, "", "error: nowhere: no such folder\n")

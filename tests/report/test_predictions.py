@@ -49,9 +49,15 @@ def test_what_is_written_can_be_read(predictions: Predictions, by: str, tmp_path
     ("text", "message"),
     [
         ("video,label\n", "lists no video"),
-        ("video,label,adaptive_length,adaptive_prediction\na,1,9x9,1\n", "damaged or of other token lengths"),
-        ("video,label,adaptive_length,prediction_2x2\na,1,,1\n", "damaged or of other token lengths"),
-        ("video,label,adaptive_length,prediction_4x4\na,one,,1\n", "damaged or of other token lengths"),
+        (
+            "video,label,adaptive_length,adaptive_prediction\na,1,9x9,1\n",
+            "predictions.csv:2: adaptive_length is not a token length of 4x4, 2x2: '9x9'",
+        ),
+        ("video,label,adaptive_length,prediction_2x2\na,1,,1\n", "predictions.csv: no column prediction_4x4"),
+        (
+            "video,label,adaptive_length,prediction_4x4\na,one,,1\n",
+            "predictions.csv:2: label is not a whole number .*: 'one'",
+        ),
     ],
 )
 def test_what_cannot_be_read(text: str, message: str) -> None:

@@ -58,7 +58,8 @@ def as_before_hybrid(run: Path) -> None:
     (run / "calibration.pyth").unlink()
     for name in ("assigner.pyth", "model.pyth"):
         payload = checkpoint.load_payload(str(run / name))
-        del payload["policy"]["hybrid"], payload["policy"]["certificate"]
+        for key in ("hybrid", "certificate", "seen"):
+            payload["policy"].pop(key, None)
         checkpoint.save(str(run / name), payload)
 
 
@@ -203,6 +204,34 @@ def test_a_broken_file_does_not_stop_the_others(toy_run: Path, own_videos: Path)
     ]
     assert str(answers[1]) == f"{paths[1]}: damaged, truncated, or not a video"
     assert str(answers[3]) == "nowhere.mp4: no such file"
+
+
+def test_drift_is_said_once_for_the_policy_that_was_shipped(
+    toy_run: Path,
+    videos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As if the validation list had been answered with certainty, at the other length."""
+    monkeypatch.setattr("revit_video.adaptive.drift.BLOCK", 6)
+    run, files = Path(shutil.copytree(toy_run, tmp_path / "run")), find_videos([str(videos / "test")])
+    assert len(list(revit_video.load(run, "cpu").predict_many(files))) == 12 and not caplog.messages
+    payload = checkpoint.load_payload(str(run / "model.pyth"))
+    seen = payload["policy"]["seen"]
+    assert seen["videos"] == COUNTS["val"] == sum(seen["lengths"]) == len(seen["confidence"])
+    other = {"videos": 400, "confidence": [0.999] * 100, "lengths": [200, 200]}
+    payload["policy"]["seen"] = other
+    checkpoint.save(str(run / "model.pyth"), payload)
+    list(revit_video.load(run, "cpu", clips=2).predict_many(files))
+    list(revit_video.load(run, "cpu", policy="longest").predict_many(files))
+    assert not caplog.messages
+    list(revit_video.load(run, "cpu").predict_many(files))
+    assert len(caplog.messages) == 1 and "are not like the validation list" in caplog.text
+    payload["policy"]["seen"] = other | {"lengths": [400]}
+    checkpoint.save(str(run / "model.pyth"), payload)
+    with pytest.raises(checkpoint.CheckpointError, match="not for 2 token lengths"):
+        revit_video.load(run, "cpu")
 
 
 def test_what_importing_predict_loads() -> None:

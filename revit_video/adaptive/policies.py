@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from revit_video.runtime.rng import seeded_generator
+
+if TYPE_CHECKING:
+    from revit_video.adaptive.drift import Seen
 
 SHIPPED = ("hybrid", "assigned", "cascade")  # the first of these that there is is what `predict` runs
 
@@ -259,6 +262,7 @@ class Settings:
         cascade_threshold: one for all lengths, or one per length, longest first; None without a cascade.
         hybrid: of `hybrid`; None in checkpoints that are older than it.
         certificate: of `hybrid`; None without a promised drop.
+        seen: how `hybrid` did on the validation list; None in checkpoints of earlier versions.
     """
 
     threshold: float | None = None
@@ -267,6 +271,7 @@ class Settings:
     cascade_threshold: float | list[float] | None = None
     hybrid: Hybrid | None = None
     certificate: Certificate | None = None
+    seen: Seen | None = None
 
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> Settings:
@@ -276,6 +281,10 @@ class Settings:
             parts["hybrid"] = Hybrid(**content["hybrid"])
         if "certificate" in content:
             parts["certificate"] = Certificate(**content["certificate"])
+        if "seen" in content:
+            from revit_video.adaptive.drift import Seen  # earlier versions' checkpoints have none
+
+            parts["seen"] = Seen(**content["seen"])
         return cls(**{**content, **parts})
 
     def __post_init__(self) -> None:
@@ -296,6 +305,8 @@ class Settings:
             content["hybrid"] = asdict(self.hybrid)
         if self.certificate is not None:
             content["certificate"] = asdict(self.certificate)
+        if self.seen is not None:
+            content["seen"] = asdict(self.seen)
         return content
 
     def policies(self, num_lengths: int, seed: int = 0) -> dict[str, Policy]:
@@ -312,6 +323,8 @@ class Settings:
             if not self.hybrid.fits(num_lengths):
                 raise ValueError(f"policy hybrid is not for {num_lengths} token lengths")
             found["hybrid"] = self.hybrid.policy()
+        if self.seen is not None and len(self.seen.lengths) != num_lengths:
+            raise ValueError(f"what was seen of the validation list is not for {num_lengths} token lengths")
         if self.mix is not None:
             found["assigned"] = assigned(self.threshold, self.per_view)
             found["random"] = random(self.mix, seed)

@@ -30,6 +30,7 @@ from revit_video.runtime import output_dir
 
 logger = logging.getLogger(__name__)
 if TYPE_CHECKING:
+    from revit_video.adaptive.drift import Watch
     from revit_video.models.assigner import TokenLengthAssigner
 
 Path = str | os.PathLike[str]
@@ -114,6 +115,7 @@ class Predictor:
     ) -> None:
         self.model, self.engine, self.device, self._choices = model, engine, device, choices
         self._policy = choices.shipped
+        self._watch = _watch(choices)
         names = data.class_names or []
         self.class_names = [*names, *(f"class {n}" for n in range(len(names), model.num_classes))]
         duration = clip_duration(data.num_frames, data.sampling_rate, data.target_fps)
@@ -161,7 +163,7 @@ class Predictor:
     @policy.setter
     def policy(self, wish: str) -> None:
         self.engine = self.new_engine(self.engine.batch_size, self._choices.policy(wish))
-        self._policy = wish
+        self._policy, self._watch = wish, None
         self.__dict__.pop("identity", None)
 
     @property
@@ -249,6 +251,8 @@ class Predictor:
         if not bool(probabilities.isfinite().all()):
             raise ValueError(f"{path}: the model's answer is not finite")
         order = probabilities.argsort(descending=True).tolist()
+        if self._watch and (words := self._watch.see(float(probabilities.max()), int(views.lengths[0]))):
+            logger.warning("drift: %s", words)
         return VideoPrediction(
             path,
             [(self.class_names[n], float(probabilities[n])) for n in order],
@@ -257,6 +261,16 @@ class Predictor:
             self.engine.costs.gmacs[0] * len(views.gmacs),
             views.logits.mean(dim=0).cpu(),
         )
+
+
+def _watch(choices: Choices) -> Watch | None:
+    """The guard against drift of the shipped policy, None where it is not known how that did."""
+    seen = choices.settings.seen
+    if seen is None or choices.shipped != "hybrid":
+        return None
+    from revit_video.adaptive.drift import Watch
+
+    return Watch(seen)
 
 
 def file_views(path: str, sampling: ClipSampling, grid: ViewGrid) -> VideoViews:
@@ -306,6 +320,8 @@ def load(
     with believed(saved.path, "policy"):
         settings = Settings.of(saved.settings)
         policies = settings.policies(len(model.lengths))
+    if clips not in (None, data.num_clips):  # which changes how sure the answers are
+        settings = replace(settings, seen=None)
     data = replace(data, num_clips=clips or data.num_clips)
     shipped = "longest"
     if assigner is not None:

@@ -20,6 +20,7 @@ from revit_video.adaptive.calibrate import (
     hybrid_points,
 )
 from revit_video.adaptive.certificate import certified, run_trials, videos_needed
+from revit_video.adaptive.drift import Seen
 from revit_video.adaptive.policies import Certificate, Costs, Hybrid, Settings, assigned, log_probabilities
 from revit_video.adaptive.table import COLUMNS, Table
 from revit_video.adaptive.temperatures import calibration_error, fit_temperatures
@@ -64,7 +65,9 @@ def calibrated(cfg: CfgNode, table: Table, costs: Costs) -> Settings:
     if not takes_hybrid(cfg):
         return settings
     hybrid, certificate = hybrid_settings(cfg, table, costs)
-    return replace(settings, hybrid=hybrid, certificate=certificate)
+    _, stop, videos = table.follow(hybrid.policy())
+    seen = Seen.of(videos, stop[table.first_views], len(costs.gmacs))
+    return replace(settings, hybrid=hybrid, certificate=certificate, seen=seen)
 
 
 def takes_hybrid(cfg: CfgNode) -> bool:

@@ -6,7 +6,9 @@ import base64
 import io
 import os
 from collections import defaultdict
+from collections.abc import Iterator
 from contextlib import closing
+from itertools import islice
 
 import matplotlib.image
 import numpy as np
@@ -21,6 +23,7 @@ from revit_video.report.template import as_html
 CLIPS, WRONG = 6, 2  # cards per length, and at most how many of them are mistakes
 FRAMES_AT = (0.1, 0.5, 0.9)  # position in the video
 SHORT_SIDE = 144  # pixels
+UNREADABLE = 100  # videos that are tried beyond the cards: all may be gone
 
 
 def gallery(run: Run) -> str:
@@ -30,9 +33,10 @@ def gallery(run: Run) -> str:
         raise Missing("the adaptive policy was not run")
     parts = []
     for position in reversed(range(len(run.lengths))):
-        rows = [n for n, chosen in enumerate(predictions.chosen) if chosen == position]
-        right = diverse([n for n in rows if predictions.correct[n]], predictions.truth)
-        wrong = diverse([n for n in rows if not predictions.correct[n]], predictions.truth)
+        rows = np.flatnonzero(predictions.chosen == position)
+        is_right = predictions.correct[rows]
+        right = diverse(rows[is_right].tolist(), predictions.truth)
+        wrong = diverse(rows[~is_right].tolist(), predictions.truth)
         few = _cards(run, wrong, WRONG)
         cards = _cards(run, right, CLIPS - len(few)) + few
         name = {len(run.lengths) - 1: "Easy", 0: "Hard"}.get(position, "Medium")
@@ -47,7 +51,7 @@ def gallery(run: Run) -> str:
     return "".join(parts)
 
 
-def diverse(rows: list[int], truth: np.ndarray) -> list[int]:
+def diverse(rows: list[int], truth: np.ndarray) -> Iterator[int]:
     """`rows` reordered so that any first few of them show as many classes as possible, far apart."""
     of_class = defaultdict(list)
     for row in rows:
@@ -55,14 +59,14 @@ def diverse(rows: list[int], truth: np.ndarray) -> list[int]:
     stride = max(1, len(of_class) // CLIPS)
     classes = sorted(of_class)
     classes = [c for first in range(stride) for c in classes[first::stride]]
-    turns = max(map(len, of_class.values()), default=0)
-    return [of_class[c][turn] for turn in range(turns) for c in classes if turn < len(of_class[c])]
+    for turn in range(max(map(len, of_class.values()), default=0)):
+        yield from (of_class[c][turn] for c in classes if turn < len(of_class[c]))
 
 
-def _cards(run: Run, rows: list[int], most: int) -> list[str]:
-    """Cards of the first `most` videos among `rows` that can be read."""
+def _cards(run: Run, rows: Iterator[int], most: int) -> list[str]:
+    """Cards of the first `most` videos among `rows` that can be read; a few that cannot are passed over."""
     cards: list[str] = []
-    for row in rows:
+    for row in islice(rows, most + UNREADABLE):
         if len(cards) == most:
             break
         try:

@@ -43,57 +43,59 @@ class CsvRows:
     ) -> None:
         self.path = path
         reader = csv.reader(lines)
-        self._rows: list[list[str]] = []
         self._numbers: list[int] = []
         try:
             self.columns = [(renamed or {}).get(name, name) for name in next(reader, [])]
+            # By column: a list for each row would take three times the memory.
+            self._fields: list[list[str]] = [[] for _ in self.columns]
             for row in reader:
                 if not row:
                     continue
                 number = reader.line_num + first - 1
                 if len(row) != len(self.columns):
                     raise ValueError(f"{path}:{number}: {len(row)} fields, not {len(self.columns)}")
-                self._rows.append(row)
+                for fields, field in zip(self._fields, row, strict=True):
+                    fields.append(field)
                 self._numbers.append(number)
         except csv.Error as error:
             raise ValueError(f"{path}:{reader.line_num + first - 1}: {error}") from None
 
     def __len__(self) -> int:
-        return len(self._rows)
-
-    def parsed(self, column: str, parse: Callable[[str], T], kind: str = "text") -> list[T]:
-        """`parse` of every field of a column; it raises LookupError or ValueError for other than `kind`."""
-        if column not in self.columns:
-            raise ValueError(f"{self.path}: no column {column}")
-        place, values = self.columns.index(column), []
-        for number, row in zip(self._numbers, self._rows, strict=True):
-            try:
-                values.append(parse(row[place]))
-            except (LookupError, ValueError):
-                field = row[place] if len(row[place]) <= 60 else f"{row[place][:57]}..."
-                raise ValueError(f"{self.path}:{number}: {column} is not {kind}: {field!r}") from None
-        return values
+        return len(self._numbers)
 
     def texts(self, column: str) -> list[str]:
         """A column as it is."""
-        return self.parsed(column, str)
+        if column not in self.columns:
+            raise ValueError(f"{self.path}: no column {column}")
+        return self._fields[self.columns.index(column)]
+
+    def parsed(self, column: str, parse: Callable[[str], T], kind: str) -> list[T]:
+        """`parse` of every field of a column; it raises LookupError or ValueError for other than `kind`."""
+        values: list[T] = []
+        try:
+            values.extend(map(parse, self.texts(column)))
+        except (LookupError, ValueError):
+            raise self._odd(column, len(values), kind) from None
+        return values
 
     def whole(self, column: str, high: int) -> list[int]:
         """A column of whole numbers from 0 to `high`."""
-
-        def parse(field: str) -> int:
-            if not 0 <= (value := int(field)) <= high:
-                raise ValueError
-            return value
-
-        return self.parsed(column, parse, f"a whole number from 0 to {high}")
+        kind = f"a whole number from 0 to {high}"
+        values = self.parsed(column, int, kind)
+        if values and not 0 <= min(values) <= max(values) <= high:
+            odd = next(n for n, value in enumerate(values) if not 0 <= value <= high)
+            raise self._odd(column, odd, kind)
+        return values
 
     def finite(self, column: str) -> list[float]:
         """A column of finite numbers."""
+        values = self.parsed(column, float, "a finite number")
+        for n, value in enumerate(values):
+            if not math.isfinite(value):
+                raise self._odd(column, n, "a finite number")
+        return values
 
-        def parse(field: str) -> float:
-            if not math.isfinite(value := float(field)):
-                raise ValueError
-            return value
-
-        return self.parsed(column, parse, "a finite number")
+    def _odd(self, column: str, row: int, kind: str) -> ValueError:
+        field = self.texts(column)[row]
+        text = field if len(field) <= 60 else f"{field[:57]}..."
+        return ValueError(f"{self.path}:{self._numbers[row]}: {column} is not {kind}: {text!r}")

@@ -6,6 +6,7 @@ import copy
 import json
 import logging
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -141,3 +142,14 @@ def test_labels_that_lost_rows_are_refused(bare: Path) -> None:
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
     with pytest.raises(ValueError, match="12 clips were written and 11 are there"):
         read_labels(str(path), lengths)
+
+
+def test_a_page_of_many_videos_takes_time_in_proportion(bare: Path) -> None:
+    """None of them can be read, and half are of one class."""
+    rows = 60_000
+    lines = [f"gone/{n:08d}.mp4,{n % 6 * (n % 2)},4x4,{n % 5},{n % 5},{n % 5}\n" for n in range(rows)]
+    head = (bare / "predictions.csv").read_text().splitlines(keepends=True)[0]
+    (bare / "predictions.csv").write_text(head + "".join(lines))
+    started = time.process_time()
+    assert f"{rows:,} videos, 100 %" in Path(write_report(str(bare))).read_text()
+    assert time.process_time() - started < 5

@@ -51,13 +51,14 @@ class Batch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """The same batch with all tensors on `device`."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        return self.map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Batch:
         """Called by `DataLoader(pin_memory=True)`."""
-        return self._map(Tensor.pin_memory)
+        return self.map(Tensor.pin_memory)
 
-    def _map(self, function: Callable[[Tensor], Tensor]) -> Batch:
+    def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        """The same batch with `function` of every tensor."""
         tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
         moved: dict[str, Any] = {name: function(tensor) for name, tensor in tensors.items()}
         return replace(self, **moved, token_labels=self.token_labels and self.token_labels.map(function))
@@ -95,7 +96,7 @@ def with_reversed(batch: Batch, partner: Tensor) -> Batch:
     Returns:
         2 B clips, the forward ones first.
     """
-    twice = batch._map(lambda tensor: torch.cat([tensor, tensor]))
+    twice = batch.map(lambda tensor: torch.cat([tensor, tensor]))
     return replace(
         twice,
         clips=torch.cat([batch.clips, batch.clips.flip(2)]),

@@ -30,6 +30,9 @@ class TrainClips(Dataset[Sample]):
         timeout: seconds that decoding a video may take, in a child process (0: no limit); None decodes in
             this process, which then shares a decoder's crash.
         label_maps: of images; an image whose map cannot be read is unreadable.
+
+    Attributes:
+        largest: bytes of a sample's clips.
     """
 
     def __init__(
@@ -46,8 +49,8 @@ class TrainClips(Dataset[Sample]):
         self._sampling, self._transform, self._frame_jitter = sampling, transform, frame_jitter
         self._seed, self._label_maps = seed, label_maps
         self._nothing = VideoViews.none(sampling.num_frames, transform.crop_size)
-        view_bytes = 3 * sampling.num_frames * transform.crop_size**2
-        self._decode = _isolated(self._view, len(videos), view_bytes, timeout)
+        self.largest = 3 * sampling.num_frames * transform.crop_size**2
+        self._decode = _isolated(self._view, len(videos), self.largest, timeout)
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -84,6 +87,9 @@ class EvalClips(Dataset[Sample]):
 
     Args:
         timeout: as in `TrainClips`.
+
+    Attributes:
+        largest: bytes of a sample's clips.
     """
 
     def __init__(
@@ -96,8 +102,8 @@ class EvalClips(Dataset[Sample]):
         self.videos = videos
         self._sampling, self._grid = sampling, grid
         self._nothing = VideoViews.none(sampling.num_frames, grid.crop_size)
-        view_bytes = 3 * sampling.num_frames * grid.crop_size**2
-        self._decode = _isolated(self._views, len(videos), grid.num_views * view_bytes, timeout)
+        self.largest = grid.num_views * 3 * sampling.num_frames * grid.crop_size**2
+        self._decode = _isolated(self._views, len(videos), self.largest, timeout)
 
     def __len__(self) -> int:
         return len(self.videos)

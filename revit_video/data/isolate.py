@@ -40,7 +40,9 @@ class Isolated:
 
     def __init__(self, decode: Decode, num_videos: int, largest: int, timeout: float = 0.0) -> None:
         self._decode, self._largest, self._timeout = decode, largest, timeout
-        self._ended_by = torch.zeros(num_videos, dtype=torch.uint8).share_memory_()
+        self._ended_by = torch.zeros(num_videos, dtype=torch.uint8)
+        with suppress(RuntimeError):  # no shared memory is left: each worker finds out by itself
+            self._ended_by.share_memory_()
         self._child: _Child | None = None
 
     def __call__(self, row: int, path: str, *arguments: Any) -> VideoViews:

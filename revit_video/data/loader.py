@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from errno import ENOSPC
 from functools import partial
 
 import torch
@@ -14,13 +16,18 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from revit_video.data.augment import Mixing, MixToken
-from revit_video.data.batch import Batch, Skipped, collate, with_reversed
+from revit_video.data.batch import Batch, Sample, Skipped, collate, with_reversed
 from revit_video.data.datasets import EvalClips, TrainClips
+from revit_video.data.handover import SHARED_MEMORY, AsBytes, collate_bytes, collate_shared, fits
 from revit_video.data.order import TrainOrder
 from revit_video.data.targets import Targets
 from revit_video.data.transforms import Normalize
 from revit_video.data.video import is_image
 from revit_video.runtime.termination import start_worker
+
+QUIET = 60.0  # seconds without a batch after which that is said
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,7 @@ class Loading:
         prefetch: batches prefetched per worker.
         pin_memory: page-locked batches, for faster copies to a GPU.
         max_skipped: fraction of the videos that may be unreadable.
+        timeout: seconds that decoding a video may take; 0 for no limit.
     """
 
     device: torch.device
@@ -40,6 +48,7 @@ class Loading:
     prefetch: int = 2
     pin_memory: bool = True
     max_skipped: float = 0.0
+    timeout: float = 0.0
 
 
 class TooManyUnreadable(ValueError):
@@ -92,6 +101,7 @@ class TrainBatches:
         self.skipped: set[Skipped] = set()
         self._order, self._transform, self._device = order, transform, loading.device
         self.loader = _loader(clips, order.batch_size, order, loading)
+        self._patience = _patience(order.batch_size, loading)
         self._allowed = allowed_unreadable(loading.max_skipped, len(clips) / order.world_size)
 
     def __len__(self) -> int:
@@ -99,7 +109,7 @@ class TrainBatches:
 
     def __call__(self, epoch: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor | Targets, list[str]]]:
         self._order.set_epoch(epoch, first)
-        for number, batch in enumerate(self.loader, start=first):
+        for number, batch in enumerate(_watched(self.loader, self._patience), start=first):
             self.skipped.update(batch.skipped)
             check_skipped(self.skipped, self._allowed, batch.skipped)
             yield self._transform(batch.to(self._device, non_blocking=True), epoch, number)
@@ -123,6 +133,7 @@ class EvalBatches:
     ) -> None:
         self.loader = _loader(clips, batch_size, rows, loading)
         self._normalize, self._device = normalize, loading.device
+        self._patience = _patience(batch_size, loading)
         self._allowed = allowed_unreadable(loading.max_skipped, len(rows))
 
     def __len__(self) -> int:
@@ -130,7 +141,7 @@ class EvalBatches:
 
     def __iter__(self) -> Iterator[Batch]:
         skipped: list[Skipped] = []
-        for batch in self.loader:
+        for batch in _watched(self.loader, self._patience):
             skipped += batch.skipped
             check_skipped(skipped, self._allowed, batch.skipped)
             batch = batch.to(self._device, non_blocking=True)
@@ -171,6 +182,46 @@ def killed_workers_explained() -> Iterator[None]:
         ) from error
 
 
+def _watched(loader: DataLoader, patience: float) -> Iterator[Batch]:
+    """The batches of a loader; it is said when they take long, and an error when they take too long.
+
+    Raises:
+        TimeoutError: none came for `patience` seconds.
+    """
+    batches, waited = _started(loader), 0.0
+    while True:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            if not str(error).startswith("DataLoader timed out"):
+                raise
+            waited += loader.timeout
+            said = f"no batch from the data workers for {waited:g} s"
+            if waited >= patience:
+                raise TimeoutError(f"{said}; is the disk or network that holds the files there?") from None
+            logger.warning("%s", said)
+        else:
+            waited = 0.0
+            yield batch
+
+
+def _started(loader: DataLoader) -> Iterator[Batch]:
+    """The loader's iterator, whose queues need shared memory, however little."""
+    try:
+        return iter(loader)
+    except OSError as error:
+        if error.errno != ENOSPC:
+            raise
+        raise OSError(f"{SHARED_MEMORY} is full; make room there, or set DATA_LOADER.NUM_WORKERS 0") from None
+
+
+def _patience(batch_size: int, loading: Loading) -> float:
+    """Seconds that a batch takes at the very most: each of its videos may be tried twice."""
+    return QUIET + 2 * batch_size * loading.timeout if loading.timeout else math.inf
+
+
 def _loader(
     clips: TrainClips | EvalClips, batch_size: int, order: Sampler | Sequence[int], loading: Loading
 ) -> DataLoader:
@@ -180,9 +231,19 @@ def _loader(
         batch_size,
         sampler=order,
         num_workers=workers,
-        collate_fn=collate,
+        collate_fn=_collate(clips.largest * batch_size, loading),
+        timeout=QUIET if workers else 0,
         pin_memory=loading.pin_memory and loading.device.type == "cuda",
         persistent_workers=workers > 0 and isinstance(clips, TrainClips),
         worker_init_fn=partial(start_worker, os.getpid()),
         prefetch_factor=loading.prefetch if workers else None,
     )
+
+
+def _collate(batch_bytes: int, loading: Loading) -> Callable[[Sequence[Sample]], Batch | AsBytes]:
+    """How samples become a batch, and how it reaches this process."""
+    if not loading.num_workers:
+        return collate
+    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # of this machine
+    on_their_way = batch_bytes * loading.prefetch * loading.num_workers * ranks
+    return collate_shared if fits(on_their_way) else collate_bytes

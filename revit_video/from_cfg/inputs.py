@@ -279,7 +279,12 @@ def _normalize(cfg: CfgNode, ranks: Ranks) -> Normalize:
 def _loading(cfg: CfgNode, ranks: Ranks) -> Loading:
     own = cfg.DATA_LOADER
     return Loading(
-        ranks.device, own.NUM_WORKERS, own.PREFETCH_FACTOR, own.PIN_MEMORY, cfg.DATA.MAX_SKIPPED_FRACTION
+        ranks.device,
+        own.NUM_WORKERS,
+        own.PREFETCH_FACTOR,
+        own.PIN_MEMORY,
+        cfg.DATA.MAX_SKIPPED_FRACTION,
+        own.TIMEOUT,
     )
 
 

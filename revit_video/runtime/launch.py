@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 
 import torch.distributed as dist
 
+from revit_video.runtime.deadline import RANK, ended_within
 from revit_video.runtime.ranks import MEETING, shutdown
 from revit_video.runtime.termination import deaf_children, end_with_parent
 
@@ -182,15 +183,16 @@ def _run_rank(
     multiprocessing.set_start_method(start_method, force=True)
     os.environ.update(environment)
     ending, when = ("result", None), 0.0
-    try:
-        result = function(*args)
-        shutdown()
-        if environment["RANK"] == "0":
-            ending = ("result", result)
-    except BaseException as error:
-        when = time.monotonic()
-        ending = _told(error)
-    line.send_bytes(pickle.dumps((*ending, when)))
+    with ended_within(RANK):
+        try:
+            result = function(*args)
+            shutdown()
+            if environment["RANK"] == "0":
+                ending = ("result", result)
+        except BaseException as error:
+            when = time.monotonic()
+            ending = _told(error)
+        line.send_bytes(pickle.dumps((*ending, when)))
 
 
 def _told(error: BaseException) -> tuple[str, Any]:

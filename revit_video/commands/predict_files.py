@@ -22,12 +22,17 @@ SHARED = 64  # answers of each rank that are written at once
 def predict_command(parser: ArgumentParser, words: Sequence[str]) -> int:
     """Writes an answer for each file; 1 if one of them could not be read."""
     _add_arguments(parser)
-    arguments = parser.parse_args(words)
+    _add_window_arguments(parser)
+    arguments = parser.parse_intermixed_args(words)
     from revit_video.cli import clear_errors
     from revit_video.runtime.launch import first_error_only, launch, torchrun_ranks
 
     with clear_errors("; with --out, the same command goes on from here"), first_error_only():
         _check(arguments)
+        if arguments.window:
+            from revit_video.commands.predict_windows import classify_windows
+
+            return 1 if classify_windows(arguments) else 0
         ranks = torchrun_ranks() or arguments.num_gpus
         unreadable = launch(classify_share, ranks, arguments)
     return 1 if unreadable else 0
@@ -65,6 +70,16 @@ def _add_arguments(parser: ArgumentParser) -> None:
     add("--num-gpus", type=int, default=1, metavar="N", help="ranks on this machine; torchrun starts its own")
 
 
+def _add_window_arguments(parser: ArgumentParser) -> None:
+    add = parser.add_argument_group("long videos, decoded once from start to end").add_argument
+    add("--window", metavar="TIME", help="answer for every window of so long, such as 4s, and write segments")
+    add("--stride", metavar="TIME", help="from window to window (default: half a window)")
+    add("--background", metavar="CLASS", help="the class that stands for nothing")
+    add("--min-probability", type=float, default=0.0, metavar="P", help="less probable is nothing, too")
+    add("--page", metavar="FILE", help="write a page: the video, its segments, the token length over time")
+    add("--video", metavar="FILE", help="write a copy of the video that shows the answers")
+
+
 def _check(arguments: Namespace) -> None:
     """Raise ValueError for arguments that make no sense, and settle what `--out` says of the form."""
     for name, least in (("top", 1), ("clips", 1), ("batch_size", 1), ("workers", 0), ("num_gpus", 1)):
@@ -75,6 +90,10 @@ def _check(arguments: Namespace) -> None:
         raise ValueError(
             f"--device {arguments.device}: with --num-gpus, each rank has its own; use auto or cpu"
         )
+    if not arguments.window and (arguments.stride or arguments.page or arguments.video):
+        raise ValueError("--stride, --page and --video: need --window, such as --window 4s")
+    if arguments.window and (arguments.clips or arguments.num_gpus > 1):
+        raise ValueError("--window: goes without --clips and --num-gpus")
     if arguments.out:
         from revit_video.predict.answer_files import SUFFIXES
 

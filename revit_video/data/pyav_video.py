@@ -122,6 +122,28 @@ class PyAVVideo(VideoFile):
             log_once(self._path, "damaged frames were replaced by their neighbours")
         return torch.from_numpy(clip).permute(3, 0, 1, 2)
 
+    def stream(
+        self, frames: Sequence[int], short_side: int | None = None
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Each frame's number and upright picture (H, W, C) of the ascending `frames`, in one pass.
+
+        As `read`, but nothing is kept: memory does not grow with their number.
+        """
+        attempts = [self._from_keyframes, self._from_start, self._counted]
+        reached, size = -1, None
+        with decode_errors(self._path):
+            for attempt in attempts[-1:] if self.timeline.are_counted else attempts:
+                self.damaged = []
+                try:
+                    for number, frame in attempt([n for n in frames if n > reached]):
+                        turned = _orientation(frame)
+                        size = size or self._upright_size(frame, turned, short_side)
+                        yield number, self._to_rgb(frame, turned, size)
+                        reached = number
+                    return
+                except _Untrusted:
+                    continue
+
     @property
     def has_plain_pictures(self) -> bool:
         """Whether the first picture is shown as it is decoded, neither turned nor stretched."""
@@ -170,7 +192,8 @@ class PyAVVideo(VideoFile):
         stretches: list[tuple[int, list[int]]] = []
         reached = -1
         for number in wanted:
-            first = int(max(keys[frame_of[keys] <= number], default=0))
+            before = keys[frame_of[keys] <= number]
+            first = int(before.max()) if len(before) else 0
             if stretches and first <= reached + _WORTH_SEEKING:
                 stretches[-1][1].append(number)
             else:

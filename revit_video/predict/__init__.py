@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 if TYPE_CHECKING:
     from revit_video.adaptive.drift import Watch
     from revit_video.models.assigner import TokenLengthAssigner
+    from revit_video.predict.long_videos import VideoTimeline
 
 Path = str | os.PathLike[str]
 
@@ -232,6 +233,34 @@ class Predictor:
         files = [os.path.expanduser(os.fspath(path)) for path in paths]
         return answers_in_order(self, files, batch_size, num_workers)
 
+    def timeline(
+        self,
+        path: Path,
+        window: float | None = None,
+        stride: float | None = None,
+        batch_size: int = 32,
+        background: str | None = None,
+        min_probability: float = 0.0,
+    ) -> VideoTimeline:
+        """What happens when in a long video, which is decoded once, in constant memory.
+
+        Args:
+            window: seconds that an answer is given for; None for those of a clip in training. The frames of a
+                clip are spread over a longer window.
+            stride: seconds from window to window; None for half a window.
+            batch_size: views per forward pass.
+            background: class that stands for "nothing": it makes no segments.
+            min_probability: what is less probable makes no segments either.
+
+        Raises:
+            DecodeError: the file cannot be decoded.
+            ValueError: the stride is not within the window, or the model has no such class.
+        """
+        from revit_video.predict.long_videos import timeline_of
+
+        file = os.path.expanduser(os.fspath(path))
+        return timeline_of(self, file, window, stride, batch_size, background, min_probability)
+
     def new_engine(self, batch_size: int, policy: Policy | None = None) -> Engine:
         """Another engine, with the same policy if none is given, for `batch_size` views per forward pass."""
         engine = self.engine
@@ -242,14 +271,19 @@ class Predictor:
         clips = self.normalize(views.clips.to(self.device))
         return self.answer(path, self.engine(clips, torch.zeros(len(clips), dtype=torch.long)))
 
-    def answer(self, path: str, views: Prediction) -> VideoPrediction:
-        """The answer from those of all views of a video."""
+    def probabilities(self, path: str, views: Prediction) -> Tensor:
+        """Of the classes `(classes,)`, from the answers for all views of a video or a window of it."""
         if self._ensemble == "logits":
             probabilities = views.logits.mean(dim=0).softmax(dim=0)
         else:
             probabilities = views.logits.softmax(dim=1).mean(dim=0)
         if not bool(probabilities.isfinite().all()):
             raise ValueError(f"{path}: the model's answer is not finite")
+        return probabilities
+
+    def answer(self, path: str, views: Prediction) -> VideoPrediction:
+        """The answer from those for all views of a video."""
+        probabilities = self.probabilities(path, views)
         order = probabilities.argsort(descending=True).tolist()
         if self._watch and (words := self._watch.see(float(probabilities.max()), int(views.lengths[0]))):
             logger.warning("drift: %s", words)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,7 +18,7 @@ from revit_video.data.batch import Batch
 from revit_video.meters import VideoScores
 from revit_video.models.assigner import TokenLengthAssigner
 from revit_video.models.base import ResizableModel
-from revit_video.models.inference import logits_at_all
+from revit_video.models.inference import logits_at, logits_at_all
 from revit_video.runtime.ranks import Ranks
 
 CONTROL = "control"  # the reference policy, timed a second time
@@ -163,6 +165,28 @@ def time_policies(
         name: Speed(_quartiles(views / times), _quartiles(slowest[reference] / times))
         for name, times in slowest.items()
     }
+
+
+@torch.inference_mode()
+def milliseconds(
+    model: ResizableModel, assigner: TokenLengthAssigner | None, clips: Tensor, rounds: int = 7
+) -> Costs:
+    """Costs in milliseconds per view instead of GMACs: medians over `rounds`, in batches like `clips`."""
+    runs = [partial(logits_at, model, clips, length) for length in model.lengths]
+    if assigner is not None:
+        runs.append(partial(ask, assigner.eval(), clips))
+    seconds: list[list[float]] = [[] for _ in runs]
+    for n in range(rounds + 1):
+        for own, run in zip(seconds, runs, strict=True):
+            _wait_for_device()
+            start = time.perf_counter()
+            run()
+            _wait_for_device()
+            if n > 0:  # the first is for warming up
+                own.append(time.perf_counter() - start)
+    medians = [1000 * statistics.median(own) / len(clips) for own in seconds]
+    lengths = len(model.lengths)
+    return Costs(medians[:lengths], sum(medians[lengths:]), model.carries_state)
 
 
 def _seconds(engine: Engine, batches: Sequence[Batch]) -> float:

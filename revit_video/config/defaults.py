@@ -218,6 +218,8 @@ _C.ADAPTIVE.MAX_DROP = 0.5  # points of top-1 below the longest length that a ch
 _C.ADAPTIVE.SAFETY = 1.0  # standard errors of the drop that must fit within MAX_DROP too; >= 0
 _C.ADAPTIVE.BUDGET = 0.0  # share of the longest length's GMACs: the most accurate threshold within it is
 #   chosen, whatever its drop; 0..1, 0 = off
+_C.ADAPTIVE.LATENCY_MS = 0.0  # likewise in mean milliseconds per view, measured on this machine in batches of
+#   TEST.BATCH_SIZE; >= 0, 0 = off
 _C.ADAPTIVE.CERTIFY = False  # take the longest length where MAX_DROP is not certified on the validation list
 _C.ADAPTIVE.CONFIDENCE = 0.95  # of a certificate: probability that the drop on new videos is within MAX_DROP;
 #   0.5..1, 1 excluded

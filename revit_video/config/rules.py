@@ -188,6 +188,7 @@ RULES = {
     "ADAPTIVE.MAX_DROP": at_least(0),
     "ADAPTIVE.SAFETY": at_least(0),
     "ADAPTIVE.BUDGET": FRACTION,
+    "ADAPTIVE.LATENCY_MS": at_least(0),
     "ADAPTIVE.CONFIDENCE": Rule(lambda value: 0.5 <= value < 1, "at least 0.5 and below 1"),
     "ADAPTIVE.DECISION": one_of("video", "view"),
     "SOLVER.OPTIMIZING_METHOD": one_of("sgd", "adamw"),
@@ -326,18 +327,20 @@ def check_assigner(cfg: CfgNode) -> Iterator[Mistake]:
 
 
 def check_budget(cfg: CfgNode) -> Iterator[Mistake]:
-    adaptive = cfg.ADAPTIVE
-    if adaptive.BUDGET == 0:
-        return
-    for key in ("ADAPTIVE.THRESHOLD", "ADAPTIVE.CASCADE_THRESHOLD"):
-        if get(cfg, key) > 0:
-            yield Mistake(("ADAPTIVE.BUDGET", key), f"chooses thresholds, but {key} gives one; one must be 0")
-    if adaptive.CERTIFY:
-        words = "spends a budget whatever the drop, which ADAPTIVE.CERTIFY is to bound; one must be off"
-        yield Mistake(("ADAPTIVE.BUDGET", "ADAPTIVE.CERTIFY"), words)
-    if adaptive.POLICY == "argmax":
-        words = "chooses a threshold, which the policy argmax does not have; take cumulative"
-        yield Mistake(("ADAPTIVE.BUDGET", "ADAPTIVE.POLICY"), words)
+    adaptive, wishes = cfg.ADAPTIVE, ("ADAPTIVE.BUDGET", "ADAPTIVE.LATENCY_MS")
+    given = [key for key in wishes if get(cfg, key) > 0]
+    if len(given) == 2:
+        yield Mistake(wishes, "are two budgets; one must be 0")
+    for budget in given:
+        for key in ("ADAPTIVE.THRESHOLD", "ADAPTIVE.CASCADE_THRESHOLD"):
+            if get(cfg, key) > 0:
+                yield Mistake((budget, key), f"chooses thresholds, but {key} gives one; one must be 0")
+        if adaptive.CERTIFY:
+            words = "spends a budget whatever the drop, which ADAPTIVE.CERTIFY is to bound; one must be off"
+            yield Mistake((budget, "ADAPTIVE.CERTIFY"), words)
+        if adaptive.POLICY == "argmax":
+            words = "chooses a threshold, which the policy argmax does not have; take cumulative"
+            yield Mistake((budget, "ADAPTIVE.POLICY"), words)
 
 
 def check_dvt(cfg: CfgNode) -> Iterator[Mistake]:

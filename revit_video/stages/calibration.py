@@ -24,8 +24,12 @@ from revit_video.adaptive.drift import Seen
 from revit_video.adaptive.policies import Certificate, Costs, Hybrid, Settings, assigned, log_probabilities
 from revit_video.adaptive.table import COLUMNS, Table
 from revit_video.adaptive.temperatures import calibration_error, fit_temperatures
+from revit_video.evaluate import milliseconds
 from revit_video.models import checkpoint
+from revit_video.models.assigner import TokenLengthAssigner
+from revit_video.models.base import ResizableModel
 from revit_video.models.untrusted import believed
+from revit_video.runtime.ranks import Ranks
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +74,26 @@ def calibrated(cfg: CfgNode, table: Table, costs: Costs) -> Settings:
     return replace(settings, hybrid=hybrid, certificate=certificate, seen=seen)
 
 
+def costs_in_wish(
+    cfg: CfgNode, costs: Costs, model: ResizableModel, assigner: TokenLengthAssigner | None, ranks: Ranks
+) -> Costs:
+    """What `ADAPTIVE` bounds: GMACs or, with `LATENCY_MS`, milliseconds per view, measured here.
+
+    Args:
+        model: as `Trained.reader` gives it.
+    """
+    if cfg.ADAPTIVE.LATENCY_MS == 0:
+        return costs
+    views = cfg.TEST.NUM_ENSEMBLE_VIEWS * cfg.TEST.NUM_SPATIAL_CROPS
+    count = max(1, cfg.TEST.BATCH_SIZE // ranks.world_size) * views
+    clips = torch.randn(count, 3, model.num_frames, model.img_size, model.img_size, device=ranks.device)
+    found: Costs = ranks.gather(milliseconds(model, assigner, clips))[0]
+    named = [*zip(map(str, model.lengths), found.gmacs, strict=True), ("assigner", found.assigner)]
+    words = ", ".join(f"{name} {each:.2f}" for name, each in named)
+    logger.info("ms per view on this machine, in batches of %d views: %s", count, words)
+    return found
+
+
 def takes_hybrid(cfg: CfgNode) -> bool:
     """Whether `hybrid` is shipped; else it is `assigned` or, without an assigner, `cascade`."""
     return cfg.ADAPTIVE.POLICY == "hybrid" and cfg.ADAPTIVE.THRESHOLD == 0
@@ -87,7 +111,7 @@ def hybrid_settings(cfg: CfgNode, table: Table, costs: Costs) -> tuple[Hybrid, C
     _log_calibration(cfg, table, temperatures)
     points = hybrid_points(table, costs, temperatures, per_view)
     chosen, certificate = _point(cfg, points, 0.0, longest), None
-    if adaptive.BUDGET == 0:
+    if adaptive.BUDGET == adaptive.LATENCY_MS == 0:
         chosen, certificate = _certified(cfg, table, costs, chosen)
         if adaptive.CERTIFY and not certificate.holds:
             chosen = next(point for point in points if _is_longest(point))
@@ -178,16 +202,17 @@ def _point(cfg: CfgNode, points: list[Point], threshold: float, longest: float) 
 
     Args:
         threshold: 0 to choose.
-        longest: GMACs of the longest length, which `ADAPTIVE.BUDGET` is relative to.
+        longest: cost of the longest length, which `ADAPTIVE.BUDGET` is relative to.
     """
     adaptive = cfg.ADAPTIVE
     if threshold > 0:
         same = max((p for p in points if p.threshold <= threshold), key=lambda point: point.threshold)
         return same._replace(threshold=threshold)
-    if adaptive.BUDGET > 0:
-        chosen, budget = best_within(points, adaptive.BUDGET * longest), 100 * adaptive.BUDGET
-        if chosen.gmacs > adaptive.BUDGET * longest * (1 + 1e-9):
-            logger.warning("ADAPTIVE.BUDGET %.0f %%: nothing is as cheap; the cheapest is taken", budget)
+    if budget := adaptive.LATENCY_MS or adaptive.BUDGET * longest:
+        chosen = best_within(points, budget)
+        if chosen.gmacs > budget * (1 + 1e-9):
+            wish = "LATENCY_MS" if adaptive.LATENCY_MS else "BUDGET"
+            logger.warning("ADAPTIVE.%s %g: nothing is as cheap; the cheapest is taken", wish, adaptive[wish])
         return chosen
     return choose_point(points, adaptive.MAX_DROP, adaptive.SAFETY)
 

@@ -20,7 +20,13 @@ from revit_video.models.base import ResizableModel
 from revit_video.models.untrusted import believed
 from revit_video.runtime import output_dir
 from revit_video.stages.assign import Assigner
-from revit_video.stages.calibration import calibrated, cascade_threshold, read_calibration, takes_hybrid
+from revit_video.stages.calibration import (
+    calibrated,
+    cascade_threshold,
+    costs_in_wish,
+    read_calibration,
+    takes_hybrid,
+)
 from revit_video.stages.job import Job, Trained
 
 NEED_ASSIGNER = {"assigned", "random"}  # for its choice, its mix of lengths
@@ -122,16 +128,19 @@ def _assigner(job: Job, trained: Trained) -> Assigner | None:
     with believed(path, "policy"):
         chosen = Settings.of(saved.settings)
     own = Costs.from_table(costs, trained.model.carries_state)
-    return Assigner(network, _as_wished(job, chosen, own), costs, made)
+    return Assigner(network, _as_wished(job, chosen, own, trained.reader, network), costs, made)
 
 
-def _as_wished(job: Job, chosen: Settings, costs: Costs) -> Settings:
+def _as_wished(
+    job: Job, chosen: Settings, costs: Costs, reader: ResizableModel, network: TokenLengthAssigner
+) -> Settings:
     """The settings chosen with the assigner, or others if `ADAPTIVE` is not what it was then."""
     kept = read_calibration(job.path(output_dir.CALIBRATION))
     if kept is None:
         logger.warning(
             "no %s, as in older runs: the thresholds stay those chosen with the assigner, whatever "
-            "ADAPTIVE.MAX_DROP, SAFETY, BUDGET and CERTIFY say; with ASSIGNER.ENABLE they are chosen again",
+            "ADAPTIVE.MAX_DROP, SAFETY, BUDGET, LATENCY_MS and CERTIFY say; with ASSIGNER.ENABLE they are "
+            "chosen again",
             output_dir.CALIBRATION,
         )
         return _overridden(job.cfg, chosen)
@@ -140,7 +149,7 @@ def _as_wished(job: Job, chosen: Settings, costs: Costs) -> Settings:
     if not changed:
         return chosen
     logger.info("%s changed: operating points are chosen again, on the same videos", ", ".join(changed))
-    return calibrated(job.cfg, kept.table, costs)
+    return calibrated(job.cfg, kept.table, costs_in_wish(job.cfg, costs, reader, network, job.ranks))
 
 
 def _overridden(cfg: CfgNode, chosen: Settings) -> Settings:
@@ -176,6 +185,7 @@ def _without_assigner(job: Job, reader: ResizableModel, costs: Costs) -> Setting
         logger.warning("no list to calibrate hybrid and cascade on, so they are not tested: %s", error)
         return fixed
     table = job.tabulate(reader, "val", batches)
+    costs = costs_in_wish(cfg, costs, reader, None, job.ranks)
     if hybrid:
         return calibrated(cfg, table, costs)
     return Settings(cascade_threshold=cascade_threshold(cfg, table, costs))

@@ -38,6 +38,8 @@ def test_defaults_keep_their_own_rules() -> None:
             "of which the objective sufficiency has",
         ),
         ("ASSIGNER.OBJECTIVE sufficiency ADAPTIVE.POLICY argmax", "has none; give cumulative"),
+        ("ADAPTIVE.BUDGET 0.5 ADAPTIVE.LATENCY_MS 3", "ADAPTIVE.BUDGET: are two budgets; one must be 0"),
+        ("ADAPTIVE.LATENCY_MS 3 ADAPTIVE.CERTIFY True", "spends a budget whatever the drop"),
         ("ADAPTIVE.BUDGET 0.5 ADAPTIVE.POLICY argmax", "which the policy argmax does not have"),
         ("DATA.TOKEN_LABELS maps", "DATA.TOKEN_LABELS: label maps are of images; DATA.NUM_FRAMES must be 1"),
         ("DATA.TOKEN_LABELS maps DATA.REVERSED_CLASSES [[0,1]]", "images, which have no time to reverse"),

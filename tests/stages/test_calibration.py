@@ -10,16 +10,22 @@ import torch
 
 from revit_video.adaptive.policies import Certificate, Costs, Settings
 from revit_video.adaptive.table import Table
+from revit_video.evaluate import milliseconds
+from revit_video.runtime.ranks import Ranks
 from revit_video.stages.calibration import (
     assigned_settings,
     calibrated,
     cascade_threshold,
+    costs_in_wish,
     hybrid_settings,
     read_calibration,
     write_calibration,
 )
 from tests.tables import table_of_scores
-from tests.toy import toy_cfg
+from tests.tiny import tiny_revit
+from tests.toy import results_of, run_toy, toy_cfg
+
+ALONE = Ranks(0, 1, torch.device("cpu"))
 
 # Four videos of one view, of class 1; correct at 8x8 all, at 4x4 the two that it is sure of.
 SCORES = torch.tensor([[0.1, 0.9], [0.05, 0.95], [0.2, 0.8], [0.3, 0.7]])
@@ -139,3 +145,26 @@ def test_settings_survive_a_checkpoint(tmp_path: Path) -> None:
     settings = calibrated(toy_cfg(tmp_path, tmp_path, *SAFE), table(), COSTS)
     assert settings.hybrid is not None and settings.certificate is not None
     assert Settings.of(settings.to_dict()) == settings
+
+
+def test_a_wish_in_milliseconds_is_met_in_what_was_measured(
+    own_run: Path, videos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Far more than the longest length takes: as accurate as can be. Less than anything: the cheapest."""
+    assert costs_in_wish(toy_cfg(videos, own_run), COSTS, tiny_revit(), None, ALONE) is COSTS
+    found = {}
+    for name, wish in (("slow", 1e4), ("fast", 1e-6)):
+        named = ("ADAPTIVE.LATENCY_MS", wish, "TEST.NAME", name)
+        run_toy(videos, own_run, *named, stages=["test"])
+        found[name] = results_of(own_run / "tests" / name)["adaptive"]
+        assert found[name]["certificate"] is None
+    said = capsys.readouterr().err
+    assert "ms per view on this machine, in batches of 8 views: 4x4 " in said
+    assert "ADAPTIVE.LATENCY_MS 1e-06: nothing is as cheap; the cheapest is taken" in said
+    assert len(found["fast"]["lengths"]) == 1
+
+
+def test_milliseconds_of_lengths_and_assigner() -> None:
+    model = tiny_revit()
+    costs = milliseconds(model, None, torch.randn(2, 3, model.num_frames, model.img_size, model.img_size), 1)
+    assert len(costs.gmacs) == len(model.lengths) and min(costs.gmacs) > 0 and costs.assigner == 0

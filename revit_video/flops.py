@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from revit_video.length import TokenLength, stem_geometry
+from revit_video.length import TokenLength, soft_splits, stem_geometry
 from revit_video.models.assigner import TokenLengthAssigner
 from revit_video.models.base import ResizableModel, count_params
 from revit_video.models.config import ReViTConfig
 from revit_video.models.embed import separate_embeddings
+from revit_video.models.soft_split import FEATURES, TOKEN_DIM
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", FutureWarning)  # on import, fvcore compiles a loss with torch.jit
@@ -30,7 +31,7 @@ UNCOUNTED = frozenset(
     "aten::" + name
     for name in (
         *("add", "add_", "sub", "rsub", "mul", "mul_", "div", "div_", "pow"),
-        *("mean", "amax", "sum", "softmax"),
+        *("mean", "amax", "sum", "softmax", "square", "exp", "im2col"),
         *("gelu", "relu", "relu_", "silu", "silu_", "sigmoid", "tanh", "hardtanh", "hardtanh_"),
         *("hardswish", "hardswish_", "hardsigmoid", "hardsigmoid_", "dropout", "dropout_"),
         *("clone", "copy_", "expand", "repeat", "unflatten", "view_as", "pad", "constant_pad_nd"),
@@ -119,6 +120,8 @@ def matmul_gmacs(config: ReViTConfig, i: int) -> float:
 def _embed_macs(config: ReViTConfig, length: TokenLength) -> int:
     """Per frame, or tubelet: the stem's convolutions, then the projection of patches."""
     size, dim = config.img_size, config.embed_dim
+    if config.stem == "t2t":
+        return _soft_split_macs(config, length)
     side, channels, macs = size, 3 * config.tubelet, 0
     if config.stem == "lvvit":
         side, channels = size // 2, 64
@@ -131,6 +134,23 @@ def _embed_macs(config: ReViTConfig, length: TokenLength) -> int:
             channels = wider
     kernel = -(-side // length.h) * -(-side // length.w)
     return macs + length.count * channels * kernel * dim
+
+
+def _soft_split_macs(config: ReViTConfig, length: TokenLength) -> int:
+    """T2T-ViT's stem: two performers, on ever fewer tokens, and a projection."""
+    sides = [config.img_size] * 2
+    splits = zip(soft_splits(config.img_size, length.h), soft_splits(config.img_size, length.w), strict=True)
+    macs, channels = 0, 3 * config.tubelet
+    for by_side in splits:
+        area = math.prod(kernel for kernel, _, _ in by_side)
+        steps = zip(sides, by_side, strict=True)
+        sides = [(side + 2 * padding - kernel) // stride + 1 for side, (kernel, stride, padding) in steps]
+        inputs, channels = channels * area, TOKEN_DIM
+        if math.prod(sides) == length.count:
+            return macs + length.count * inputs * config.embed_dim
+        attention = FEATURES * (4 * TOKEN_DIM + 1)  # features of queries and keys, both products, the sum
+        macs += math.prod(sides) * (inputs * 3 * TOKEN_DIM + attention + 3 * TOKEN_DIM**2)
+    raise AssertionError("the splits do not meet the grid")
 
 
 def cost_table(

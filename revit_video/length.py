@@ -128,6 +128,28 @@ def stem_geometry(size: int, length: TokenLength, width: int) -> tuple[int, int]
     return halvings, doublings
 
 
+PUBLISHED_SPLITS = ((7, 4, 2), (11, 6, 5), (14, 8, 3))  # T2T-ViT's, and DVT's for 10x10 and 7x7 of 224 px
+LATER_SPLIT = (3, 2, 1)
+
+
+def soft_splits(size: int, cells: int) -> list[tuple[int, int, int]]:
+    """Kernel, stride and padding of T2T-ViT's three splits of `size` pixels into `cells` patches.
+
+    The last two halve the grid. The first is a published one where that meets the grid, else one whose kernel
+    overlaps its neighbours by as much as that of 7 px at stride 4.
+
+    Raises:
+        ValueError: no first split leads to this grid.
+    """
+    strides = range(max(1, size // (4 * cells) + 1), 0, -1)
+    others = [(2 * stride - 1, stride, padding) for stride in strides for padding in range(stride)]
+    for kernel, stride, padding in (*PUBLISHED_SPLITS, *others):
+        first = (size + 2 * padding - kernel) // stride + 1
+        if padding < kernel <= size and (first + 3) // 4 == cells:
+            return [(kernel, stride, padding), LATER_SPLIT, LATER_SPLIT]
+    raise ValueError(f"{size} px cannot be split softly into {cells} patches, as T2T-ViT does")
+
+
 def _can_cut(size: int, length: TokenLength) -> bool:
     try:
         return bool(patch_geometry(size, length.h) and patch_geometry(size, length.w))

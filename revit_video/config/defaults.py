@@ -118,8 +118,8 @@ _C.DATA_LOADER.PREFETCH_FACTOR = 2  # batches prefetched per worker; >= 1
 # ---- The model -------------------------------------------------------------------------------------------
 _C.MODEL = CfgNode()
 _C.MODEL.ARCH = "timesformer_base"  # preset: timesformer_base | timesformer_base_hr | timesformer_tiny |
-#   videomae_small | videomae_base | videomae_large | vivit_base | deit_small | lvvit_small; the last two for
-#   images, with NUM_FRAMES 1
+#   videomae_small | videomae_base | videomae_large | vivit_base, and for images, with NUM_FRAMES 1,
+#   deit_small | lvvit_small | t2t_vit_7 | t2t_vit_10 | t2t_vit_12 | t2t_vit_14 | t2t_vit_19 | t2t_vit_24
 _C.MODEL.NUM_CLASSES = 400  # 0 = as many as the data folder names
 _C.MODEL.EMBED_DIM = 0  # width; 0 = the preset's
 _C.MODEL.DEPTH = 0  # blocks; 0 = the preset's
@@ -130,7 +130,7 @@ _C.MODEL.DROP_PATH = 0.1  # stochastic depth of the last block, rising linearly 
 _C.MODEL.DROP_PATH_PER = "clip"  # what it drops in divided attention: clip | sequence (as TimeSformer: a
 #   place over time, before temporal_fc, and a frame over space)
 _C.MODEL.STEM = ""  # patch (one convolution) | conv (several 3x3 convolutions with batch norms) | lvvit
-#   (LV-ViT's); empty = the preset's
+#   (LV-ViT's) | t2t (T2T-ViT's soft splits); empty = the preset's
 _C.MODEL.INIT = "normal"  # initial weights: normal | timesformer (its code's: 0.02 at any width, time
 #   embeddings 0, the patch convolution as PyTorch's)
 _C.MODEL.TUBELET = 0  # frames of one patch token, a divisor of NUM_FRAMES; 0 = the preset's

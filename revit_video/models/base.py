@@ -121,7 +121,7 @@ class ResizableModel(nn.Module, ABC):
         """Which layer a parameter is of, by its name (timm's convention); heads and what is new come last."""
         part = r"^(?:backbones\.\d+\.)?"
         return {
-            "stem": rf"{part}(?:cls_token|dist_token|pos_embed|time_embed|patch_embed)",
+            "stem": rf"{part}(?:cls_token|dist_token|reg_token|pos_embed|time_embed|patch_embed|norm_pre)",
             "blocks": [(rf"{part}blocks\.(\d+)", None), (rf"{part}norm", (99999,))],
         }
 

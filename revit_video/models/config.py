@@ -7,7 +7,14 @@ from dataclasses import asdict, dataclass, fields
 from math import isfinite
 from typing import Any
 
-from revit_video.length import TokenLength, halved, patch_geometry, stem_geometry, token_lengths
+from revit_video.length import (
+    TokenLength,
+    halved,
+    patch_geometry,
+    soft_splits,
+    stem_geometry,
+    token_lengths,
+)
 
 Problem = tuple[tuple[str, ...], str]
 """The fields that contradict each other, the culprit first, and a message about it."""
@@ -18,7 +25,7 @@ CHOICES = {
     "norm": ("per_length", "shared"),
     "patch_embed": ("per_length", "shared", "resized"),
     "pos_embed": ("per_length", "shared", "resized"),
-    "stem": ("patch", "conv", "lvvit"),
+    "stem": ("patch", "conv", "lvvit", "t2t"),
     "pos_init": ("normal", "sincos", "sine"),
     "positions": ("separate", "joint", "fixed"),
     "pool": ("cls", "mean", "normed_mean", "first"),
@@ -74,7 +81,8 @@ class ReViTConfig:
         drop_path_per: what stochastic depth drops a branch for: a `clip`, or a `sequence` of divided
             attention: a place in the attention over time, a frame in that over space, as in TimeSformer.
         stem: from pixels to tokens. `patch`: one convolution, kernel = stride = patch. `conv`: 3x3
-            convolutions with batch norms (paper section 4). `lvvit`: LV-ViT's.
+            convolutions with batch norms (paper section 4). `lvvit`: LV-ViT's. `t2t`: T2T-ViT's soft
+            splits and performers.
         qkv_bias, residual_scale, dense_head, norm_eps: differ in LV-ViT: no bias for queries, keys and
             values; residual branches scaled by 1 / `skip_lam`; a second head classifies every patch token.
             A bias of queries and values alone (VideoMAE) needs no option: that of the keys adds the same to
@@ -224,7 +232,7 @@ class ReViTConfig:
             words = f"{self.num_frames} frames are no multiple of {self.tubelet}, those of a token (tubelet)"
             yield ("num_frames", "tubelet"), words
         if self.stem != "patch" and self.patch_embed != "per_length":
-            words = f"must be per_length with a stem of convolutions, {self.stem}; got {self.patch_embed}"
+            words = f"must be per_length with a stem, {self.stem}; got {self.patch_embed}"
             yield ("patch_embed", "stem"), words
         for name in ("patch_embed", "pos_embed"):
             if getattr(self, name) == "shared" and self.lengths and not self._nested():
@@ -257,6 +265,10 @@ class ReViTConfig:
         """ValueError where the stem cannot cut a frame into the patches of `length`."""
         if self.stem == "conv":
             stem_geometry(self.img_size, length, self.embed_dim)
+            return
+        if self.stem == "t2t":
+            soft_splits(self.img_size, length.h)
+            soft_splits(self.img_size, length.w)
             return
         size = halved(self.img_size) if self.stem == "lvvit" else self.img_size
         for cells in (length.h, length.w):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from revit_video.length import TokenLength
 from revit_video.models.config import ReViTConfig
+from revit_video.models.soft_split import SoftSplitStem
 from revit_video.models.stem import STEMS, PatchEmbed, copy_convs, project
 
 # ---- Patch embeddings ------------------------------------------------------------------------------------
@@ -30,8 +31,8 @@ class PatchEmbeds(nn.ModuleList):
     ) -> None:
         super().__init__(STEMS[stem](length, img_size, dim, in_chans) for length in lengths)
 
-    def __iter__(self) -> Iterator[PatchEmbed]:
-        return super().__iter__()  # type: ignore[return-value]
+    def __iter__(self) -> Iterator[Any]:
+        return super().__iter__()
 
     def forward(self, frames: Tensor, i: int) -> Tensor:
         """`(F, C, H, W)` -> `(F, N, dim)` at length `i`."""
@@ -45,14 +46,17 @@ class PatchEmbeds(nn.ModuleList):
     def init_from_longest(self) -> None:
         """Start every length from the longest one's kernel, resampled as in FlexiViT.
 
-        Of a stem, copy the convolutions up to the first whose shape differs; the kernel only if none does.
+        Of a stem, copy the convolutions up to the first of another shape; the kernel only if none is.
         """
         first, *others = self
         for embed in others:
-            if copy_convs(first, embed):
+            if isinstance(embed, SoftSplitStem):
+                assert isinstance(first, SoftSplitStem)
+                embed.start_from(first)
+            elif copy_convs(first, embed):
                 kernel = list(embed.proj.kernel_size)
                 embed.proj.weight.copy_(resample_patch_embed(first.proj.weight, kernel))
-                embed.proj.bias.copy_(first.proj.bias)  # type: ignore[union-attr, arg-type]
+                embed.proj.bias.copy_(first.proj.bias)
 
 
 class OnePatchEmbed(nn.Module):

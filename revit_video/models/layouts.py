@@ -144,6 +144,28 @@ def fixed_places(state: Weights, count: int, first: int = 0) -> Tensor:
     return sine_table(first, count, len(kernel))[None].to(kernel.device)
 
 
+# ---- T2T-ViT ---------------------------------------------------------------------------------------------
+
+T2T_STEM = "tokens_to_token.project.weight"  # tells its weights from a ViT's
+T2T_SIZE, T2T_HEAD = 224, 64
+T2T: dict[str, Any] = dict(attention="space_only", positions="fixed", pool="cls", norm_eps=1e-5)
+
+
+def from_t2t(state: Weights) -> dict[str, Tensor]:
+    """From T2T-ViT's names.
+
+    Its released weights are for queries scaled by width^-0.5, not by head width^-0.5; that is folded in.
+    """
+    renamed = {}
+    for name, value in state.items():
+        if name.endswith("attn.qkv.weight"):
+            width = value.shape[1]
+            value = torch.cat([value[:width] * (T2T_HEAD / width) ** 0.5, value[width:]])
+        name = name.replace("tokens_to_token.project.", "patch_embed.proj.")
+        renamed[name.replace("tokens_to_token.", "patch_embed.")] = value
+    return renamed
+
+
 # ---- Parts that several have -----------------------------------------------------------------------------
 
 

@@ -14,6 +14,9 @@ Lengths = Sequence[int | str | TokenLength]
 _BASE: dict[str, Any] = dict(embed_dim=768, depth=12, num_heads=12)
 _IMAGE: dict[str, Any] = dict(img_size=224, num_frames=1, embed_dim=384, num_heads=6, attention="space_only")
 _LVVIT = dict(stem="lvvit", qkv_bias=False, residual_scale=0.5, dense_head=True, norm_eps=1e-5)
+_T2T: dict[str, Any] = dict(stem="t2t", qkv_bias=False, norm_eps=1e-5, positions="fixed", pos_init="sine")
+_T2T |= dict(img_size=224, num_frames=1, attention="space_only")
+_SMALL_T2T: dict[str, Any] = dict(embed_dim=256, num_heads=4, mlp_ratio=2.0, **_T2T)
 _TUBELETS: dict[str, Any] = dict(img_size=224, tubelet=2, attention="joint_space_time")
 _VIDEOMAE: dict[str, Any] = dict(
     num_frames=16,
@@ -33,6 +36,12 @@ PRESETS: dict[str, dict[str, Any]] = {
     "videomae_large": dict(embed_dim=1024, depth=24, num_heads=16, **_VIDEOMAE),
     "vivit_base": dict(num_frames=32, positions="joint", act="gelu_tanh", **_BASE, **_TUBELETS),
     "deit_small": dict(depth=12, **_IMAGE),
+    "t2t_vit_7": dict(depth=7, **_SMALL_T2T),
+    "t2t_vit_10": dict(depth=10, **_SMALL_T2T),
+    "t2t_vit_12": dict(depth=12, **_SMALL_T2T),
+    "t2t_vit_14": dict(embed_dim=384, depth=14, num_heads=6, mlp_ratio=3.0, **_T2T),
+    "t2t_vit_19": dict(embed_dim=448, depth=19, num_heads=7, mlp_ratio=3.0, **_T2T),
+    "t2t_vit_24": dict(embed_dim=512, depth=24, num_heads=8, mlp_ratio=3.0, **_T2T),
     "lvvit_small": dict(depth=16, mlp_ratio=3.0, **_IMAGE, **_LVVIT),
 }
 
@@ -84,6 +93,36 @@ def vivit_base(lengths: Lengths = ("14x14", "7x7"), num_classes: int = 400, **ch
 def deit_small(lengths: Lengths = ("14x14", "7x7"), num_classes: int = 1000, **changes: Any) -> ReViT:
     """DeiT-S, for images of 224 px: clips `(B, 3, 1, 224, 224)`."""
     return _new("deit_small", lengths, num_classes, changes)
+
+
+def t2t_vit_7(lengths: Lengths = ("14x14", "7x7"), num_classes: int = 1000, **changes: Any) -> ReViT:
+    """T2T-ViT-7, for images of 224 px: soft splits and performers before 7 plain blocks."""
+    return _new("t2t_vit_7", lengths, num_classes, changes)
+
+
+def t2t_vit_10(lengths: Lengths = ("14x14", "7x7"), num_classes: int = 1000, **changes: Any) -> ReViT:
+    """T2T-ViT-10, for images of 224 px: soft splits and performers before 10 plain blocks."""
+    return _new("t2t_vit_10", lengths, num_classes, changes)
+
+
+def t2t_vit_12(lengths: Lengths = ("14x14", "7x7"), num_classes: int = 1000, **changes: Any) -> ReViT:
+    """T2T-ViT-12, for images of 224 px: soft splits and performers before 12 plain blocks."""
+    return _new("t2t_vit_12", lengths, num_classes, changes)
+
+
+def t2t_vit_14(lengths: Lengths = ("14x14", "7x7"), num_classes: int = 1000, **changes: Any) -> ReViT:
+    """T2T-ViT-14, for images of 224 px: soft splits and performers before 14 plain blocks."""
+    return _new("t2t_vit_14", lengths, num_classes, changes)
+
+
+def t2t_vit_19(lengths: Lengths = ("14x14", "7x7"), num_classes: int = 1000, **changes: Any) -> ReViT:
+    """T2T-ViT-19, for images of 224 px: soft splits and performers before 19 plain blocks."""
+    return _new("t2t_vit_19", lengths, num_classes, changes)
+
+
+def t2t_vit_24(lengths: Lengths = ("14x14", "7x7"), num_classes: int = 1000, **changes: Any) -> ReViT:
+    """T2T-ViT-24, for images of 224 px: soft splits and performers before 24 plain blocks."""
+    return _new("t2t_vit_24", lengths, num_classes, changes)
 
 
 def lvvit_small(lengths: Lengths = ("14x14", "7x7"), num_classes: int = 1000, **changes: Any) -> ReViT:

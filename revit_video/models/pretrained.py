@@ -265,6 +265,9 @@ def _fit(name: str, like: Tensor, model: ReViT, source: PretrainedWeights) -> Fi
     if key is None:
         return Fitted(torch.zeros_like(like), "initialised" if remark else "lacking", remark)
     value = _resampled(model, source.steps, common, state[key].to(like.dtype), like, grid, target)
+    if own is not None and common.startswith("patch_embed.attention"):
+        stems: Any = model.patch_embed
+        value = stems[own].fitted(common.removeprefix("patch_embed."), value)
     if value.shape != like.shape:
         shapes = [" x ".join(map(str, tensor.shape)) for tensor in (state[key], like)]
         raise ValueError(f"{source.name}: {key} is {shapes[0]}, which does not fit {name}, {shapes[1]}")
@@ -334,10 +337,14 @@ def _target(model: ReViT, common: str, own: int | None) -> TokenLength:
 
 
 def _has_stem(state: Weights, model: ReViT, own: int | None) -> bool:
-    """Whether `state` has the convolutions of the model's stem at this length."""
+    """Whether `state` has the convolutions of the model's stem at this length, or soft splits as it has."""
     weights = {} if own is None else model.patch_embed.weights(own)
-    ours = {f"patch_embed.{name}": w.shape for name, w in weights.items() if name.startswith("conv")}
-    return ours == {name: w.shape for name, w in state.items() if name.startswith("patch_embed.conv")}
+    ours = {f"patch_embed.{name}": weight for name, weight in weights.items()}
+    convs, splits = (
+        [{name: w.shape for name, w in each.items() if name.startswith(part)} for each in (ours, state)]
+        for part in ("patch_embed.conv", "patch_embed.attention")
+    )
+    return convs[0] == convs[1] and splits[0].keys() == splits[1].keys()
 
 
 def _origin(common: str, source: PretrainedWeights, state: Weights) -> tuple[str | None, str]:

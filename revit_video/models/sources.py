@@ -3,7 +3,8 @@
 - `timm:<name>`: a ViT of timm, its weights by way of timm, which may download them.
 - `hf:<owner>/<name>[@revision]`, or a folder: transformers' TimeSformer, VideoMAE or ViViT.
 - A file, of torch or safetensors: a checkpoint of this project, TimeSformer's `.pyth`, VideoMAE's `.pth`, a
-  ViT's weights under timm's names, LV-ViT's `.pth.tar`; see `trainers_file` for what may be around them.
+  ViT's weights under timm's names, LV-ViT's and T2T-ViT's `.pth.tar`; see `trainers_file` for what may be
+  around them.
 
 Nothing in a folder, or in any file, is ever executed.
 """
@@ -27,11 +28,16 @@ from revit_video.models.checkpoint import CheckpointError
 from revit_video.models.config import NORM_EPS
 from revit_video.models.layouts import (
     KERNEL,
+    T2T,
+    T2T_HEAD,
+    T2T_SIZE,
+    T2T_STEM,
     VIDEOMAE,
     VIDEOMAE_BIAS,
     VIDEOMAE_HEADS,
     activation,
     fixed_places,
+    from_t2t,
     from_videomae,
     from_vit,
     pooling,
@@ -60,6 +66,7 @@ LVVIT: dict[str, Any] = {
     "data": IMAGENET_DATA,
 }
 LVVIT_NOTE = "it does not tell skip_lam: taken as 2, as in LV-ViT-S and -M"
+T2T_NOTE = "T2T-ViT: queries scaled by width^-0.5, as its released weights need"
 VIDEOMAE_STEPS, VIDEOMAE_SIZE = 8, 224
 VIDEOMAE_NOTE = "it does not tell the frames of a clip and their size: taken as 8 tubelets of 224 px"
 
@@ -151,6 +158,10 @@ def _bare(path: str, payload: Mapping[str, Any], key: str) -> PretrainedWeights:
     if LVVIT_STEM in state:
         state = {re.sub(r"^aux_head\.", "head_dense.", name): value for name, value in state.items()}
         return single_length(path, state, **LVVIT, notes=(*notes, LVVIT_NOTE))
+    if T2T_STEM in state:
+        heads, size = len(state["cls_token"][0, 0]) // T2T_HEAD, dict(img_size=T2T_SIZE, num_frames=1)
+        known = dict(T2T, num_heads=heads, data=IMAGENET_DATA, **size)
+        return single_length(path, from_t2t(state), notes=(*notes, T2T_NOTE), **known)
     if VIDEOMAE_BIAS in state or f"encoder.{VIDEOMAE_BIAS}" in state:
         return _videomae(path, from_videomae(state), notes)
     if any(".temporal_attn." in name for name in state):

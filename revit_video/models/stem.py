@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from revit_video.length import TokenLength, halved, patch_geometry, stem_geometry
+from revit_video.models.soft_split import SoftSplitStem
 
 
 class PatchEmbed(nn.Module):
@@ -93,7 +94,12 @@ class LVViTStem(Stem):
         super().__init__(convs, length, size, dim)
 
 
-STEMS: Mapping[str, type[PatchEmbed]] = {"patch": PatchEmbed, "conv": ConvStem, "lvvit": LVViTStem}
+STEMS: Mapping[str, type[PatchEmbed] | type[SoftSplitStem]] = {
+    "patch": PatchEmbed,
+    "conv": ConvStem,
+    "lvvit": LVViTStem,
+    "t2t": SoftSplitStem,
+}
 
 
 def project(frames: Tensor, padding: tuple[int, ...], kernel: Tensor, bias: Tensor | None) -> Tensor:

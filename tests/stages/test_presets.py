@@ -11,7 +11,7 @@ from revit_video.models.presets import PRESETS
 from tests.images import write_pictures
 from tests.toy import LENGTHS, options, results_of, table_of, tool
 
-OF_IMAGES = {"deit_small", "lvvit_small"}
+OF_IMAGES = {arch for arch in PRESETS if PRESETS[arch]["num_frames"] == 1}
 ONE_FRAME = (
     *("MODEL.NUM_CLASSES", 0, "DATA.NUM_FRAMES", 1),
     *("DATA.TRAIN_JITTER_SCALES_RELATIVE", "[0.3,1]"),
@@ -23,11 +23,12 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_pictures(tmp_path_factory.mktemp("pictures") / "shapes", 20)
 
 
-# DVT's models have no dense head, and at toy size all TimeSformers are alike, as are all VideoMAEs.
-ALIKE = {"videomae_base", "videomae_large"}
+# DVT's models have no dense head. At toy size all TimeSformers, VideoMAEs and T2T-ViTs are alike.
+ALIKE = {"videomae_base", "videomae_large", *(f"t2t_vit_{n}" for n in (10, 12, 14, 19, 24))}
 CASES = [(arch, False) for arch in PRESETS if arch not in ALIKE] + [
     ("timesformer_tiny", True),
     ("deit_small", True),
+    ("t2t_vit_7", True),
 ]
 
 

@@ -30,14 +30,14 @@ setup(
     entry_points={"console_scripts": ["revit-video = revit_video.commands.main:main"]},
     python_requires=">=3.10",
     install_requires=[
-        "torch>=2.4",
-        "torchvision>=0.19",
+        "torch>=2.10",  # before it, loading weights may run code (CVE-2025-32434, CVE-2026-24747)
+        "torchvision>=0.25",
         "pytorchvideo>=0.1.5",
         "av>=14.2",
         f"decord>=0.6; {DECORD_WHEELS}",
         "timm>=1.0.9",
         "huggingface_hub>=0.25",
-        "pillow>=10",
+        "pillow>=10.3",  # CVE-2024-28219
         "safetensors>=0.4",
         "fvcore>=0.1.5.post20221221",
         "iopath>=0.1.10",  # fvcore opens files through it; all paths here are local
@@ -49,5 +49,5 @@ setup(
         "rich>=13",
         "tqdm>=4.66",
     ],
-    extras_require={"test": TEST, "dev": [*TEST, "build>=1"]},
+    extras_require={"test": TEST, "dev": [*TEST, "build>=1"], "audit": ["pip-audit>=2.7"]},
 )

@@ -15,7 +15,7 @@ from revit_video.runtime.launch import FailedLater, RankError, first_error_only,
 from revit_video.runtime.logging import printing, silence
 from revit_video.runtime.termination import EXIT_CODE as TERMINATED
 from revit_video.runtime.termination import raise_on_ctrl_c
-from revit_video.runtime.text import printable
+from revit_video.runtime.text import printable, printable_lines
 from revit_video.stages.run import enabled_stages, run
 
 
@@ -59,11 +59,11 @@ def errors_told(advice: str = "") -> Iterator[None]:
         if isinstance(error, BrokenPipeError) and not _has_reader():  # such as `head`, which has all it wants
             silence()
             raise SystemExit(0) from None
-        _leave(f"error: {error}", 2)
+        _leave(printable_lines(f"error: {error}"), 2)
     except FailedLater:
         raise SystemExit(1) from None
     except RankError as error:
-        _leave(f"error: {error}", 1)
+        _leave("\n".join(map(printable, f"error: {error}".split("\n"))), 1)  # with a traceback
     except KeyboardInterrupt:
         _leave(f"interrupted{advice}", 130)
     except SystemExit as left:
@@ -81,5 +81,5 @@ def _has_reader() -> bool:
 
 def _leave(message: str, code: int) -> None:
     with suppress(OSError, ValueError):
-        print("\n".join(map(printable, message.split("\n"))), file=sys.stderr)
+        print(message, file=sys.stderr)
     raise SystemExit(code)

@@ -14,6 +14,7 @@ from revit_video.runtime.termination import raise_on_ctrl_c
 
 def main() -> int:
     from revit_video.runtime import logging  # here, since data workers import this file but do not need torch
+    from revit_video.runtime.text import printable_lines
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
@@ -33,7 +34,7 @@ def main() -> int:
     try:
         write_dataset(counts=counts, progress=partial(logging.progress, description="clips"), **options)
     except (ValueError, OSError) as mistake:
-        print(f"make_synthetic: {mistake}", file=sys.stderr)
+        print(printable_lines(f"make_synthetic: {mistake}"), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("make_synthetic: stopped; the same command goes on from here", file=sys.stderr)

@@ -23,8 +23,10 @@ def convert_command(parser: ArgumentParser, words: Sequence[str]) -> None:
     arguments = parser.parse_intermixed_args(words)
     from revit_video.cli import clear_errors
     from revit_video.runtime.logging import setup
+    from revit_video.runtime.text import printable, printable_lines
 
     setup()
     with clear_errors():
-        print(convert(arguments.source, arguments.destination, arguments.to, arguments.cfg, arguments.opts))
-        print(arguments.destination)
+        report = convert(arguments.source, arguments.destination, arguments.to, arguments.cfg, arguments.opts)
+        print(printable_lines(str(report)))
+        print(printable(arguments.destination))

@@ -19,6 +19,7 @@ def flops_command(parser: ArgumentParser, words: Sequence[str]) -> None:
     from revit_video.from_cfg.model import build_assigner, build_model
     from revit_video.from_cfg.resolve import load_checked, resolved
     from revit_video.runtime import output_dir
+    from revit_video.runtime.text import printable
 
     with clear_errors():
         cfg = resolved(load_checked(arguments.cfg, arguments.opts))
@@ -30,7 +31,7 @@ def flops_command(parser: ArgumentParser, words: Sequence[str]) -> None:
         path = os.path.join(cfg.OUTPUT_DIR, output_dir.FLOPS)
         output_dir.write_json(path, costs)
         print(costs_as_text(costs))
-        print(path)
+        print(printable(path))
 
 
 def costs_as_text(costs: dict[str, Any]) -> str:

@@ -10,9 +10,11 @@ import os
 import sys
 from difflib import get_close_matches
 from importlib import import_module
+from typing import NoReturn
 
 import revit_video
 from revit_video.runtime.termination import leave_on_ctrl_c
+from revit_video.runtime.text import printable
 
 # Of each command: the module in this folder with its function `<name>_command`, and what it does.
 COMMANDS = {
@@ -38,6 +40,13 @@ COMMANDS = {
 }
 
 
+class Parser(argparse.ArgumentParser):
+    """Modifications: what it prints may hold words that others chose, such as names of files."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
+
+
 def main(command: str | None = None) -> None:
     """The program `revit-video`; with `command`, a tool that is this command alone."""
     leave_on_ctrl_c()
@@ -57,7 +66,7 @@ def _run(command: str | None) -> int | None:
         command, words = _chosen(words)
         program = f"revit-video {command}"
     module = import_module(f"revit_video.commands.{COMMANDS[command][0]}")
-    parser = argparse.ArgumentParser(program, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(program, formatter_class=argparse.RawDescriptionHelpFormatter)
     does = COMMANDS[command][1]
     parser.description = f"{does[0].upper()}{does[1:]}."
     code: int | None = getattr(module, f"{command}_command")(parser, words)

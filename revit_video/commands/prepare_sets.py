@@ -34,6 +34,7 @@ def prepare_command(parser: ArgumentParser, words: Sequence[str]) -> int:
     given = vars(arguments)
     from revit_video.cli import clear_errors
     from revit_video.runtime.logging import setup
+    from revit_video.runtime.text import printable, printable_lines
 
     setup()
     with clear_errors("; the same command goes on from here"):
@@ -58,8 +59,8 @@ def prepare_command(parser: ArgumentParser, words: Sequence[str]) -> int:
             processes=arguments.processes,
         )
         prepared = prepare_data(source, arguments.out, steps)
-        print(prepared)
-        print(arguments.out)
+        print(printable_lines(str(prepared)))
+        print(printable(arguments.out))
     return 1 if arguments.check and not prepared.is_complete else 0
 
 

@@ -10,6 +10,7 @@ from revit_video.config import dump_cfg, load_cfg
 from revit_video.config.load import nearest_key
 from revit_video.config.reference import KeyEntry, key_entries
 from revit_video.config.shipped import find_config, shipped_configs
+from revit_video.runtime.text import printable_lines
 
 
 def config_command(parser: ArgumentParser, words: Sequence[str]) -> None:
@@ -35,7 +36,7 @@ def config_command(parser: ArgumentParser, words: Sequence[str]) -> None:
             nearest = nearest_key(what[:100], [*(entry.name for entry in entries), *shipped_configs()])
             parser.error(f"{what[:100]!r} is neither a key nor a config{nearest and f'; nearest: {nearest}'}")
     except ValueError as error:
-        parser.exit(2, f"error: {error}\n")
+        parser.exit(2, f"{printable_lines(f'error: {error}')}\n")
 
 
 def _explained(entries: Iterable[KeyEntry]) -> list[str]:

@@ -92,6 +92,9 @@ _C.DATA.REVERSED_CLASSES = []  # pairs of classes that swap when time is reverse
 #   training batch then holds every clip twice, forward and reversed; empty = off
 _C.DATA.TOKEN_LABELS = ""  # folder of label maps in TokenLabeling's layout, for models with a dense head;
 #   empty = every patch token learns its image's label
+_C.DATA.MAX_MEGAPIXELS = 150.0  # of a frame or image; a file with larger ones is unreadable; > 0
+_C.DATA.MAX_ASPECT = 32.0  # of a frame's longer side, in shorter ones; a file beyond it is unreadable; >= 1
+_C.DATA.MAX_DECODING_GB = 4.0  # GiB of memory that decoding one file may take in its child process; > 0
 _C.DATA.MAX_SKIPPED_FRACTION = 0.1  # share of unreadable files above which a stage stops; one file is
 #   always allowed, unless it is 0; 0..1
 
@@ -109,8 +112,8 @@ _C.MIXUP.SWITCH_PROB = 0.5  # probability of CutMix if both are on; 0..1
 _C.MIXUP.TOKEN_ALPHA = 0.0  # MixToken, which mixes patch tokens instead of pixels: likewise; 0 = off
 
 _C.DATA_LOADER = CfgNode()
-_C.DATA_LOADER.NUM_WORKERS = 4  # decoding processes per rank; 0 = decode in the rank, without protection from
-#   a decoder's crash or endless loop
+_C.DATA_LOADER.NUM_WORKERS = 4  # processes per rank that load ahead, each with a child that decodes; 0 = the
+#   rank has that child itself, and waits for it
 _C.DATA_LOADER.PIN_MEMORY = True  # page-locked batches, for faster copies to a GPU
 _C.DATA_LOADER.TIMEOUT = 60.0  # seconds after which a video counts as unreadable; 0 = no limit
 _C.DATA_LOADER.PREFETCH_FACTOR = 2  # batches prefetched per worker; >= 1

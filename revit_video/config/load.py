@@ -10,14 +10,14 @@ from contextlib import suppress
 from difflib import SequenceMatcher, get_close_matches
 from typing import Any
 
-import yaml
 from fvcore.common.config import BASE_KEY, CfgNode
 
 from revit_video.config.defaults import get_cfg
 from revit_video.config.foreign import RENAMED, migrate, without_effect
 from revit_video.config.rules import Mistake, brief, find_mistakes, get
 from revit_video.config.shipped import find_config
-from revit_video.config.yaml_file import YamlError, parse_yaml, read_yaml
+from revit_video.runtime.text import printable
+from revit_video.runtime.yaml_file import YamlError, dump_yaml, parse_yaml, read_yaml
 
 MOST_SHOWN, MOST_FILES = 30, 100  # mistakes in a message; files that a config is made of
 ALIKE = 0.75  # likeness of two keys' names from which one may be meant by the other
@@ -74,7 +74,7 @@ def load_cfg(
         try:
             _set(cfg, key, value, defaults, advise=len(mistakes) < MOST_SHOWN)
         except ValueError as error:
-            mistakes.append(f"{key[:100]}: {error}{'' if origin == path else f' ({origin})'}")
+            mistakes.append(f"{printable(key[:100])}: {error}{'' if origin == path else f' ({origin})'}")
             wrong_keys.add(key)
     # A key whose value was refused still has its default: no rule with this key can be checked.
     found = (*find_mistakes(cfg), *more_rules(cfg))
@@ -95,8 +95,8 @@ def migrated(path: str) -> str:
     found = migrate(given, set(leaf_keys(get_cfg())))
     if found is None:
         raise ConfigError(path, ["has no key of TimeSformer's or SlowFast's code; nothing is to be migrated"])
-    head = [f"# {line}" for line in found.changed]
-    head += [f"# {key}: left out; {why}" for key, why in found.left_out.items()]
+    head = [f"# {printable(line)}" for line in found.changed]
+    head += [f"# {printable(key)}: left out; {why}" for key, why in found.left_out.items()]
     return "\n".join([*head, _as_yaml(found.options)])
 
 
@@ -109,7 +109,7 @@ def _as_yaml(options: Mapping[str, Any]) -> str:
         for group in groups:
             node = node.setdefault(group, {})
         node[name] = value
-    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False)
+    return dump_yaml(tree)
 
 
 def yaml_options(path: str) -> list[Any]:
@@ -119,17 +119,7 @@ def yaml_options(path: str) -> list[Any]:
 
 def dump_cfg(cfg: CfgNode) -> str:
     """`cfg` as YAML text in the order of the defaults; `load_cfg` returns an equal config."""
-    return yaml.dump(cfg, Dumper=_Dumper, sort_keys=False)
-
-
-class _Dumper(yaml.SafeDumper):
-    """Groups as blocks, lists on one line."""
-
-
-_Dumper.add_representer(CfgNode, lambda dumper, node: dumper.represent_dict(node.items()))
-_Dumper.add_representer(
-    list, lambda dumper, values: dumper.represent_sequence("tag:yaml.org,2002:seq", values, flow_style=True)
-)
+    return dump_yaml(cfg)
 
 
 # ---- Where keys come from --------------------------------------------------------------------------------

@@ -10,6 +10,8 @@ from typing import Any
 
 from fvcore.common.config import CfgNode
 
+from revit_video.runtime.text import printable
+
 MOST_CHARACTERS = 200  # of a value in a message
 
 
@@ -46,7 +48,8 @@ def get(cfg: CfgNode, key: str) -> Any:
 def brief(value: Any) -> str:
     """A value for a message: its start, where it is long."""
     try:
-        text = value if isinstance(value, str) and len(value) > MOST_CHARACTERS else repr(value)
+        is_long = isinstance(value, str) and len(value) > MOST_CHARACTERS
+        text = printable(value[: MOST_CHARACTERS + 1]) if is_long else repr(value)
     except ValueError:  # a number of thousands of digits
         return "a very large number"
     return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}..."
@@ -148,6 +151,9 @@ RULES = {
     "DATA.SAMPLING": one_of("window", "uniform"),
     "DATA.SHORT_VIDEOS": one_of("spread", "last"),
     "DATA.FRAME_SPACING": one_of("time", "index"),
+    "DATA.MAX_MEGAPIXELS": Rule(lambda value: 0 < value <= 2000, "above 0 and at most 2000"),
+    "DATA.MAX_ASPECT": at_least(1, 10_000),
+    "DATA.MAX_DECODING_GB": Rule(lambda value: 0 < value <= 1024, "above 0 and at most 1024"),
     "DATA.MAX_SKIPPED_FRACTION": FRACTION,
     "AUG.AA_TYPE": Rule(
         lambda words: not words or re.fullmatch(RAND_AUGMENT, words) is not None,

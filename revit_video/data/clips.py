@@ -21,7 +21,7 @@ from revit_video.data.sampling import (
     uniform_windows,
 )
 from revit_video.data.transforms import TrainTransform, spatial_crops
-from revit_video.data.video import VideoFile, decode_errors, is_image
+from revit_video.data.video import LIMITS, Limits, VideoFile, decode_errors, is_image
 
 DECODING_BACKENDS = ("pyav", "decord")
 
@@ -38,6 +38,7 @@ class ClipSampling:
         short_videos: `spread` or `last`, see `sampling.pick`.
         sampling: from a `window` of `duration`, or from the whole video, one of each of `num_frames` equal
             segments (`uniform`), a random one in training.
+        limits: of every file.
     """
 
     num_frames: int
@@ -47,6 +48,7 @@ class ClipSampling:
     frame_spacing: str = "time"
     short_videos: str = "spread"
     sampling: str = "window"
+    limits: Limits = LIMITS
 
     def random_window(self, video: VideoFile, generator: torch.Generator) -> Window:
         """The window of a training clip."""
@@ -130,26 +132,26 @@ class VideoViews:
         return len(self.clips)
 
 
-def open_video(path: str, backend: str = "pyav") -> VideoFile:
+def open_video(path: str, backend: str = "pyav", limits: Limits = LIMITS) -> VideoFile:
     """Open a video with one of `DECODING_BACKENDS`, or an image where the file's name ends like one's.
 
     Raises:
-        DecodeError: the file is missing, damaged or holds no video.
+        DecodeError: the file is missing, damaged, holds no video, or asks for more than the limits.
         ValueError: unknown backend.
     """
     # Each decoder is imported by the first file that needs it: `import revit_video.predict` needs none.
     if is_image(path):
         from revit_video.data.images import ImageFile
 
-        return ImageFile(path)
+        return ImageFile(path, limits)
     if backend == "pyav":
         from revit_video.data.pyav_video import PyAVVideo
 
-        return PyAVVideo(path)
+        return PyAVVideo(path, limits)
     if backend == "decord":
         from revit_video.data.decord_video import DecordVideo
 
-        return DecordVideo(path)
+        return DecordVideo(path, limits)
     raise ValueError(f"unknown decoding backend {backend!r}; there is {', '.join(DECODING_BACKENDS)}")
 
 
@@ -164,19 +166,20 @@ def train_view(
     Raises:
         DecodeError: the file cannot be read.
     """
-    with decode_errors(path), closing(open_video(path, sampling.backend)) as video:
-        window = sampling.random_window(video, generator)
-        short_side = transform.draw_short_side(generator)
-        frames = sampling.training_frames(video.times, window, jitter, generator)
-        clip = video.read(frames, short_side)
-    clip, box = transform(clip, generator)
-    return VideoViews(
-        clips=clip.unsqueeze(0),
-        starts=torch.tensor([float(window.start)]),
-        clip_index=torch.zeros(1, dtype=torch.long),
-        crops=torch.zeros(1, dtype=torch.long),
-        boxes=torch.tensor([box]),
-    )
+    with decode_errors(path, sampling.limits):
+        with closing(open_video(path, sampling.backend, sampling.limits)) as video:
+            window = sampling.random_window(video, generator)
+            short_side = transform.draw_short_side(generator)
+            frames = sampling.training_frames(video.times, window, jitter, generator)
+            clip = video.read(frames, short_side)
+        clip, box = transform(clip, generator)
+        return VideoViews(
+            clips=clip.unsqueeze(0),
+            starts=torch.tensor([float(window.start)]),
+            clip_index=torch.zeros(1, dtype=torch.long),
+            crops=torch.zeros(1, dtype=torch.long),
+            boxes=torch.tensor([box]),
+        )
 
 
 def eval_views(
@@ -190,7 +193,10 @@ def eval_views(
     Raises:
         DecodeError: the file cannot be read.
     """
-    with decode_errors(path), closing(open_video(path, sampling.backend)) as video:
+    with (
+        decode_errors(path, sampling.limits),
+        closing(open_video(path, sampling.backend, sampling.limits)) as video,
+    ):
         return views_of(video, sampling, grid, generator)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import torch
@@ -11,7 +10,7 @@ from torch.utils.data import Dataset
 
 from revit_video.data.batch import Sample, Skipped
 from revit_video.data.clips import ClipSampling, VideoViews, ViewGrid, eval_views, train_view
-from revit_video.data.isolate import Decode, Isolated
+from revit_video.data.isolate import isolated
 from revit_video.data.token_labels import TokenLabelMaps
 from revit_video.data.transforms import TrainTransform
 from revit_video.data.video import DecodeError
@@ -50,7 +49,7 @@ class TrainClips(Dataset[Sample]):
         self._seed, self._label_maps = seed, label_maps
         self._nothing = VideoViews.none(sampling.num_frames, transform.crop_size)
         self.largest = 3 * sampling.num_frames * transform.crop_size**2
-        self._decode = _isolated(self._view, len(videos), self.largest, timeout)
+        self._decode = isolated(self._view, len(videos), self.largest, timeout, sampling.limits)
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -103,7 +102,7 @@ class EvalClips(Dataset[Sample]):
         self._sampling, self._grid = sampling, grid
         self._nothing = VideoViews.none(sampling.num_frames, grid.crop_size)
         self.largest = grid.num_views * 3 * sampling.num_frames * grid.crop_size**2
-        self._decode = _isolated(self._views, len(videos), self.largest, timeout)
+        self._decode = isolated(self._views, len(videos), self.largest, timeout, sampling.limits)
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -118,10 +117,3 @@ class EvalClips(Dataset[Sample]):
 
     def _views(self, row: int, path: str) -> VideoViews:
         return eval_views(path, self._sampling, self._grid, seeded_generator(row))
-
-
-def _isolated(decode: Decode, num_videos: int, largest: int, timeout: float | None) -> Decode:
-    """`decode`, in a child process if `timeout` is given and the platform can fork."""
-    if timeout is None or not hasattr(os, "fork"):
-        return decode
-    return Isolated(decode, num_videos, largest, timeout)

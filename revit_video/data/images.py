@@ -14,7 +14,19 @@ from PIL.ExifTags import Base
 from PIL.Image import Transpose
 
 from revit_video.data.shards import local_file, open_bytes, shard_part
-from revit_video.data.video import DecodeError, VideoFile, log_once, scaled
+from revit_video.data.video import (
+    LIMITS,
+    DecodeError,
+    Limits,
+    VideoFile,
+    decode_errors,
+    is_out_of_memory,
+    log_once,
+    scaled,
+)
+
+# Of the suffixes in `IMAGE_SUFFIXES`. Among what else Pillow would read are formats that start programs.
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 
 _UPRIGHT_BY_EXIF = {
     2: Transpose.FLIP_LEFT_RIGHT,
@@ -40,19 +52,27 @@ class ImageFile(VideoFile):
     times = (Fraction(0),)
     duration = Fraction(0)
 
-    def __init__(self, path: str) -> None:
-        try:
+    def __init__(self, path: str, limits: Limits = LIMITS) -> None:
+        self._path, self._limits = path, limits
+        with decode_errors(path, limits):
             file, part = local_file(path), shard_part(path)
-            with _warnings_logged(path), Image.open(open_bytes(part) if part else file) as image:
-                self._picture = _rgb(_upright(image))
-        except DecodeError:
-            raise
-        except Exception as error:  # Pillow raises many types for damaged files
-            raise DecodeError(path, _reason(error)) from error
+            source = open_bytes(part) if part else file
+            try:
+                with _warnings_logged(path), Image.open(source, formats=_FORMATS) as image:
+                    limits.check_frame(path, image.height, image.width)
+                    self._picture = _rgb(_upright(image))
+            except DecodeError:
+                raise
+            except Exception as error:  # Pillow raises many types for damaged files
+                if is_out_of_memory(error):
+                    raise
+                raise DecodeError(path, _reason(error)) from error
 
     def read(self, frames: Sequence[int], short_side: int | None = None) -> torch.Tensor:
         """As `VideoFile.read`: one copy of the image per entry of `frames`; scaled bicubically."""
         picture = self._picture
+        size = picture.height, picture.width
+        self._limits.check_clip(self._path, 1, *(size if short_side is None else scaled(*size, short_side)))
         if short_side is not None:
             height, width = scaled(picture.height, picture.width, short_side)
             picture = picture.resize((width, height), Image.Resampling.BICUBIC)
@@ -97,8 +117,6 @@ def _reason(error: Exception) -> str:
     """A Pillow error in one line, without the file name, which `DecodeError` adds."""
     if isinstance(error, Image.DecompressionBombError):
         return "it has more pixels than Pillow deems safe"
-    if isinstance(error, MemoryError):
-        return "it takes more memory than there is"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     if isinstance(error, UnidentifiedImageError):

@@ -1,10 +1,12 @@
-"""Decoding in a child process, so that a decoder that crashes or hangs ends nothing else."""
+"""Decoding in a child process: a decoder that crashes, hangs or takes all memory ends nothing else."""
 
 from __future__ import annotations
 
 import mmap
 import os
+import select
 import signal
+import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,12 +19,23 @@ import torch
 from torch import Tensor
 
 from revit_video.data.clips import VideoViews
-from revit_video.data.video import DecodeError
+from revit_video.data.video import LIMITS, DecodeError, Limits, is_out_of_memory
 
 _EXITED = 255  # in place of a signal number, for a process that exited without a signal
+_LATE = signal.SIGALRM  # in place of the signal that ended a process which took too long
+_ENDING = 5.0  # seconds for a killed process to end; one that waits for a network disk does so later
 
-Decode = Callable[..., VideoViews]
-"""Row in the list, path, further arguments -> the video's views."""
+Decode = Callable[..., Any]
+"""Row in the list, path, further arguments -> the video's views, or anything small that can be pickled."""
+
+
+def isolated(
+    decode: Decode, num_videos: int, largest: int, timeout: float | None, limits: Limits = LIMITS
+) -> Decode:
+    """`decode`, see `Isolated`, in a child process if `timeout` is given and the platform can fork."""
+    if timeout is None or not hasattr(os, "fork"):
+        return decode
+    return Isolated(decode, num_videos, largest, timeout, limits)
 
 
 class Isolated:
@@ -32,47 +45,59 @@ class Isolated:
     child, because the first may have been killed for lack of memory. The signal that ends a second child is
     stored in memory shared by all workers, and no worker tries that video again.
 
+    This process holds the clock, so that a child that is stopped is noticed too. On Linux the kernel refuses
+    the child more memory than the limits allow beyond what this process has.
+
     Args:
-        num_videos: length of the list.
+        num_videos: length of the list; 0 where there is none, and every row is None.
         largest: maximal number of bytes of a call's clips.
         timeout: seconds that a call may take; 0 for no limit.
     """
 
-    def __init__(self, decode: Decode, num_videos: int, largest: int, timeout: float = 0.0) -> None:
-        self._decode, self._largest, self._timeout = decode, largest, timeout
+    def __init__(
+        self,
+        decode: Decode,
+        num_videos: int,
+        largest: int,
+        timeout: float = 0.0,
+        limits: Limits = LIMITS,
+    ) -> None:
+        self._decode, self._largest, self._timeout, self._limits = decode, largest, timeout, limits
         self._ended_by = torch.zeros(num_videos, dtype=torch.uint8)
         with suppress(RuntimeError):  # no shared memory is left: each worker finds out by itself
             self._ended_by.share_memory_()
         self._child: _Child | None = None
 
-    def __call__(self, row: int, path: str, *arguments: Any) -> VideoViews:
+    def __call__(self, row: int | None, path: str, *arguments: Any) -> Any:
         """`decode(row, path, *arguments)`.
 
         Raises:
-            DecodeError: `decode` raised it, or this video crashed its decoder or took too long.
+            DecodeError: `decode` raised it, or this video crashed its decoder, took too long or too much
+                memory.
         """
-        for _ in range(2):
-            if self._ended_by[row]:
-                break
+        ended_by = 0 if row is None else int(self._ended_by[row])
+        for _ in range(0 if ended_by else 2):
             child = self._own_child()
             try:
                 return child.call(row, path, *arguments)
+            except TimeoutError:
+                self._child, ended_by = None, child.ended_by() and int(_LATE)
             except (EOFError, ConnectionError):
                 self._child, ended_by = None, child.ended_by()
-        else:
+        if row is not None:
             self._ended_by[row] = ended_by
-        raise DecodeError(path, self._reason(int(self._ended_by[row])))
+        raise DecodeError(path, self._reason(ended_by))
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_child": None}  # for spawned workers
 
     def _own_child(self) -> _Child:
         if self._child is None or self._child.owner != os.getpid():
-            self._child = _Child(self._decode, self._largest, self._timeout)
+            self._child = _Child(self._decode, self._largest, self._timeout, self._limits)
         return self._child
 
     def _reason(self, ended_by: int) -> str:
-        if ended_by == signal.SIGALRM:
+        if ended_by == _LATE:
             return f"not decoded within {self._timeout:g} s"
         how = "exited" if ended_by == _EXITED else f"signal {ended_by}, {signal.strsignal(ended_by)}"
         return f"its decoder crashed ({how})"
@@ -84,31 +109,43 @@ class _Child:
     Pixels return through shared memory, everything else through a pipe.
     """
 
-    def __init__(self, decode: Decode, largest: int, timeout: float) -> None:
-        self.owner = os.getpid()
+    def __init__(self, decode: Decode, largest: int, timeout: float, limits: Limits) -> None:
+        self.owner, self._timeout = os.getpid(), timeout
         memory = torch.frombuffer(mmap.mmap(-1, max(largest, 1)), dtype=torch.uint8)
         line, theirs = Pipe()
+        # No signal reaches the child while it still runs this process's handlers.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         pid = os.fork()
         if pid == 0:
             line.close()
-            _serve(decode, theirs, memory, timeout)
+            _serve(decode, theirs, memory, timeout, limits)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
         self._line, self._memory = line, memory
         self._end = Finalize(self, _end, (line, pid), exitpriority=1)
 
-    def call(self, *arguments: Any) -> VideoViews:
-        """`decode(*arguments)`. Raises EOFError or ConnectionError if the process is gone."""
+    def call(self, *arguments: Any) -> Any:
+        """`decode(*arguments)`.
+
+        Raises:
+            EOFError, ConnectionError: the process is gone.
+            TimeoutError: it has not answered in time.
+        """
         try:
             self._line.send(arguments)
-            answer = self._line.recv()
+            if not self._line.poll(self._timeout or None):
+                raise TimeoutError
+            kind, answer = self._line.recv()
         except KeyboardInterrupt:
             self._end()  # else the next call would receive this one's answer
             raise
-        if isinstance(answer, DecodeError):
+        if kind == "error":
             raise answer
-        if isinstance(answer, str):
+        if kind == "bug":
             raise RuntimeError(f"while decoding {arguments[1]}:\n{answer}")
-        shape, rest, boxes = answer
+        return self._views(*answer) if kind == "views" else answer
+
+    def _views(self, shape: torch.Size, rest: list[Any], boxes: list[Any] | None) -> VideoViews:
         pixels = self._memory[: shape.numel()].view(shape).clone()
         starts, clip_index, crops = map(torch.tensor, rest)
         return VideoViews(pixels, starts, clip_index, crops, None if boxes is None else torch.tensor(boxes))
@@ -125,35 +162,70 @@ def _end(line: Connection, pid: int) -> int:
     os.kill(pid, signal.SIGKILL)
     while True:
         with suppress(KeyboardInterrupt):  # the rank handles it; here it would leave a zombie
-            return os.waitpid(pid, 0)[1]
+            return os.waitpid(pid, 0)[1] if _ends(pid) else signal.SIGKILL
 
 
-def _serve(decode: Decode, line: Connection, memory: Tensor, timeout: float) -> NoReturn:
-    """Main loop of the child: decode until the line is closed or a call takes too long."""
+def _ends(pid: int) -> bool:
+    """Whether a process that was killed ends soon, as far as the platform can tell."""
+    if not hasattr(os, "pidfd_open"):
+        return True
     try:
-        # The child ends when the line closes. A crash or a time-out kills it silently.
+        process = os.pidfd_open(pid)
+    except OSError:  # not in this kernel, or no files left
+        return True
+    try:
+        return bool(select.select([process], [], [], _ENDING)[0])
+    except ValueError:  # too many open files for select
+        return True
+    finally:
+        os.close(process)
+
+
+def _serve(decode: Decode, line: Connection, memory: Tensor, timeout: float, limits: Limits) -> NoReturn:
+    """Main loop of the child: decode until the line is closed."""
+    try:
+        # The child ends when the line closes. A crash kills it silently.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
         for number in (signal.SIGALRM, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGABRT):
             signal.signal(number, signal.SIG_DFL)
+        torch.set_num_threads(1)  # the parent's threads are not here
+        limit_memory(limits.memory)
         while True:
             arguments = line.recv()
-            signal.setitimer(signal.ITIMER_REAL, timeout)
-            answer = _answer(decode, memory, arguments)
+            signal.setitimer(signal.ITIMER_REAL, 2 * timeout)  # should the parent be gone by then
+            answer = _answer(decode, memory, arguments, limits)
             signal.setitimer(signal.ITIMER_REAL, 0)
             line.send(answer)
     finally:
         os._exit(0)
 
 
-def _answer(decode: Decode, memory: Tensor, arguments: tuple[Any, ...]) -> Any:
-    """The message to the parent: the views without their pixels, or the error."""
+def limit_memory(more: int) -> None:
+    """Let this process take so many bytes beyond those it has, where the kernel is Linux."""
+    if sys.platform != "linux":
+        return
+    import resource
+
+    with open("/proc/self/statm") as file:
+        taken = int(file.read().split()[0]) * resource.getpagesize()
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    known = [limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_AS, (min([taken + more, *known]), hard))
+
+
+def _answer(decode: Decode, memory: Tensor, arguments: tuple[Any, ...], limits: Limits) -> tuple[str, Any]:
+    """The message to the parent: its kind; the views without their pixels, another result, or an error."""
     try:
-        views = decode(*arguments)
-        memory[: views.clips.numel()] = views.clips.flatten()
-        rest = [part.tolist() for part in (views.starts, views.clip_index, views.crops)]
-        return views.clips.shape, rest, None if views.boxes is None else views.boxes.tolist()
+        result = decode(*arguments)
+        if not isinstance(result, VideoViews):
+            return "other", result
+        memory[: result.clips.numel()] = result.clips.flatten()
+        rest = [part.tolist() for part in (result.starts, result.clip_index, result.crops)]
+        return "views", (result.clips.shape, rest, None if result.boxes is None else result.boxes.tolist())
     except DecodeError as error:
-        return error
-    except Exception:
-        return traceback.format_exc()
+        return "error", error
+    except Exception as error:
+        if is_out_of_memory(error):
+            return "error", limits.out_of_memory(arguments[1])
+        return "bug", traceback.format_exc()

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 
+from revit_video.runtime.text import printable
+
 _REPORTED_LINES = 5
 _SEPARATORS = (" ", ",", "\t", ";")
 _SAMPLE = 100  # lines that tell how a list is separated
@@ -50,7 +52,7 @@ def read_list(
     if mistakes:
         more = len(mistakes) - _REPORTED_LINES
         shown = mistakes[:_REPORTED_LINES] + ([f"… and {more} more"] if more > 0 else [])
-        raise ValueError(f"bad lines in {path}:\n  " + "\n  ".join(shown))
+        raise ValueError(f"bad lines in {path}:\n  " + "\n  ".join(map(printable, shown)))
     return LabeledVideoPaths(videos, folder)
 
 

@@ -12,8 +12,22 @@ import av
 import numpy as np
 from av.stream import Disposition
 
+from revit_video.data.video import LIMITS
+
 UNKNOWN = np.iinfo(np.int64).min
 """Stands for a time or position that a packet does not have."""
+
+CONTAINERS = (
+    *("mov", "matroska", "avi", "asf", "flv", "mpeg", "mpegts", "ogg", "mxf", "rm", "gif", "dv", "ivf"),
+    *("yuv4mpegpipe", "mpegvideo", "m4v", "mjpeg", "h264", "hevc"),
+)
+"""FFmpeg's names of those that are read; playlists, scripts and lists of files would open other files."""
+
+MOST_PACKETS = 1 << 22  # 19 hours of 60 frames/s
+MOST_INFLATED, SPARE_BYTES = (
+    16,
+    64 << 20,
+)  # Matroska may compress packets; all others are no larger than the file
 
 # Between streams, being the default one counts as so many pixels.
 _DEFAULT_STREAM_PIXELS = 5_000_000
@@ -43,11 +57,19 @@ class PacketIndex:
     is_cut: bool = False
 
     @classmethod
-    def of(cls, packets: Iterable[av.Packet]) -> PacketIndex:
-        """Index packets as they are demuxed; none is kept. Packets without data are passed over."""
+    def of(cls, packets: Iterable[av.Packet], file_size: int) -> PacketIndex:
+        """Index packets as they are demuxed; none is kept. Packets without data are passed over.
+
+        Raises:
+            LookupError: there are more of them, or more bytes in them, than a file of that size holds.
+        """
         pts, dts, position, size, flags = (array(code) for code in "qqqqb")
-        packet = None
+        packet, remaining = None, MOST_INFLATED * file_size + SPARE_BYTES
         for packet in _with_data(packets):
+            remaining -= packet.size
+            if remaining < 0:
+                raise LookupError(f"its packets claim many times the {file_size} bytes that it has")
+            check_count(len(size) + 1, file_size)
             pts.append(UNKNOWN if packet.pts is None else packet.pts)
             dts.append(UNKNOWN if packet.dts is None else packet.dts)
             position.append(UNKNOWN if packet.pos is None else packet.pos)
@@ -79,26 +101,44 @@ class PacketIndex:
         return int(numbers[0]) if len(numbers) == 1 else None
 
 
+def check_count(packets: int, file_size: int) -> None:
+    """LookupError for more packets than are read, or than a file of that size can hold."""
+    if packets > file_size:
+        raise LookupError(f"it claims more frames than the {file_size} bytes that it has")
+    if packets > MOST_PACKETS:
+        raise LookupError(f"it claims more than {MOST_PACKETS} frames")
+
+
 class PacketFile:
     """The packets of a file's video stream; of several streams, the one that ffmpeg chooses.
+
+    Args:
+        most_pixels: of a frame; the decoder refuses larger ones.
 
     Attributes:
         stream: with its decoder in `stream.codec_context`.
         index: all packets of the stream.
 
     Raises:
-        LookupError: the file has no video stream.
+        LookupError: the file has no video stream, or is in none of `CONTAINERS`.
         av.FFmpegError: it cannot be read.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, most_pixels: int = LIMITS.pixels) -> None:
         self._url = url
+        self._options = {
+            "format_whitelist": ",".join(CONTAINERS),
+            "protocol_whitelist": "file,subfile",
+            "max_pixels": str(most_pixels),
+        }
         self._open()
         numbers = _by_preference(self.container)
         if not numbers:
             raise LookupError("it has no video stream")
         for self._stream_number in [*numbers, numbers[0]]:
-            self.index = PacketIndex.of(self.container.demux(self.stream))
+            announced = len(getattr(self.stream, "index_entries", ()))  # from PyAV 17 on
+            check_count(announced, self.container.size)
+            self.index = PacketIndex.of(self.container.demux(self.stream), self.container.size)
             if len(self.index) > 1:
                 break
             self._open()  # beside a video, a stream of one picture is its thumbnail
@@ -127,11 +167,15 @@ class PacketFile:
         self.container.close()
 
     def _open(self) -> None:
-        # Titles in metadata need not be UTF-8.
-        self.container = av.open(self._url, metadata_errors="replace")
+        try:
+            # Titles in metadata need not be UTF-8.
+            self.container = av.open(self._url, metadata_errors="replace", options=self._options)
+        except av.ArgumentError:
+            raise LookupError("not a video, or in a container that is not read (docs/videos.md)") from None
         for stream in self.container.streams.video:
             if stream.codec_context:
                 stream.codec_context.thread_count = 1  # data workers run side by side; more would compete
+                stream.codec_context.options = {"max_pixels": self._options["max_pixels"]}
 
     def _seek(self, first: int) -> tuple[int, Iterator[av.Packet]]:
         """The number of a packet not after `first`, and the packets from it on."""

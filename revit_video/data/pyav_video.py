@@ -19,7 +19,7 @@ from revit_video.data.orientation import UPRIGHT, Orientation, orientation
 from revit_video.data.packets import PacketFile
 from revit_video.data.shards import ffmpeg_url
 from revit_video.data.timeline import timeline
-from revit_video.data.video import DecodeError, VideoFile, decode_errors, log_once, scaled
+from revit_video.data.video import LIMITS, DecodeError, Limits, VideoFile, decode_errors, log_once, scaled
 
 # Containers whose presentation times FFmpeg guesses, wrongly for packed B-frames.
 _CONTAINERS_WITHOUT_PTS = {"avi"}
@@ -63,12 +63,12 @@ class PyAVVideo(VideoFile):
         damaged: packets that could not be decoded in the latest read.
     """
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    def __init__(self, path: str, limits: Limits = LIMITS) -> None:
+        self._path, self._limits = path, limits
         self._reformatter = VideoReformatter()  # one for all frames: its scaler is set up once
         self.damaged: list[int] = []
-        with decode_errors(path):
-            self.packets = PacketFile(ffmpeg_url(path))
+        with decode_errors(path, limits):
+            self.packets = PacketFile(ffmpeg_url(path), limits.pixels)
             self._index = self.packets.index
             self._check()
             stream = self.packets.stream
@@ -97,6 +97,7 @@ class PyAVVideo(VideoFile):
             raise DecodeError(self._path, f"truncated after {found} frames")
         if not found or self._index.is_discard.all() or not stream.width * stream.height:
             raise DecodeError(self._path, "it has no video frames")
+        self._limits.check_frame(self._path, stream.height, stream.width)
 
     def _first_shown(self) -> int:
         """Number of the first frame that can be decoded, in a recording that starts between keyframes."""
@@ -109,11 +110,11 @@ class PyAVVideo(VideoFile):
         """As `VideoFile.read`. All pictures get the upright size of the first one in time."""
         wanted = sorted(set(frames))
         attempts = [self._from_keyframes, self._from_start, self._counted]
-        with decode_errors(self._path):
+        with decode_errors(self._path, self._limits):
             for attempt in attempts[-1:] if self.timeline.are_counted else attempts:
                 self.damaged = []
                 try:
-                    pictures = self._pictures(attempt(wanted), short_side)
+                    pictures = self._pictures(attempt(wanted), len(wanted), short_side)
                     break
                 except _Untrusted:
                     continue
@@ -245,14 +246,16 @@ class PyAVVideo(VideoFile):
     # ---- From frames to pictures --------------------------------------------------------------------------
 
     def _pictures(
-        self, frames: Iterable[tuple[int, av.VideoFrame]], short_side: int | None
+        self, frames: Iterable[tuple[int, av.VideoFrame]], count: int, short_side: int | None
     ) -> dict[int, np.ndarray]:
         """Number -> upright RGB picture (H, W, C)."""
         pictures: dict[int, np.ndarray] = {}
         size = None
         for number, frame in frames:
             turned = _orientation(frame)
-            size = size or self._upright_size(frame, turned, short_side)
+            if size is None:
+                size = self._upright_size(frame, turned, short_side)
+                self._limits.check_clip(self._path, count, *size)
             pictures[number] = self._to_rgb(frame, turned, size)
         return pictures
 
@@ -262,6 +265,7 @@ class PyAVVideo(VideoFile):
         """Height and width of a frame as it is seen, with square pixels."""
         size = frame.height, max(round(frame.width * self._pixel_aspect), 1)
         height, width = size[::-1] if turned.transposes else size
+        self._limits.check_frame(self._path, height, width)
         return (height, width) if short_side is None else scaled(height, width, short_side)
 
     def _to_rgb(self, frame: av.VideoFrame, turned: Orientation, size: tuple[int, int]) -> np.ndarray:

@@ -55,5 +55,5 @@ def local_file(path: str) -> str:
 def ffmpeg_url(path: str) -> str:
     """`path` for FFmpeg: part of a shard, or a file, whose name may look like a protocol's (`a:b.mp4`)."""
     if part := shard_part(path):
-        return f"subfile,,start,{part.offset},end,{part.offset + part.size},,:{local_file(path)}"
+        return f"subfile,,start,{part.offset},end,{part.offset + part.size},,:file:{local_file(path)}"
     return "file:" + local_file(path)

@@ -10,6 +10,7 @@ import re
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 
@@ -34,6 +35,53 @@ class DecodeError(ValueError):
 
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one file may ask of the machine; a file that asks for more is refused.
+
+    Attributes:
+        megapixels: of a frame.
+        aspect: of a frame's longer side, in shorter ones.
+        gigabytes: GiB of memory that decoding takes; where it runs in a child process, the kernel sees to it.
+    """
+
+    megapixels: float = 150.0
+    aspect: float = 32.0
+    gigabytes: float = 4.0
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of a frame."""
+        return int(self.megapixels * 1e6)
+
+    @property
+    def memory(self) -> int:
+        """Bytes."""
+        return int(self.gigabytes * 2**30)
+
+    def check_frame(self, path: str, height: int, width: int) -> None:
+        """DecodeError for a frame that is too large or too long."""
+        if height * width > self.pixels:
+            limit = f"the {self.megapixels:g} megapixels of DATA.MAX_MEGAPIXELS"
+            raise DecodeError(path, f"{width} x {height} pixels are more than {limit}")
+        if max(height, width) > self.aspect * min(height, width):
+            limit = f"the {self.aspect:g}:1 of DATA.MAX_ASPECT"
+            raise DecodeError(path, f"{width} x {height} pixels are longer than {limit}")
+
+    def check_clip(self, path: str, frames: int, height: int, width: int) -> None:
+        """DecodeError for frames that take too much memory together."""
+        if 3 * frames * height * width > self.memory:
+            raise self.out_of_memory(path, f"{frames} frames of {width} x {height} pixels")
+
+    def out_of_memory(self, path: str, what: str = "decoding it") -> DecodeError:
+        """The error of a file for which memory does not suffice."""
+        limit = f"the {self.gigabytes:g} GiB of DATA.MAX_DECODING_GB"
+        return DecodeError(path, f"{what} takes more memory than there is, or than {limit}")
+
+
+LIMITS = Limits()
 
 
 class VideoFile(Video):
@@ -75,14 +123,21 @@ def is_image(path: str) -> bool:
 
 
 @contextmanager
-def decode_errors(path: str) -> Iterator[None]:
+def decode_errors(path: str, limits: Limits = LIMITS) -> Iterator[None]:
     """Turn any exception of a reader into the file's `DecodeError`: no file may stop the others."""
     try:
         yield
     except DecodeError:
         raise
     except Exception as error:
+        if is_out_of_memory(error):
+            raise limits.out_of_memory(path) from error
         raise DecodeError(path, _reason(error)) from error
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out, which torch tells by a RuntimeError."""
+    return isinstance(error, MemoryError) or "can't allocate memory" in str(error)
 
 
 @cache
@@ -95,8 +150,6 @@ def _reason(error: Exception) -> str:
     """An error of the decoder in one line, without the file name that `DecodeError` adds."""
     if isinstance(error, (av.InvalidDataError, av.EOFError, IndexError)):
         return "damaged, truncated, or not a video"
-    if isinstance(error, MemoryError):
-        return "it takes more memory than there is"
     text = str(getattr(error, "strerror", None) or error).strip()
     # decord starts with the time of day and a path on the machine it was built on.
     text = re.sub(r"^(\[[\d:]+\] \S+: )+", "", text.splitlines()[0]) if text else ""

@@ -28,6 +28,7 @@ from revit_video.data.order import TrainOrder, eval_rows
 from revit_video.data.sampling import clip_duration
 from revit_video.data.token_labels import TokenLabelMaps
 from revit_video.data.transforms import Augmentation, Normalize, TrainTransform
+from revit_video.data.video import Limits
 from revit_video.from_cfg.overlaps import compare_lists
 from revit_video.length import token_lengths
 from revit_video.runtime.ranks import Ranks
@@ -111,7 +112,8 @@ def check_later_stages(cfg: CfgNode, data: DataFolder, stages: Sequence[str], ra
     for split in _lists_of(cfg, stages[1:]):
         videos = data.videos(split)
         if split != "train" and len(videos) <= TRIED:
-            clips = EvalClips(videos, clip_sampling(cfg), ViewGrid(cfg.DATA.TEST_CROP_SIZE), _timeout(cfg))
+            grid, timeout = ViewGrid(cfg.DATA.TEST_CROP_SIZE), cfg.DATA_LOADER.TIMEOUT
+            clips = EvalClips(videos, clip_sampling(cfg), grid, timeout)
             skipped = [skip for row in range(len(videos)) for skip in clips[row].skipped]
             try:
                 allowed = allowed_unreadable(cfg.DATA.MAX_SKIPPED_FRACTION, len(videos))
@@ -147,7 +149,7 @@ def train_batches(cfg: CfgNode, videos: LabeledVideoPaths, ranks: Ranks) -> Trai
         train_transform(cfg),
         data.FRAME_JITTER,
         seed,
-        _timeout(cfg),
+        cfg.DATA_LOADER.TIMEOUT,
         _label_maps(cfg, videos),
     )
     partner = _partner(cfg)
@@ -173,7 +175,7 @@ def eval_batches(
         rows: videos of this rank, in this order; None for its share of all.
     """
     grid = ViewGrid(cfg.DATA.TEST_CROP_SIZE, num_clips, num_crops, cfg.DATA.TEST_SCALE)
-    clips = EvalClips(videos, clip_sampling(cfg), grid, _timeout(cfg))
+    clips = EvalClips(videos, clip_sampling(cfg), grid, cfg.DATA_LOADER.TIMEOUT)
     rows = list(eval_rows(len(videos), ranks.rank, ranks.world_size)) if rows is None else rows
     per_rank = max(1, batch_size // ranks.world_size)
     return EvalBatches(clips, rows, per_rank, _normalize(cfg, ranks), _loading(cfg, ranks))
@@ -200,6 +202,7 @@ def clip_sampling(cfg: CfgNode) -> ClipSampling:
     """Which frames make a clip."""
     data = cfg.DATA
     duration = clip_duration(data.NUM_FRAMES, data.SAMPLING_RATE, data.TARGET_FPS)
+    limits = Limits(data.MAX_MEGAPIXELS, data.MAX_ASPECT, data.MAX_DECODING_GB)
     return ClipSampling(
         data.NUM_FRAMES,
         duration,
@@ -208,6 +211,7 @@ def clip_sampling(cfg: CfgNode) -> ClipSampling:
         data.FRAME_SPACING,
         data.SHORT_VIDEOS,
         data.SAMPLING,
+        limits,
     )
 
 
@@ -286,11 +290,6 @@ def _loading(cfg: CfgNode, ranks: Ranks) -> Loading:
         cfg.DATA.MAX_SKIPPED_FRACTION,
         own.TIMEOUT,
     )
-
-
-def _timeout(cfg: CfgNode) -> float | None:
-    """Seconds for decoding a video in a worker; None where the rank itself decodes."""
-    return cfg.DATA_LOADER.TIMEOUT if cfg.DATA_LOADER.NUM_WORKERS else None
 
 
 def _partner(cfg: CfgNode) -> Tensor | None:

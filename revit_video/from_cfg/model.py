@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -112,9 +114,18 @@ def model_mistakes(cfg: CfgNode) -> Iterator[Mistake]:
 
 
 def build_model(cfg: CfgNode) -> ResizableModel:
-    """A new model; its initial weights follow from `RNG_SEED`."""
+    """A new model; its initial weights follow from `RNG_SEED`.
+
+    Raises:
+        ValueError: its weights alone take more memory than this machine has.
+    """
     torch.manual_seed(cfg.RNG_SEED)
     config = model_config(cfg)
+    taken, free = least_bytes(config), free_memory()
+    if taken > free:
+        keys = "MODEL.EMBED_DIM, MODEL.DEPTH, DATA.TRAIN_CROP_SIZE"
+        sizes = f"{taken / 2**30:.3g} GiB, and {free / 2**30:.3g} GiB are free here"
+        raise ValueError(f"the model's weights alone take {sizes}; make it smaller ({keys})")
     return DVT(config) if isinstance(config, DVTConfig) else ReViT(config)
 
 
@@ -132,6 +143,26 @@ def check_heads(cfg: CfgNode, source: PretrainedWeights) -> None:
             f"{cfg.MODEL.ARCH} would have {width / heads:g} channels each, and those of a ViT have "
             f"{HEAD_WIDTH}; give their number{likely}"
         )
+
+
+def least_bytes(config: ReViTConfig) -> int:
+    """What a model's weights take at least, from its sizes alone: matrices, kernels and positions."""
+    width = config.embed_dim
+    matrices = 4 + 2 * config.mlp_ratio + 4 * (config.attention == "divided_space_time")
+    models = len(config.lengths) if isinstance(config, DVTConfig) else 1
+    total = models * config.depth * matrices * width**2 + config.num_classes * width
+    apart = config.lengths if config.patch_embed == "per_length" else config.lengths[:1]
+    for length in apart if config.stem == "patch" else ():
+        total += 3 * (config.img_size // length.h) * (config.img_size // length.w) * width
+    return int(4 * (total + config.lengths[0].count * width))
+
+
+def free_memory() -> float:
+    """Bytes that this machine has left, as far as its kernel tells."""
+    with suppress(OSError, ValueError), open("/proc/meminfo", encoding="ascii") as file:
+        figures = dict(line.split(":") for line in file)
+        return 1024 * int(figures["MemAvailable"].split()[0])
+    return math.inf
 
 
 def reader(cfg: CfgNode, model: ResizableModel) -> ResizableModel:

@@ -22,9 +22,6 @@ def damage(path: str) -> str:
     Raises:
         OSError: the file cannot be read.
     """
-    if not os.path.isfile(path):  # not of this machine
-        with open(path, "rb") as file:
-            return _damage_of(file)
     stat = os.stat(path)
     if stat.st_size > LARGE and hasattr(stat, "st_blocks") and 512 * stat.st_blocks < ON_DISK * stat.st_size:
         return f"{stat.st_size} bytes long, of which only {512 * stat.st_blocks} are on the disk"

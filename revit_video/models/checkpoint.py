@@ -29,7 +29,7 @@ from revit_video.models.untrusted import (
     shown,
     whole,
 )
-from revit_video.runtime.output_dir import UNFINISHED, atomic_write_text, replacing
+from revit_video.runtime.output_dir import UNFINISHED, atomic_write_text, open_ordinary, replacing
 
 if TYPE_CHECKING:
     from revit_video.models.assigner import TokenLengthAssigner
@@ -317,7 +317,7 @@ def load_payload(
     from revit_video.models.archive import damage  # imported where a file is read
 
     try:
-        with open(path, "rb") as file:
+        with open_ordinary(path) as file:
             if zipfile.is_zipfile(file) and (reason := damage(path)):
                 raise CheckpointError(f"{path}: {reason}")
             file.seek(0)
@@ -396,7 +396,7 @@ def latest_and_damaged(directory: str) -> tuple[str | None, list[str]]:
     """What `latest` gives, and one line for every newer file that was passed over: its path, and why."""
     damaged: list[str] = []
     try:
-        with open(os.path.join(directory, POINTER), encoding="utf-8") as file:
+        with open_ordinary(os.path.join(directory, POINTER), "r", encoding="utf-8") as file:
             pointed = file.read().strip()
     except (OSError, UnicodeDecodeError):
         pointed = ""
@@ -415,7 +415,7 @@ def _why_not_whole(path: str) -> str:
     from revit_video.models.archive import damage
 
     try:
-        with open(path, "rb") as file:
+        with open_ordinary(path) as file:
             if not zipfile.is_zipfile(file):  # its index is at its end
                 return "incomplete"
         return damage(path)

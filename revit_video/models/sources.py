@@ -54,6 +54,7 @@ from revit_video.models.transformers_folder import (
     weights_file,
     weights_of,
 )
+from revit_video.runtime.output_dir import open_ordinary
 
 TIMM = "timm:"
 OFFICIAL_DATA = {"mean": [0.45] * 3, "std": [0.225] * 3}  # of all models that TimeSformer's authors published
@@ -129,7 +130,7 @@ def clip_data(path: str) -> dict[str, Any]:
 
 def _read_file(path: str, device: str = "cpu") -> dict[str, Any]:
     try:
-        with open(path, "rb") as file:
+        with open_ordinary(path) as file:
             start = file.read(9)
             if start[8:] != b"{":  # what safetensors' header begins with, after its length
                 return checkpoint.load_payload(path, device, stand_ins())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from revit_video.predict.long_videos import VideoTimeline
 
 Path = str | os.PathLike[str]
+TIMEOUT = 60.0  # seconds that decoding a file may take
 
 logger = logging.getLogger(__name__)
 
@@ -131,6 +133,10 @@ class Predictor:
         self._ensemble = data.ensemble
         self.grid = ViewGrid(data.crop_size, data.num_clips, data.num_crops, data.test_scale)
         self.normalize = Normalize(data.mean, data.std).to(device)
+        from revit_video.data.isolate import isolated  # imported where there is something to decode
+
+        largest = 3 * self.grid.num_views * data.num_frames * data.crop_size**2
+        self._decode, self._one_at_a_time = isolated(self._views, 0, largest, TIMEOUT), threading.Lock()
 
     def __repr__(self) -> str:
         lengths, device = ", ".join(map(str, self.model.lengths)), str(self.device)
@@ -195,6 +201,8 @@ class Predictor:
     ) -> VideoPrediction | list[VideoPrediction | DecodeError]:
         """Classifies a video or image file with the views and the policy of the test.
 
+        Files are decoded in a child process, whose crash is the file's error.
+
         Args:
             video: a path; a list of paths, for `predict_many` with its defaults; or frames, see
                 `data.frames.Frames`.
@@ -206,7 +214,9 @@ class Predictor:
         """
         if isinstance(video, str | os.PathLike):
             path = os.path.expanduser(os.fspath(video))
-            return self._classified(path, file_views(path, self.sampling, self.grid))
+            with self._one_at_a_time:
+                views = self._decode(None, path)
+            return self._classified(path, views)
         if isinstance(video, list) and video and isinstance(video[0], str | os.PathLike):
             return list(self.predict_many(video))
         from revit_video.data.frames import FrameArray
@@ -266,6 +276,9 @@ class Predictor:
         engine = self.engine
         assigner = self._choices.assigner
         return Engine(engine.model, policy or engine.policy, engine.costs, assigner, batch_size)
+
+    def _views(self, _: None, path: str) -> VideoViews:
+        return file_views(path, self.sampling, self.grid)
 
     def _classified(self, path: str, views: VideoViews) -> VideoPrediction:
         clips = self.normalize(views.clips.to(self.device))

@@ -13,13 +13,12 @@ from revit_video.data.clips import VideoViews
 from revit_video.data.datasets import EvalClips
 from revit_video.data.loader import EvalBatches, Loading
 from revit_video.data.video import DecodeError
-from revit_video.predict import file_views
+from revit_video.predict import TIMEOUT, file_views
 from revit_video.runtime.ranks import usable_cores
 
 if TYPE_CHECKING:
     from revit_video.predict import Predictor, VideoPrediction
 
-TIMEOUT = 60.0  # seconds that decoding a file may take
 HELD = 16  # batches whose answers may wait for an earlier file, whose bucket is not full
 FILES_PER_WORKER = 8  # fewer do not pay for another worker
 

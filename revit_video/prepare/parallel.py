@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import multiprocessing
-import signal
+import os
+import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
-from revit_video.runtime.termination import deaf_children
+from revit_video.data.isolate import limit_memory
+from revit_video.data.video import LIMITS
+from revit_video.runtime.termination import deaf_children, end_with_parent
+
+STARTING = 120.0  # seconds for a process to import what it needs
+ENDING = 5.0  # seconds for one that was killed; a network disk may keep it longer
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -32,7 +39,7 @@ def in_processes(
     Args:
         function: importable by name. What it raises is raised here.
         processes: 0 calls it in this process, where nothing protects from a crash.
-        timeout: seconds that a call may take.
+        timeout: seconds that a call may take, by this process's clock: a stopped one has none.
     """
     if processes == 0:
         yield from ((item, function(item)) for item in items)
@@ -47,7 +54,7 @@ def in_processes(
                 worker.start(item)
             if not workers:
                 return
-            for line in wait(list(workers)):
+            for line in _answered(workers.values()):
                 worker = workers[line]
                 result = worker.result()
                 yield worker.item, result
@@ -61,6 +68,17 @@ def in_processes(
             worker.end()
 
 
+def _answered(workers: Collection[_Worker]) -> list[Any]:
+    """The lines of workers that have answered, died, or are late; waits for the first."""
+    while True:
+        first = min(worker.deadline for worker in workers)
+        told = wait([worker.line for worker in workers], max(first - time.monotonic(), 0))
+        lines = [w.line for w in workers if w.line in told and not w.has_begun()]
+        lines += [w.line for w in workers if w.line not in told and w.deadline < time.monotonic()]
+        if lines:
+            return lines
+
+
 class _Worker:
     """A process that calls `function` on item after item, for as long as its line is open."""
 
@@ -68,24 +86,34 @@ class _Worker:
         # spawn: a fork of a process that has run torch's threads can hang
         context = multiprocessing.get_context("spawn")
         self.line, theirs = context.Pipe()
-        self._timeout = timeout
-        self._process = context.Process(target=_serve_calls, args=(function, theirs, timeout), daemon=True)
+        self._timeout, self.deadline, self._begins = timeout, 0.0, True
+        work = function, theirs, os.getpid()
+        self._process = context.Process(target=_serve_calls, args=work, daemon=True)
         with deaf_children():  # this process hears Ctrl-C, and ends that one
             self._process.start()
         theirs.close()
 
     def start(self, item: Any) -> None:
-        self.item = item
+        self.item, self.deadline = item, time.monotonic() + self._timeout + (STARTING if self._begins else 0)
         self.line.send(item)
 
+    def has_begun(self) -> bool:
+        """Whether all that the process has to tell is that it has started; the time runs from there."""
+        begins, self._begins = self._begins, False
+        if begins:
+            self.deadline = time.monotonic() + self._timeout
+            with suppress(EOFError, ConnectionError):
+                self.line.recv()
+        return begins
+
     def result(self) -> Any:
+        if not self.line.poll():
+            return Died(f"not done within {self._timeout:g} s")
         try:
             failure, result = self.line.recv()
         except (EOFError, ConnectionError):
             self._process.join()
-            code = self._process.exitcode
-            late = code == -signal.SIGALRM
-            return Died(f"not done within {self._timeout:g} s" if late else f"it ended its process ({code})")
+            return Died(f"it ended its process ({self._process.exitcode})")
         if failure:
             raise RuntimeError(f"{self.item}:\n{failure}")
         return result
@@ -93,20 +121,20 @@ class _Worker:
     def end(self) -> None:
         self.line.close()
         self._process.kill()
-        self._process.join()
+        self._process.join(ENDING)
 
 
-def _serve_calls(function: Callable[[Any], Any], line: Connection, timeout: float) -> None:
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+def _serve_calls(function: Callable[[Any], Any], line: Connection, parent: int) -> None:
+    end_with_parent(parent)
+    limit_memory(LIMITS.memory)
+    line.send(None)
     while True:
         try:
             item = line.recv()
         except EOFError:
             return
-        signal.setitimer(signal.ITIMER_REAL, timeout)
         try:
             answer = "", function(item)
         except Exception:
             answer = traceback.format_exc(), None
-        signal.setitimer(signal.ITIMER_REAL, 0)
         line.send(answer)

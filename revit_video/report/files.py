@@ -5,29 +5,63 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from revit_video.adaptive.labels import MinedLabels, read_labels
+from revit_video.data.lists import read_list
 from revit_video.length import TokenLength, token_lengths
 from revit_video.report.predictions import MOST_CLASSES, Predictions, parse_predictions
 from revit_video.report.results_file import check_results
 from revit_video.runtime import output_dir
+from revit_video.runtime.yaml_file import YamlError, parse_yaml
 
 
 class Missing(Exception):
     """A file is missing or damaged; the message says which in one line."""
 
 
-class Run:
-    """One OUTPUT_DIR. Every property parses its file once, and raises `Missing`."""
+@dataclass(frozen=True)
+class OwnVideos:
+    """The videos whose frames a page may show: those below or listed in a data folder.
 
-    def __init__(self, directory: str) -> None:
-        self.directory = directory
+    Neither the whole disk nor a home folder is a data folder.
+    """
+
+    folders: tuple[str, ...]
+    listed: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, folder: str, prefix: str = "", separator: str = " ", split: str = "test") -> OwnVideos:
+        """Those of a data folder; see `DataFolder` for its lists."""
+        home = os.path.join(os.path.expanduser("~"), "")
+        folders = [os.path.join(os.path.abspath(os.path.expanduser(f)), "") for f in (folder, prefix) if f]
+        listed: set[str] = set()
+        with suppress(OSError, ValueError):
+            videos = read_list(os.path.join(folder, f"{split}.csv"), prefix, separator)
+            listed = {videos[row][0] for row in range(len(videos))}
+        return cls(tuple(each for each in folders if not home.startswith(each)), frozenset(listed))
+
+    def __contains__(self, path: str) -> bool:
+        return path in self.listed or os.path.abspath(path).startswith(self.folders)
+
+
+class Run:
+    """One OUTPUT_DIR. Every property parses its file once, and raises `Missing`.
+
+    Args:
+        data_folder: the only one whose videos are shown; empty for the one that the run's config names.
+    """
+
+    def __init__(self, directory: str, data_folder: str = "") -> None:
+        self.directory, self._data_folder = directory, data_folder
 
     def text(self, name: str) -> str:
         """The content of a file."""
         path = os.path.join(self.directory, name)
+        if os.path.islink(path):
+            raise Missing(f"{name} is a link, which may lead anywhere")
         if not os.path.isfile(path):
             raise Missing(f"there is no {name}")
         try:
@@ -35,6 +69,33 @@ class Run:
                 return file.read()
         except OSError as error:
             raise Missing(f"{name} cannot be read: {error.strerror}") from None
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """`config.yaml`, as a tree of groups."""
+        try:
+            tree = parse_yaml(self.text(output_dir.CONFIG))
+        except YamlError as error:
+            raise Missing(f"{output_dir.CONFIG}: {error}") from None
+        if not isinstance(tree, dict):
+            raise Missing(f"{output_dir.CONFIG} holds no config")
+        return tree
+
+    @cached_property
+    def own_videos(self) -> OwnVideos:
+        """The videos that may be shown; none where no data folder is known."""
+        split, group = "test", None
+        with suppress(Missing):
+            split = str(self.results.get("split"))
+        if self._data_folder:
+            return OwnVideos.of(self._data_folder, split=split)
+        with suppress(Missing):
+            group = self.config.get("DATA")
+        data = group if isinstance(group, dict) else {}
+        folder, prefix, separator = (
+            str(data.get(f"PATH_{name}") or "") for name in ("TO_DATA_DIR", "PREFIX", "LABEL_SEPARATOR")
+        )
+        return OwnVideos.of(folder, prefix, separator or " ", split) if folder else OwnVideos(())
 
     @cached_property
     def results(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
@@ -20,12 +21,17 @@ from revit_video.report.results_table import cost_unit, headline, summary, table
 from revit_video.report.style import RC, png
 from revit_video.report.template import as_html, framed
 from revit_video.runtime import output_dir
+from revit_video.runtime.text import printable
+from revit_video.runtime.yaml_file import dump_yaml
 
 
-def write_report(folder: str) -> str:
+def write_report(folder: str, data_folder: str = "") -> str:
     """Write report.html and its pictures from the files in `folder`; returns the page's path.
 
     A section whose files are missing is replaced by a line that says why.
+
+    Args:
+        data_folder: the only one whose videos are shown; empty for the one that the run's config names.
 
     Raises:
         FileNotFoundError: there is no such folder, or it is no OUTPUT_DIR.
@@ -36,7 +42,7 @@ def write_report(folder: str) -> str:
     files = output_dir.RESULTS, output_dir.STATS
     if not any(os.path.isfile(os.path.join(folder, name)) for name in files):
         raise FileNotFoundError(f"{folder}: no run's folder, it has neither {' nor '.join(files)}")
-    run = Run(folder)
+    run = Run(folder, data_folder)
     with matplotlib.rc_context(RC | {"font.family": families(run.class_names)}):
         body = "".join(_section(run, title, content) for title, content in SECTIONS)
     path = os.path.join(folder, output_dir.REPORT)
@@ -49,7 +55,8 @@ def _section(run: Run, title: str, content: Callable[[Run], str]) -> str:
     try:
         return f"<section>{heading}{content(run)}</section>"
     except Missing as why:
-        return f'<section class="absent">{heading}<p>Left out: {escape(str(why))}.</p></section>'
+        reason = str(why).replace(os.path.join(run.directory, ""), "")
+        return f'<section class="absent">{heading}<p>Left out: {escape(printable(reason))}.</p></section>'
 
 
 def _title(run: Run) -> str:
@@ -195,18 +202,44 @@ def _gallery(run: Run) -> str:
 
 def _made_by(run: Run) -> str:
     results = run.results
-    parts = [f"<pre>{as_html(results.get('command') or 'unknown')}</pre>"]
+    parts = [f"<pre>{as_html(command_without_places(str(results.get('command') or 'unknown')))}</pre>"]
     facts = [f"seed {results.get('seed')}", f"{results.get('views')} views a video"]
     assigned = (results.get("policies") or {}).get("assigned", results.get("adaptive"))
     if assigned and "assigner_gmacs" in assigned:
         facts.append(f"threshold of the assigner {assigned.get('threshold')}")
     parts.append(f"<p>{escape(', '.join(facts))}.</p>")
     try:
-        text = run.text(output_dir.CONFIG)
+        text = dump_yaml(_without_places(run.config))
         parts.append(f"<details><summary>Configuration</summary><pre>{escape(text)}</pre></details>")
     except Missing as why:
         parts.append(f"<p>Configuration left out: {escape(str(why))}.</p>")
     return "".join(parts)
+
+
+def _without_places(value: Any) -> Any:
+    """A tree of plain values in which absolute paths do not tell where this machine keeps things."""
+    if isinstance(value, dict):
+        return {name: _without_places(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_without_places(each) for each in value]
+    return without_place(value) if isinstance(value, str) else value
+
+
+def command_without_places(command: str) -> str:
+    """A command line, likewise."""
+    try:
+        return shlex.join(map(without_place, shlex.split(command)))
+    except ValueError:  # no command line
+        return "unknown"
+
+
+def without_place(text: str) -> str:
+    """An absolute path relative to the working folder, or else its last name; any other text as it is."""
+    path = os.path.expanduser(text)
+    if not os.path.isabs(path):
+        return text
+    inside = os.path.relpath(path)
+    return f"…/{os.path.basename(os.path.normpath(path))}" if inside.startswith(os.pardir) else inside
 
 
 def _figure(name: str, draw: Callable[[Run], Figure], caption: str) -> Callable[[Run], str]:

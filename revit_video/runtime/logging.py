@@ -15,7 +15,7 @@ import simplejson
 from tqdm import tqdm
 
 from revit_video.runtime import output_dir
-from revit_video.runtime.text import printable
+from revit_video.runtime.text import printable_lines
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -85,8 +85,7 @@ class _TerminalHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         with suppress(OSError, ValueError):  # a full disk, a reader that has gone: no reason to end the work
-            lines = map(printable, self.format(record).split("\n"))
-            Progress.write("\n".join(lines), file=sys.stderr)
+            Progress.write(printable_lines(self.format(record)), file=sys.stderr)
 
 
 class StatsLog:
@@ -104,8 +103,7 @@ class StatsLog:
         if self._tensorboard:
             self._last_step = {line["stage"]: line.get("step", -1) for line in output_dir.read_stats(folder)}
         if active:
-            path = os.path.join(folder, output_dir.STATS)
-            self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115
+            self._file = output_dir.open_to_append(os.path.join(folder, output_dir.STATS))
 
     def write(self, **fields: Any) -> None:
         """Write one line. Floats keep 6 significant digits; NaN and infinity become null.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import os
@@ -43,13 +44,26 @@ logger = logging.getLogger(__name__)
 
 
 def ensure_writable(folder: str) -> None:
-    """Create `folder`; ValueError if no file can be written there."""
+    """Create `folder`; ValueError if no file can be written there, or would be written elsewhere."""
+    for path in (os.path.join(folder, name) for name in (CHECKPOINTS, FOLDS, TENSORBOARD, TESTS)):
+        for place in (path, *(os.path.join(path, name) for name in _names_in(path))):
+            if os.path.islink(place) and os.path.isdir(place):
+                raise ValueError(
+                    f"{place} is a link, through which files elsewhere would be replaced; "
+                    "let OUTPUT_DIR be a link instead, or name another folder"
+                )
     try:
         os.makedirs(folder, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         raise ValueError(f"OUTPUT_DIR {folder} is not writable: {error.strerror}") from None
+
+
+def _names_in(folder: str) -> list[str]:
+    with suppress(OSError):
+        return os.listdir(folder)
+    return []
 
 
 # ---- Atomic writing --------------------------------------------------------------------------------------
@@ -59,13 +73,17 @@ def ensure_writable(folder: str) -> None:
 def replacing(path: str, mode: str, sync: bool = True) -> Iterator[IO[Any]]:
     """Open a file that replaces the local `path` when the block ends, and is removed if the block raises.
 
+    Nothing is written through a link, neither one at `path` nor one at the unfinished file's place.
+
     Args:
         sync: flush to the disk first, so that the file survives a power failure whole.
     """
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-    temporary = path + UNFINISHED  # a fixed name, so that the next run overwrites what a killed one left
+    temporary = path + UNFINISHED  # a fixed name, so that the next run removes what a killed one left
+    with suppress(FileNotFoundError):
+        os.unlink(temporary)
     try:
-        with open(temporary, mode, **({} if "b" in mode else TEXT)) as file:
+        with open(temporary, mode.replace("w", "x"), **({} if "b" in mode else TEXT)) as file:
             yield file
             if sync:
                 file.flush()
@@ -105,6 +123,20 @@ def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]], comment: str 
     writer.writerow(header)
     writer.writerows(rows)
     return text.getvalue()
+
+
+def open_ordinary(path: str, mode: str = "rb", **options: Any) -> IO[Any]:
+    """Open a file for reading; OSError where there is a pipe or a device, which might never end."""
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        raise OSError(errno.EINVAL, "no ordinary file", path)
+    return open(path, mode, **options)
+
+
+def open_to_append(path: str) -> IO[str]:
+    """A text file to append to; ValueError where there is a link or no ordinary file."""
+    if os.path.islink(path) or (os.path.exists(path) and not os.path.isfile(path)):
+        raise ValueError(f"{path}: a link, or no ordinary file; move it away")
+    return open(path, "a", encoding="utf-8")
 
 
 # ---- skipped.csv and stats.jsonl -------------------------------------------------------------------------

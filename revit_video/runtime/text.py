@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 # Characters that end a line, steer a terminal or turn the direction of what follows.
@@ -12,6 +13,11 @@ _TURNS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 def printable(text: str) -> str:
     """`text` with control characters as their escapes (`\\n`, `\\x1b`), so that it is one harmless line."""
     return "".join(_escaped(c) if _is_unseen(c) else c for c in text)
+
+
+def printable_lines(text: str) -> str:
+    """`printable`, but for our own line breaks, which two spaces follow: no name of others forges a line."""
+    return "\n".join(map(printable, re.split(r"\n(?=  )", text)))
 
 
 def _is_unseen(character: str) -> bool:

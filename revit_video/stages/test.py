@@ -84,7 +84,7 @@ def _checked(job: Job, trained: Trained, compared: Comparison) -> Record:
     record = test_record(job.cfg, job.data.videos(job.cfg.TEST.SPLIT), trained.weights, assigner)
     path, found = job.results_path(output_dir.RESULTS), None
     # None, or damaged: it is written anew.
-    with suppress(OSError, ValueError), open(path, **output_dir.TEXT) as file:
+    with suppress(OSError, ValueError), output_dir.open_ordinary(path, "r", **output_dir.TEXT) as file:
         found = output_dir.parsed_json(file.read())
     if isinstance(found, dict):
         check_same(found.get("record"), record, f"{path} was made", f"{NAME_IT}, or remove that file")

@@ -23,7 +23,7 @@ from revit_video.data.datasets import EvalClips, TrainClips
 from revit_video.data.isolate import Isolated
 from revit_video.data.order import TrainOrder
 from revit_video.data.transforms import TrainTransform
-from revit_video.data.video import DecodeError
+from revit_video.data.video import DecodeError, Limits
 
 SHAPE = (2, 3, 4, 8, 8)
 LARGEST = 2 * 3 * 4 * 8 * 8
@@ -243,14 +243,14 @@ def batches(videos: LabeledVideoPaths, split: str, workers: int, timeout: float 
 def test_the_other_videos_are_as_if_the_bad_ones_were_merely_unreadable(
     split: str, videos: LabeledVideoPaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refusing(path: str, backend: str):
+    def refusing(path: str, backend: str, limits: Limits):
         if Path(path).stem in BROKEN:
             raise DecodeError(path, BROKEN[Path(path).stem])
-        return open_video(path, backend)
+        return open_video(path, backend, limits)
 
-    def misbehaving(path: str, backend: str):
+    def misbehaving(path: str, backend: str, limits: Limits):
         misbehave(path)
-        return open_video(path, backend)
+        return open_video(path, backend, limits)
 
     monkeypatch.setattr(clips_module, "open_video", misbehaving)
     isolated = batches(videos, split, workers=2, timeout=0.5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -88,7 +89,10 @@ def fake_run(directory: Path, classes: list[str], videos: list[str], count: int)
             label = next((i for i in (2, 1, 0) if not errors[n, i]), 0)
             writer.writerow([n, path, "0.0", 0, truth[n], LENGTHS[label], *(int(not e) for e in errors[n])])
     _write_stats(directory / "stats.jsonl", rng)
-    (directory / "config.yaml").write_text("REVIT:\n  TOKEN_LENGTHS: [6x6, 4x4, 3x3]\n")
+    (directory / "config.yaml").write_text(
+        f"DATA:\n  PATH_TO_DATA_DIR: {os.path.dirname(os.path.dirname(videos[0]))}\n"
+        "  PATH_PREFIX: ''\n  PATH_LABEL_SEPARATOR: ' '\nREVIT:\n  TOKEN_LENGTHS: [6x6, 4x4, 3x3]\n"
+    )
 
 
 def _score(top1: float, gmacs: float, speed: float, chosen: np.ndarray) -> dict[str, object]:

@@ -14,6 +14,7 @@ import torch
 from revit_video.data import clips
 from revit_video.data.clips import open_video
 from revit_video.data.loader import killed_workers_explained
+from revit_video.data.video import Limits
 from revit_video.from_cfg.inputs import data_folder, eval_batches
 from revit_video.runtime.ranks import Ranks
 from tests.toy import CONFIG, options, results_of, table_of, tool, toy_cfg, training_batches
@@ -67,12 +68,12 @@ forked = pytest.mark.skipif(
 )
 
 
-def crash_or_hang(path: str, backend: str):
+def crash_or_hang(path: str, backend: str, limits: Limits):
     if path.endswith("crash.mp4"):
         os.kill(os.getpid(), signal.SIGSEGV)
     if path.endswith("hang.mp4"):
         signal.pause()
-    return open_video(path, backend)
+    return open_video(path, backend, limits)
 
 
 @forked

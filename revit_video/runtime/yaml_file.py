@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
+
+from revit_video.runtime.text import printable
 
 MOST_BYTES, MOST_LEVELS = 1 << 17, 16
 
@@ -24,7 +27,7 @@ class _Loader(yaml.SafeLoader):
         event = self.peek_event()
         if isinstance(event, yaml.AliasEvent):
             line, name = event.start_mark.line + 1, event.anchor
-            raise YamlError(f"line {line}: *{name:.60}: an alias; write the value again instead")
+            raise YamlError(f"line {line}: *{printable(name[:60])}: an alias; write the value again instead")
         if self.levels == MOST_LEVELS:
             raise YamlError(f"line {event.start_mark.line + 1}: more than {MOST_LEVELS} levels")
         self.levels += 1
@@ -40,9 +43,8 @@ class _Loader(yaml.SafeLoader):
             if not isinstance(name, yaml.ScalarNode):
                 raise YamlError(f"line {line}: a name must be text")
             if name.value in seen:
-                raise YamlError(
-                    f"line {line}: {name.value:.60} stands twice, in lines {seen[name.value]} and {line}"
-                )
+                lines = f"in lines {seen[name.value]} and {line}"
+                raise YamlError(f"line {line}: {printable(name.value[:60])} stands twice, {lines}")
             seen[name.value] = line
         return super().construct_mapping(node, deep)
 
@@ -79,7 +81,7 @@ def parse_yaml(text: str) -> Any:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"line {mark.line + 1}: " if mark else ""
-        raise YamlError(f"not YAML: {place}{error.problem or error.context}") from None
+        raise YamlError(f"not YAML: {place}{printable(str(error.problem or error.context))}") from None
     except YamlError:
         raise
     except (
@@ -88,4 +90,19 @@ def parse_yaml(text: str) -> Any:
         OverflowError,
         RecursionError,
     ) as error:  # such as the date 2024-99-99
-        raise YamlError(f"not YAML: {' '.join(str(error).split())[:200]}") from None
+        raise YamlError(f"not YAML: {printable(' '.join(str(error).split())[:200])}") from None
+
+
+class _Dumper(yaml.SafeDumper):
+    """Groups as blocks, lists on one line."""
+
+
+_Dumper.add_multi_representer(dict, lambda dumper, node: dumper.represent_dict(node.items()))
+_Dumper.add_representer(
+    list, lambda dumper, values: dumper.represent_sequence("tag:yaml.org,2002:seq", values, flow_style=True)
+)
+
+
+def dump_yaml(tree: Mapping[str, Any]) -> str:
+    """The text of a tree, in its order."""
+    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False)

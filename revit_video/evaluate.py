@@ -178,10 +178,10 @@ def milliseconds(
     seconds: list[list[float]] = [[] for _ in runs]
     for n in range(rounds + 1):
         for own, run in zip(seconds, runs, strict=True):
-            _wait_for_device()
+            _wait_for(clips.device)
             start = time.perf_counter()
             run()
-            _wait_for_device()
+            _wait_for(clips.device)
             if n > 0:  # the first is for warming up
                 own.append(time.perf_counter() - start)
     medians = [1000 * statistics.median(own) / len(clips) for own in seconds]
@@ -190,12 +190,13 @@ def milliseconds(
 
 
 def _seconds(engine: Engine, batches: Sequence[Batch]) -> float:
-    _wait_for_device()
+    device = batches[0].clips.device
+    _wait_for(device)
     start = time.perf_counter()
     for batch in batches:
         engine.submit(batch.clips, batch.rows)
     engine.flush()
-    _wait_for_device()
+    _wait_for(device)
     return time.perf_counter() - start
 
 
@@ -204,6 +205,6 @@ def _quartiles(values: Tensor) -> tuple[float, float, float]:
     return low, median, high
 
 
-def _wait_for_device() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":  # a run on the CPU leaves a GPU alone
+        torch.cuda.synchronize(device)

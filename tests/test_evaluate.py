@@ -508,5 +508,17 @@ def test_the_clock_counts_the_views_of_all_ranks(
     assert median == pytest.approx((12 / 2.0 + 12 / 1.5) / 2) and 6 < low < median < high < 8
 
 
+def test_a_clock_on_the_cpu_leaves_a_gpu_alone(
+    model: ReViT, labels: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def touched(*_: object) -> None:
+        raise AssertionError("the GPU was touched")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", touched)
+    engine = Engine(model, policies.static(0), COSTS, batch_size=4)
+    assert set(time_policies({"only": engine}, batches(labels, [[0]]), ALONE, rounds=1)) == {"only", CONTROL}
+
+
 def _all_at(seconds: float) -> dict[str, list[float]]:
     return {"only": [seconds] * 2, CONTROL: [seconds] * 2}

@@ -131,8 +131,8 @@ class TokenLabels:
         scores = top_scores.new_zeros(batch, num_classes, height, width)
         scores.scatter_(1, classes.long(), top_scores)
         top, left, bottom, right = self.boxes.to(scores.dtype).unbind(dim=1)
-        corners = torch.stack([left.minimum(right), top, left.maximum(right), bottom], dim=1)
-        corners = corners * corners.new_tensor([width, height, width, height])
+        sides = left.minimum(right) * width, top * height, left.maximum(right) * width, bottom * height
+        corners = torch.stack(sides, dim=1)
         number = torch.arange(batch, dtype=corners.dtype, device=corners.device)
         regions = torch.cat([number.unsqueeze(1), corners], dim=1)  # RoIAlign's order: image, x, y, x, y
         tokens = roi_align(scores, regions, (length.h, length.w), aligned=True)

@@ -296,6 +296,7 @@ class Predictor:
 
     def answer(self, path: str, views: Prediction) -> VideoPrediction:
         """The answer from those for all views of a video."""
+        views = Prediction(*(column.cpu() for column in views))  # once, not for each class
         probabilities = self.probabilities(path, views)
         order = probabilities.argsort(descending=True).tolist()
         if self._watch and (words := self._watch.see(float(probabilities.max()), int(views.lengths[0]))):
@@ -306,7 +307,7 @@ class Predictor:
             self.model.lengths[int(views.lengths[0])],
             float(views.gmacs.sum()),
             self.engine.costs.gmacs[0] * len(views.gmacs),
-            views.logits.mean(dim=0).cpu(),
+            views.logits.mean(dim=0),
         )
 
 

@@ -114,6 +114,17 @@ def on_two_machines(folder: Path, *arguments: object) -> list[Finished]:
     return [Finished(int(code), out, err) for code, out, err in texts]
 
 
+def test_a_dry_run_says_what_each_machine_would_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "64")
+    monkeypatch.setenv("SLURM_GPUS_ON_NODE", "8")
+    for n, finished in enumerate(on_two_machines(tmp_path, "--dry-run")):
+        assert finished.code == 0, finished.err
+        assert finished.out.startswith(f"machine {n} of 2, ") and ": 8 ranks on " in finished.out
+        assert " cores (64 asked for), meeting at 127.0.0.1:" in finished.out
+
+
 def test_two_machines_share_the_clips(videos: Path, tmp_path: Path, alone: Path) -> None:
     output_dir = tmp_path / "run"
     only_train = (name for stage in ("MINE", "ASSIGNER", "TEST") for name in (f"{stage}.ENABLE", False))

@@ -30,6 +30,14 @@ def test_a_python_without_the_package_is_one_line(name: str) -> None:
     assert f".venv/bin/python {bare[3]}" in finished.stderr
 
 
+def test_a_python_without_what_the_package_needs_is_one_line() -> None:
+    bare = [sys.executable, "-S", "-E", "-m", "revit_video", "run"]
+    finished = subprocess.run(bare, capture_output=True, text=True, cwd=ROOT)
+    assert (finished.returncode, finished.stdout) == (1, "")
+    assert finished.stderr.startswith("error: ") and finished.stderr.count("\n") == 1
+    assert ".venv/bin/python -m revit_video" in finished.stderr
+
+
 def test_a_tool_runs_as_a_process_of_its_own(toy_run: Path) -> None:
     folder = toy_run / "checkpoints"
     process = start_tool("predict", toy_run, folder, "--device", "cpu")

@@ -94,10 +94,14 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return F.scaled_dot_product_attention(q, k, v)
     # PyTorch's kernel is slow in bfloat16 on CPU. Plain products are twice as fast if the scores fit into the
     # cache.
-    scores = q.shape[1] * q.shape[2] * k.shape[2]
-    parts = zip(*(x.split(max(1, CACHED_SCORES // scores)) for x in (q, k, v)), strict=True)
-    scale = q.shape[-1] ** -0.5
-    return torch.cat([((q * scale) @ k.transpose(-2, -1)).softmax(dim=-1) @ v for q, k, v in parts])
+    heads, scores, scale = q.shape[1], q.shape[2] * k.shape[2], q.shape[-1] ** -0.5
+    samples = zip(*(x.split(max(1, CACHED_SCORES // (heads * scores))) for x in (q, k, v)), strict=True)
+    attended = []
+    for sample in samples:  # joint attention's scores are too many even for one sample: head by head
+        some = zip(*(x.split(max(1, CACHED_SCORES // scores), dim=1) for x in sample), strict=True)
+        parts = [((q * scale) @ k.transpose(-2, -1)).softmax(dim=-1) @ v for q, k, v in some]
+        attended.append(torch.cat(parts, dim=1) if len(parts) > 1 else parts[0])
+    return torch.cat(attended)
 
 
 class Mlp(nn.Module):

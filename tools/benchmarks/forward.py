@@ -20,6 +20,7 @@ from benchmarks.timesformer import (
     peer,
     products,
     random_clips,
+    videomae,
 )
 from benchmarks.timing import Measurement, Target, Timing, interleaved, milliseconds, ratio
 from revit_video import flops
@@ -110,6 +111,33 @@ def lengths(device: torch.device, rounds: int) -> list[Measurement]:
                 rows.append(
                     Measurement.of(f"{title}: time ratio / FLOPs ratio", each, "", Target(at_most=1.10))
                 )
+    return rows
+
+
+@torch.inference_mode()
+def backbones(device: torch.device, rounds: int) -> list[Measurement]:
+    """TimeSformer-base and VideoMAE-B at each length: promised and measured speed-up, and the floor."""
+    rows = []
+    batch = 1 if device.type == "cpu" else 32
+    for title, model in (("TimeSformer-base", base(device)), ("VideoMAE-B", videomae(device))):
+        dtype = inference_dtype("auto", model)
+        reader, clips = for_inference(model, dtype), random_clips(model, batch)
+        actions: dict[str, Action] = {length: partial(logits_at, reader, clips, length) for length in LENGTHS}
+        actions |= products(device, dtype)
+        times = interleaved(actions, rounds, device, clock(device))
+        floor = min((times[way] for way in ("torch", "ours")), key=lambda timing: timing.median)
+        for i, length in enumerate(LENGTHS):
+            own, promised = times[length], gmacs(model, 0) / gmacs(model, i)
+            rows.append(milliseconds(f"{title} {length}, {name(dtype)}, batch {batch}", own, batch))
+            shares = [
+                100 * batch * gmacs(model, i) / PRODUCT_GMACS * product / seconds
+                for product, seconds in zip(floor.seconds, own.seconds, strict=True)
+            ]
+            rows.append(Measurement.of(f"{title} {length}: of the faster product's rate", shares, "%"))
+            if i:
+                measured = [1 / each for each in _ratios(own, times[LENGTHS[0]], 1)]
+                rows.append(Measurement(f"{title} {length}: speed-up by FLOPs", promised, "x"))
+                rows.append(Measurement.of(f"{title} {length}: measured speed-up", measured, "x"))
     return rows
 
 

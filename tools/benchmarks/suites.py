@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from benchmarks.decode import decode
-from benchmarks.forward import adaptive, forward, lengths
+from benchmarks.forward import adaptive, backbones, forward, lengths
 from benchmarks.growth import growth
 from benchmarks.kinetics import kinetics
 from benchmarks.loader import loader
@@ -20,6 +20,7 @@ SUITES: dict[str, Suite] = {
     "loader": loader,
     "forward": forward,
     "lengths": lengths,
+    "backbones": backbones,
     "adaptive": adaptive,
     "train": training,
     "replicas": replicas,

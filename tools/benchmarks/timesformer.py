@@ -15,7 +15,7 @@ from revit_video.models.config import DVTConfig
 from revit_video.models.dvt import DVT
 from revit_video.models.layers import linear
 from revit_video.models.layouts import to_transformers
-from revit_video.models.presets import preset, timesformer_base
+from revit_video.models.presets import preset, timesformer_base, videomae_base
 from revit_video.models.pretrained import at_length
 from revit_video.models.revit import ReViT
 
@@ -30,6 +30,12 @@ def base(device: torch.device, lengths: Sequence[str] = LENGTHS, depth: int = 12
     for block in model.blocks:
         nn.init.trunc_normal_(block.temporal_fc.weight, std=0.02)  # type: ignore[union-attr, arg-type]
     return model.to(device)
+
+
+def videomae(device: torch.device, lengths: Sequence[str] = LENGTHS, depth: int = 12) -> ReViT:
+    """VideoMAE-B, as initialised for training."""
+    torch.manual_seed(0)
+    return videomae_base(lengths, CLASSES, depth=depth).to(device)
 
 
 def dvt_base(device: torch.device, lengths: Sequence[str], depth: int = 12) -> DVT:

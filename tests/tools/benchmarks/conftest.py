@@ -29,3 +29,4 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (forward, training):
         monkeypatch.setattr(module, "base", model)
     monkeypatch.setattr(training, "dvt_base", cascade)
+    monkeypatch.setattr(forward, "videomae", model)

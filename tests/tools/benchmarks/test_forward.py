@@ -46,3 +46,12 @@ def test_a_stream_classifies_every_clip_at_its_length(small: None) -> None:
         parts = forward.stream(engine, timesformer.random_clips(model, 4), 20)
         assert sorted(torch.cat([part.lengths for part in parts]).tolist()) == sorted(choice.tolist())
         assert not len(engine.buckets)
+
+
+def test_backbones(small: None) -> None:
+    rows = {row.name: row.value for row in forward.backbones(CPU, 1)}
+    for title in ("TimeSformer-base", "VideoMAE-B"):
+        times = {length: rows[f"{title} {length}, float32, batch 1"] for length in timesformer.LENGTHS}
+        measured = rows[f"{title} 7x7: measured speed-up"]
+        assert measured == pytest.approx(times["14x14"] / times["7x7"])
+        assert rows[f"{title} 7x7: speed-up by FLOPs"] > rows[f"{title} 10x10: speed-up by FLOPs"] > 1

@@ -100,6 +100,17 @@ class Answers:
     gmacs: Tensor
     videos: VideoScores
 
+    @classmethod
+    def joined(cls, parts: Sequence[Answers]) -> Answers:
+        """Answers on parts of a list with one view per video, in the order of the list."""
+        order = torch.cat([part.videos.rows for part in parts]).argsort()
+        starts, lengths, gmacs = (
+            torch.cat([getattr(part, name) for part in parts])[order]
+            for name in ("starts", "lengths", "gmacs")
+        )
+        columns = zip(*(part.videos for part in parts), strict=True)
+        return cls(starts, lengths, gmacs, VideoScores(*(torch.cat(column)[order] for column in columns)))
+
     @property
     def mean_gmacs(self) -> float:
         """Mean cost per view."""

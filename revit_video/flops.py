@@ -31,7 +31,7 @@ UNCOUNTED = frozenset(
     "aten::" + name
     for name in (
         *("add", "add_", "sub", "rsub", "mul", "mul_", "div", "div_", "pow"),
-        *("mean", "amax", "sum", "softmax", "square", "exp", "im2col"),
+        *("mean", "amax", "sum", "softmax", "square", "exp", "im2col", "abs", "sqrt"),
         *("gelu", "relu", "relu_", "silu", "silu_", "sigmoid", "tanh", "hardtanh", "hardtanh_"),
         *("hardswish", "hardswish_", "hardsigmoid", "hardsigmoid_", "dropout", "dropout_"),
         *("clone", "copy_", "expand", "repeat", "unflatten", "view_as", "pad", "constant_pad_nd"),
@@ -97,7 +97,8 @@ def assigner_macs(assigner: TokenLengthAssigner, num_frames: int, img_size: int)
 
 def matmul_gmacs(config: ReViTConfig, i: int) -> float:
     """Matrix products of one view at `config.lengths[i]` in closed form, to check the count against."""
-    dim, frames, length = config.embed_dim, config.steps, config.lengths[i]
+    dim, length = config.embed_dim, config.lengths[i]
+    frames = length.frames or config.steps
     patches, special = length.count, config.num_special[i]
 
     def attend(sequences: int, tokens: int) -> int:

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 Box = tuple[float, float, float, float]
 """Top, left, bottom and right of a part of the frame, as fractions of its sides."""
@@ -13,48 +14,67 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class TokenLength:
-    """A grid of `h` x `w` patch tokens per frame; `str()` gives `"14x14"`."""
+    """A grid of `h` x `w` patch tokens per frame; `str()` gives `"14x14"`.
+
+    With `frames`, only so many frames of the clip are read: `"8x14x14"`. 0 stands for all of them.
+    """
 
     h: int
     w: int
+    frames: int = 0
 
     def __post_init__(self) -> None:
-        if self.h < 1 or self.w < 1:
+        if self.h < 1 or self.w < 1 or self.frames < 0:
             raise ValueError(f"token length {self.h}x{self.w}: both sides must be at least 1")
 
     @classmethod
     def parse(cls, value: int | str | Sequence[int] | TokenLength) -> TokenLength:
-        """`14`, `"14"`, `"14x14"` or `(14, 14)` -> `TokenLength(14, 14)`; ValueError for anything else."""
+        """`14`, `"14"`, `"14x14"` or `(14, 14)` -> `TokenLength(14, 14)`; `"8x14x14"` has frames first.
+
+        Raises:
+            ValueError: for anything else.
+        """
         if isinstance(value, TokenLength):
             return value
         if isinstance(value, int):
             return cls(value, value)
-        if isinstance(value, str) and (match := re.fullmatch(r"\s*(\d+)(?:\s*x\s*(\d+))?\s*", value)):
-            return cls(int(match[1]), int(match[2] or match[1]))
-        if isinstance(value, Sequence) and len(value) == 2 and all(isinstance(side, int) for side in value):
-            return cls(*value)
-        raise ValueError(f"not a token length: {value!r}; write 14, '14x14' or (14, 14)")
+        sides: Sequence[int | str] = value
+        if isinstance(value, str) and re.fullmatch(r"\s*\d+(\s*x\s*\d+){0,2}\s*", value):
+            sides = [int(side) for side in value.split("x")] * (1 if "x" in value else 2)
+        if isinstance(sides, Sequence) and len(sides) in (2, 3) and all(isinstance(n, int) for n in sides):
+            *frames, h, w = map(int, sides)
+            if 0 not in frames:
+                return cls(h, w, *frames)
+        raise ValueError(f"not a token length: {value!r}; write 14, '14x14', or '8x14x14' with 8 frames")
 
     @property
     def count(self) -> int:
         """Patch tokens per frame."""
         return self.h * self.w
 
+    @property
+    def grid(self) -> TokenLength:
+        """The same grid, without a number of frames."""
+        return TokenLength(self.h, self.w)
+
     def __str__(self) -> str:
-        return f"{self.h}x{self.w}"
+        return "x".join(map(str, (*([self.frames] if self.frames else []), self.h, self.w)))
 
 
 def token_lengths(values: Iterable[int | str | Sequence[int] | TokenLength]) -> tuple[TokenLength, ...]:
     """A model's lengths, longest first.
 
     Raises:
-        ValueError: there is none, or the token counts are not strictly descending.
+        ValueError: there is none, the token counts are not strictly descending, or only some have frames.
     """
     lengths = tuple(TokenLength.parse(value) for value in values)
     if not lengths:
         raise ValueError("a model needs at least one token length")
-    if any(a.count <= b.count for a, b in zip(lengths, lengths[1:], strict=False)):
-        listed = ", ".join(map(str, lengths))
+    listed = ", ".join(map(str, lengths))
+    if len({length.frames == 0 for length in lengths}) > 1:
+        raise ValueError(f"all token lengths or none must have a number of frames, got {listed}")
+    tokens = [length.count * max(length.frames, 1) for length in lengths]
+    if any(longer <= shorter for longer, shorter in pairwise(tokens)):
         raise ValueError(f"token lengths must be strictly descending, longest first, got {listed}")
     return lengths
 
@@ -65,6 +85,27 @@ def find(lengths: Sequence[TokenLength], value: int | str | Sequence[int] | Toke
     if length not in lengths:
         raise ValueError(f"token length {length} not in this model; it has {', '.join(map(str, lengths))}")
     return lengths.index(length)
+
+
+def nested_frames(lengths: Sequence[TokenLength], num_frames: int) -> list[list[int]]:
+    """The frames of a clip that each length reads, evenly spaced; those of fewer are among those of more.
+
+    So a model that goes on to more frames reads none twice. 16, 8 and 4 of 16 are 0 1 2 …, 0 2 4 … and
+    2 6 10 14: each time, the half whose middle is nearer to the clip's.
+
+    Raises:
+        ValueError: a number of frames does not divide the next larger one, or `num_frames`.
+    """
+    chosen = {num_frames: list(range(num_frames))}
+    for count in sorted({length.frames for length in lengths} - {0, num_frames}, reverse=True):
+        larger = chosen[min(chosen)]
+        step, rest = divmod(len(larger), count)
+        if rest or count > len(larger):
+            words = f"{count} frames are not evenly spaced ones of {len(larger)}"
+            raise ValueError(f"{words}; a number of frames must divide the next larger one")
+        starts = [larger[offset::step] for offset in range(step)]
+        chosen[count] = min(starts, key=lambda frames: abs(frames[0] + frames[-1] + 1 - num_frames))
+    return [chosen[length.frames or num_frames] for length in lengths]
 
 
 def cells_of(box: Box, length: TokenLength) -> tuple[int, int, int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -66,6 +67,14 @@ def averaged(probabilities: Tensor, ensemble: str) -> Tensor:
     if ensemble == "probabilities":
         return probabilities
     return probabilities.clamp(min=torch.finfo(probabilities.dtype).tiny).log()
+
+
+def interval(right: int, count: int, z: float = 1.96) -> tuple[float, float]:
+    """Percent of videos that may be right in truth if `right` of `count` are (Wilson, 95 % by default)."""
+    share, spread = right / count, z**2 / count
+    centre = (share + spread / 2) / (1 + spread)
+    half = z / (1 + spread) * math.sqrt(share * (1 - share) / count + spread / (4 * count))
+    return 100 * max(0.0, centre - half), 100 * min(1.0, centre + half)
 
 
 def counts_by_name(choices: Tensor, names: Sequence[str]) -> dict[str, int]:

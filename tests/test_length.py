@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from revit_video.length import TokenLength, find, patch_geometry, stem_geometry, token_lengths
+from revit_video.length import (
+    TokenLength,
+    find,
+    nested_frames,
+    patch_geometry,
+    stem_geometry,
+    token_lengths,
+)
 
 
 @pytest.mark.parametrize("value", [14, "14", "14x14", " 14 x 14 ", (14, 14), [14, 14], TokenLength(14, 14)])
@@ -20,7 +27,7 @@ def test_text_round_trip_and_count() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["", "x", "14x", "14x14x14", "-1", (14,), (14, 14, 14), ("a", "b"), 1.5, None]
+    "value", ["", "x", "14x", "1x2x3x4", "0x8x8", "-1", (14,), (0, 8, 8), ("a", "b"), 1.5, None]
 )
 def test_what_is_no_length(value: object) -> None:
     with pytest.raises(ValueError, match="not a token length"):
@@ -41,6 +48,39 @@ def test_lengths_are_longest_first() -> None:
 def test_token_counts_descend_strictly(values: list[object]) -> None:
     with pytest.raises(ValueError, match="strictly descending, longest first, got"):
         token_lengths(values)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", ["4x10x7", " 4 x 10 x 7", (4, 10, 7)])
+def test_a_length_may_name_its_frames(value: object) -> None:
+    length = TokenLength.parse(value)  # type: ignore[arg-type]
+    assert length == TokenLength(10, 7, frames=4)
+    assert (str(length), length.count, str(length.grid)) == ("4x10x7", 70, "10x7")
+
+
+def test_tokens_of_all_frames_descend_strictly() -> None:
+    assert token_lengths(["16x6x6", "8x8x8", "4x8x8"])[0].frames == 16
+    with pytest.raises(ValueError, match="strictly descending, longest first, got 8x8x8, 16x6x6"):
+        token_lengths(["8x8x8", "16x6x6"])
+    with pytest.raises(ValueError, match="all token lengths or none must have a number of frames"):
+        token_lengths(["16x8x8", "6x6"])
+
+
+@pytest.mark.parametrize("counts", [(16, 8, 4), (16, 4), (12, 6, 3, 1), (8,)])
+def test_fewer_frames_are_among_more_and_evenly_spaced(counts: tuple[int, ...]) -> None:
+    lengths = token_lengths([(count, 8, 8) for count in counts])
+    chosen = nested_frames(lengths, counts[0])
+    assert [len(frames) for frames in chosen] == list(counts)
+    for more, fewer in zip(chosen, chosen[1:], strict=False):
+        assert set(fewer) < set(more)
+    for frames in chosen:
+        assert len({b - a for a, b in zip(frames, frames[1:], strict=False)}) <= 1
+        assert abs(frames[0] - (counts[0] - 1 - frames[-1])) <= counts[0] // len(frames)  # about the middle
+
+
+def test_frames_of_a_length_without_a_number_are_all() -> None:
+    assert nested_frames(token_lengths([8, 4]), 3) == [[0, 1, 2]] * 2
+    with pytest.raises(ValueError, match="6 frames are not evenly spaced ones of 16"):
+        nested_frames(token_lengths(["16x8x8", "6x8x8"]), 16)
 
 
 def test_a_model_has_lengths() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from revit_video.meters import by_video, counts_by_name, topk
+from revit_video.meters import by_video, counts_by_name, interval, topk
 
 SCORES = torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.2, 0.7], [0.3, 0.6, 0.1]])
 
@@ -46,3 +46,9 @@ def test_logits_may_be_averaged_instead() -> None:
     assert together.predicted.tolist() == [0] and by_video(*views).predicted.tolist() == [1]
     sure = by_video(torch.tensor([[1.0, 0.0], [0.4, 0.6]]), *(column[:2] for column in views[1:]), "logits")
     assert sure.predicted.tolist() == [0] and bool(sure.scores.isfinite().all())
+
+
+def test_an_interval_is_never_empty_and_shrinks_with_the_count() -> None:
+    assert interval(60, 60) == pytest.approx((94.0, 100.0), abs=0.1)  # all right, and yet not certain
+    assert interval(56, 60) == pytest.approx((84.1, 97.4), abs=0.1)  # Wilson's, by hand
+    assert interval(560, 600)[0] > interval(56, 60)[0] and interval(0, 10)[0] == 0

@@ -7,8 +7,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from revit_video.models.config import DVTConfig, ReViTConfig
+from revit_video.models.config import DVTConfig, FrozenConfig, ReViTConfig
 from revit_video.models.dvt import DVT
+from revit_video.models.frozen import FrozenReViT
 from revit_video.models.revit import ReViT
 
 SIZE, FRAMES, CLASSES = 32, 3, 5
@@ -39,6 +40,14 @@ def tiny_dvt(seed: int = 0, **changes: Any) -> DVT:
     arguments = SIZES | {"lengths": [8, 4, 2], "reuse_hidden": 10, "reuse_dim": 6}
     with torch.random.fork_rng():
         model = DVT(DVTConfig(**arguments | changes)).double()
+    return _randomised(model, seed)
+
+
+def tiny_frozen(seed: int = 0, **changes: Any) -> FrozenReViT:
+    """Frozen model of 6, 3 and 1 of 6 frames at 4x4, in float64."""
+    arguments = SIZES | {"num_frames": 6, "lengths": ["6x4x4", "3x4x4", "1x4x4"]}
+    with torch.random.fork_rng():
+        model = FrozenReViT(FrozenConfig(**arguments | changes)).double()
     return _randomised(model, seed)
 
 

@@ -1,13 +1,22 @@
-"""Splitting the training list into folds, each mined by a model that was trained on the others."""
+"""Splitting the training list into folds, each answered by a model that was trained on the others."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from revit_video.adaptive.table import Table
 from revit_video.runtime.rng import seeded_generator
+
+
+class OutOfFold(NamedTuple):
+    """The table of a list that was trained on, each view by a model without its fold; the folds `(V,)`."""
+
+    table: Table
+    fold: Tensor
 
 
 def cut_into_folds(paths: Sequence[str], classes: Sequence[int], folds: int, seed: int) -> Tensor:
@@ -16,7 +25,8 @@ def cut_into_folds(paths: Sequence[str], classes: Sequence[int], folds: int, see
     Sizes of folds differ by at most one video, in total and per class. Rows of the same video share a fold.
 
     Args:
-        paths, classes: of each row.
+        paths: of each row; or the names of groups that must share a fold.
+        classes: of each row.
 
     Raises:
         ValueError: there are fewer videos than folds.

@@ -24,7 +24,8 @@ _C.TENSORBOARD.ENABLE = True  # write the numbers of stats.jsonl for TensorBoard
 _C.TRAIN = CfgNode()
 _C.TRAIN.ENABLE = True  # run this stage
 _C.TRAIN.BATCH_SIZE = 64  # clips per step over all ranks; a multiple of NUM_GPUS * ACCUMULATE
-_C.TRAIN.METHOD = "revit_b"  # revit_b (every rank trains all lengths) | revit_e (one length per rank)
+_C.TRAIN.METHOD = "revit_b"  # revit_b (every rank trains all lengths) | revit_e (one length per rank) |
+#   frozen (the weights stay as they are, heads in closed form; for few clips, without a GPU)
 _C.TRAIN.ACCUMULATE = 1  # gradient accumulation: parts of a step's batch, run one after the other; >= 1
 _C.TRAIN.AUTO_RESUME = True  # resume from the last checkpoint in OUTPUT_DIR
 _C.TRAIN.CHECKPOINT_PERIOD = 1  # epochs between two checkpoints; >= 1
@@ -37,6 +38,8 @@ _C.TRAIN.CHECKPOINT_KEY = ""  # which of several sets of weights in that file, s
 #   the likeliest, which the log names
 _C.TRAIN.FREEZE = ""  # weights that do not learn: backbone (all but the heads and the parts that each length
 #   has for itself) | the number of the first blocks, with the tokens before them; empty = none
+_C.TRAIN.FEATURES = "./outputs/features"  # METHOD frozen: folder where what the backbone gives for a file is
+#   kept for all runs; empty = nowhere
 _C.TRAIN.MIXED_PRECISION = True  # bfloat16 autocast, on a GPU only
 _C.TRAIN.DENSE_WEIGHT = 1.0  # weight of the patch tokens' loss in models with a dense head; >= 0
 _C.TRAIN.EMA_DECAY = 0.0  # decay of the weights' moving average, which is then validated and saved; 0 = no
@@ -62,6 +65,10 @@ _C.DATA = CfgNode()
 _C.DATA.PATH_TO_DATA_DIR = ""  # folder of the lists train.csv, mine.csv, val.csv and test.csv, or of folders
 #   train, mine, val and test with one folder per class, or of the class folders, divided by SPLIT
 _C.DATA.SPLIT = [0.6, 0.15, 0.1, 0.15]  # shares of train, mine, val and test in a folder without lists
+_C.DATA.FOLDS = 0  # METHOD frozen: instead of these splits, every clip of the folder (or of train.csv) is
+#   trained on, and answers come from k heads that have not seen it; 0 = off
+_C.DATA.GROUP = ""  # clips of one recording or person stay in one fold: a regular expression, searched in the
+#   path within the data folder, whose (first) group names it, such as (seq\d+); empty = each file its own
 _C.DATA.PATH_PREFIX = ""  # prefix of every path in the lists
 _C.DATA.PATH_LABEL_SEPARATOR = " "  # separates path and label in the lists
 _C.DATA.NUM_FRAMES = 8  # frames per clip; >= 1
@@ -78,6 +85,7 @@ _C.DATA.TRAIN_JITTER_SCALES_RELATIVE = []  # random resized crops instead: range
 _C.DATA.TRAIN_CROP_SIZE = 224  # px, side of the model's input
 _C.DATA.TEST_CROP_SIZE = 224  # px, equal to TRAIN_CROP_SIZE
 _C.DATA.TEST_SCALE = 0  # px, short side before test crops are cut, >= the crop; 0 = the crop's
+_C.DATA.SQUASH = False  # METHOD frozen: the whole frame, squashed to a square, instead of a square crop
 _C.DATA.RANDOM_FLIP = True  # mirror half of the training clips; off if classes tell left from right
 _C.DATA.BRIGHTNESS = 0.0  # strength of the jitter, drawn once per training clip; 0..1, 0 = off
 _C.DATA.CONTRAST = 0.0  # likewise; 0..1, 0 = off

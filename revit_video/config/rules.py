@@ -92,6 +92,13 @@ def none_or(rule: Rule) -> Rule:
     return Rule(lambda values: not values or rule.holds(values), f"empty, or {rule.words}")
 
 
+def _is_pattern(text: str) -> bool:
+    try:
+        return len(text) <= MOST_CHARACTERS and re.compile(text) is not None
+    except re.error:
+        return False
+
+
 POSITIVE = Rule(lambda value: value > 0, "above 0")
 FRACTION = Rule(lambda value: 0 <= value <= 1, "between 0 and 1")
 BELOW_ONE = Rule(lambda value: 0 <= value < 1, "at least 0 and below 1")
@@ -106,7 +113,7 @@ RULES = {
     "OUTPUT_DIR": NOT_EMPTY,
     "LOG_PERIOD": at_least(1),
     "TRAIN.BATCH_SIZE": at_least(1, 1_000_000),
-    "TRAIN.METHOD": one_of("revit_b", "revit_e"),
+    "TRAIN.METHOD": one_of("revit_b", "revit_e", "frozen"),
     "TRAIN.ACCUMULATE": at_least(1, 1_000_000),
     "TRAIN.CHECKPOINT_PERIOD": at_least(1),
     "TRAIN.CHECKPOINT_MINUTES": at_least(0),
@@ -135,6 +142,8 @@ RULES = {
         lambda shares: len(shares) == 4 and min(shares) >= 0 and math.isclose(sum(shares), 1, abs_tol=1e-6),
         "4 shares that add up to 1",
     ),
+    "DATA.FOLDS": Rule(lambda k: k == 0 or 2 <= k <= 1000, "0 or at least 2, and at most 1000"),
+    "DATA.GROUP": Rule(_is_pattern, "empty, or a regular expression"),
     "DATA.MEAN": none_or(numbers(3, FRACTION)),
     "DATA.STD": none_or(numbers(3, POSITIVE)),
     "DATA.TRAIN_JITTER_SCALES": numbers(2, at_least(1)),
@@ -360,6 +369,22 @@ def check_dvt(cfg: CfgNode) -> Iterator[Mistake]:
         yield Mistake(("ADAPTIVE.CASCADE_THRESHOLD", "DVT.ENABLE"), words)
 
 
+def check_frozen(cfg: CfgNode) -> Iterator[Mistake]:
+    if cfg.TRAIN.METHOD != "frozen":
+        for key, off in (("DATA.FOLDS", 0), ("DATA.GROUP", ""), ("DATA.SQUASH", False)):
+            if get(cfg, key) != off:
+                yield Mistake((key, "TRAIN.METHOD"), f"is for TRAIN.METHOD frozen, got {cfg.TRAIN.METHOD}")
+        return
+    needed = {"DVT.ENABLE": False, "MODEL.COMPILE": False, "MINE.FOLDS": 0, "DATA.REVERSED_CLASSES": []}
+    if cfg.DATA.FOLDS:
+        needed |= {"ASSIGNER.ENABLE": False, "TEST.NUM_ENSEMBLE_VIEWS": 1, "TEST.NUM_SPATIAL_CROPS": 1}
+    for key, value in needed.items():
+        if get(cfg, key) != value:
+            why = "DATA.FOLDS" if key.startswith(("ASSIGNER", "TEST")) else "TRAIN.METHOD"
+            words = f"must be {value} with {why} {get(cfg, why)}, got {get(cfg, key)}"
+            yield Mistake((key, why), words)
+
+
 def check_folds(cfg: CfgNode) -> Iterator[Mistake]:
     if cfg.MINE.FOLDS and cfg.MINE.HOLDOUT:
         words = f"parts of the training list, but MINE.HOLDOUT names the list {cfg.MINE.HOLDOUT!r}"
@@ -374,6 +399,7 @@ ACROSS_KEYS = (
     check_token_labels,
     check_dvt,
     check_assigner,
+    check_frozen,
     check_budget,
     check_folds,
 )

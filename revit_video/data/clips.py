@@ -20,7 +20,7 @@ from revit_video.data.sampling import (
     segment_frames,
     uniform_windows,
 )
-from revit_video.data.transforms import TrainTransform, spatial_crops
+from revit_video.data.transforms import TrainTransform, spatial_crops, squashed
 from revit_video.data.video import LIMITS, Limits, VideoFile, decode_errors, is_image
 
 DECODING_BACKENDS = ("pyav", "decord")
@@ -94,17 +94,19 @@ class ClipSampling:
 
 @dataclass(frozen=True)
 class ViewGrid:
-    """The views of a video in evaluation: evenly spaced clips x square crops.
+    """The views of a video in evaluation: evenly spaced clips x square crops, or whole frames.
 
     Attributes:
         crop_size: side of the crops in pixels.
         scale: short side in pixels that the crops are cut from, at least `crop_size`; 0 for the crop's own.
+        squash: scale whole frames to a square instead; then the number of crops is 1.
     """
 
     crop_size: int
     num_clips: int = 1
     num_crops: int = 1
     scale: int = 0
+    squash: bool = False
 
     @property
     def num_views(self) -> int:
@@ -207,6 +209,8 @@ def views_of(
     frames, starts = sampling.clips(video, grid.num_clips, generator)
     # One pass through the file for all clips.
     clips = video.read(frames, grid.scale or grid.crop_size).split(sampling.num_frames, dim=1)
+    if grid.squash:
+        clips = [squashed(clip, grid.crop_size) for clip in clips]
     return VideoViews(
         clips=torch.cat([spatial_crops(clip, grid.crop_size, grid.num_crops) for clip in clips]),
         starts=torch.tensor(starts).repeat_interleave(grid.num_crops),

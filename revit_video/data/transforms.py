@@ -152,6 +152,11 @@ def spatial_crops(clip: torch.Tensor, size: int, num_crops: int) -> torch.Tensor
     return torch.stack(views)
 
 
+def squashed(clip: torch.Tensor, size: int) -> torch.Tensor:
+    """The whole frames of a clip (C, T, H, W), scaled to (C, T, size, size)."""
+    return functional.resize(clip, [size, size], antialias=True)
+
+
 class Normalize(nn.Module):
     """uint8 (B, C, T, H, W) -> float32 `(x / 255 - mean) / std`, on the device the clips are on.
 

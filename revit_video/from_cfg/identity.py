@@ -28,7 +28,7 @@ CLIPS = tuple(
     f"DATA.{name}"
     for name in (
         *("SAMPLING", "SAMPLING_RATE", "TARGET_FPS", "SHORT_VIDEOS", "FRAME_ORDER", "FRAME_SPACING"),
-        *("MEAN", "STD"),
+        *("SQUASH", "MEAN", "STD"),
     )
 )
 """How clips are made: the same in training, mining and testing, unless other clips are to be tested."""
@@ -90,8 +90,9 @@ def settings(cfg: CfgNode, groups: Iterable[str], without: Container[str] = ()) 
 
 def training_record(cfg: CfgNode, videos: LabeledVideoPaths) -> Record:
     """What shapes the weights of a backbone that is trained on `videos`."""
-    record = settings(cfg, (*TRAINING, *CLIPS)) | {"DATA.TOKEN_LABELS": bool(cfg.DATA.TOKEN_LABELS)}
+    record = settings(cfg, (*TRAINING, *CLIPS, "DATA.FOLDS", "DATA.GROUP"))
     return record | {
+        "DATA.TOKEN_LABELS": bool(cfg.DATA.TOKEN_LABELS),
         TRAINING_LIST: list_in_words(cfg, videos),
         **_start(cfg.TRAIN.CHECKPOINT_FILE_PATH, cfg.TRAIN.CHECKPOINT_KEY),
     }

@@ -51,7 +51,7 @@ def data_folder(
     """
     data = cfg.DATA
     splits = dict.fromkeys([*SPLITS, mine_split(cfg), cfg.TEST.SPLIT], 0.0)
-    shares = splits | dict(zip(SPLITS, data.SPLIT, strict=True))
+    shares = splits | ({"train": 1.0} if data.FOLDS else dict(zip(SPLITS, data.SPLIT, strict=True)))
     return DataFolder(
         data.PATH_TO_DATA_DIR,
         shares,
@@ -125,7 +125,7 @@ def check_later_stages(cfg: CfgNode, data: DataFolder, stages: Sequence[str], ra
 def _lists_of(cfg: CfgNode, stages: Sequence[str]) -> list[str]:
     """The lists that `stages` read, each once."""
     needed = {
-        "train": ["train", "val"] if cfg.TRAIN.EVAL_PERIOD else ["train"],
+        "train": ["train", "val"] if cfg.TRAIN.EVAL_PERIOD and cfg.TRAIN.METHOD != "frozen" else ["train"],
         "mine": [mine_split(cfg)],
         "assigner": [mine_split(cfg), "val"],
         "test": [cfg.TEST.SPLIT],
@@ -174,7 +174,7 @@ def eval_batches(
         batch_size: videos per batch, over all ranks.
         rows: videos of this rank, in this order; None for its share of all.
     """
-    grid = ViewGrid(cfg.DATA.TEST_CROP_SIZE, num_clips, num_crops, cfg.DATA.TEST_SCALE)
+    grid = ViewGrid(cfg.DATA.TEST_CROP_SIZE, num_clips, num_crops, cfg.DATA.TEST_SCALE, cfg.DATA.SQUASH)
     clips = EvalClips(videos, clip_sampling(cfg), grid, cfg.DATA_LOADER.TIMEOUT)
     rows = list(eval_rows(len(videos), ranks.rank, ranks.world_size)) if rows is None else rows
     per_rank = max(1, batch_size // ranks.world_size)

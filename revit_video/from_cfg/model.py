@@ -14,8 +14,9 @@ from revit_video.config.rules import Mistake, get
 from revit_video.models.assigner import TokenLengthAssigner
 from revit_video.models.base import ResizableModel
 from revit_video.models.checkpoint import DataSpec
-from revit_video.models.config import DVTConfig, ModelConfigError, ReViTConfig
+from revit_video.models.config import DVTConfig, FrozenConfig, ModelConfigError, ReViTConfig
 from revit_video.models.dvt import DVT
+from revit_video.models.frozen import FrozenReViT
 from revit_video.models.inference import for_inference, inference_dtype
 from revit_video.models.presets import PRESETS, preset
 from revit_video.models.pretrained import PretrainedWeights
@@ -71,6 +72,8 @@ def model_config(cfg: CfgNode) -> ReViTConfig:
     values |= {field: get(cfg, key) for field, key in PRESET_KEYS.items() if get(cfg, key)}
     values["distill_token"] &= cfg.REVIT.DISTILL.ENABLE and not cfg.DVT.ENABLE
     values["token_at_longest"] &= values["distill_token"]
+    if cfg.TRAIN.METHOD == "frozen":
+        return FrozenConfig(**values | {"distill_token": False, "token_at_longest": False})
     if not cfg.DVT.ENABLE:
         return ReViTConfig(**values)
     return DVTConfig(**values, feature_reuse=cfg.DVT.FEATURE_REUSE, relation_reuse=cfg.DVT.RELATION_REUSE)
@@ -126,6 +129,8 @@ def build_model(cfg: CfgNode) -> ResizableModel:
         keys = "MODEL.EMBED_DIM, MODEL.DEPTH, DATA.TRAIN_CROP_SIZE"
         sizes = f"{taken / 2**30:.3g} GiB, and {free / 2**30:.3g} GiB are free here"
         raise ValueError(f"the model's weights alone take {sizes}; make it smaller ({keys})")
+    if isinstance(config, FrozenConfig):
+        return FrozenReViT(config)
     return DVT(config) if isinstance(config, DVTConfig) else ReViT(config)
 
 
@@ -205,4 +210,5 @@ def data_spec(cfg: CfgNode, class_names: list[str] | None) -> DataSpec:
         short_videos=data.SHORT_VIDEOS,
         sampling=data.SAMPLING,
         ensemble=test.ENSEMBLE,
+        squash=data.SQUASH,
     )

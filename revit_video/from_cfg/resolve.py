@@ -53,6 +53,8 @@ def with_data(cfg: CfgNode, stages: Sequence[str]) -> tuple[CfgNode, DataFolder]
     """
     cfg = cfg.clone()
     cfg.defrost()
+    if cfg.DATA.FOLDS:  # every clip serves everything, by answers of heads that have not seen it
+        cfg.MINE.HOLDOUT, cfg.TEST.SPLIT = "", "train"
     path, (known, parts) = _starting_from(cfg, stages)
     fill_parts(cfg, parts)
     fine_tuned = "train" in stages and path == cfg.TRAIN.CHECKPOINT_FILE_PATH  # on any classes

@@ -71,13 +71,14 @@ class ResizableModel(nn.Module, ABC):
 
     Attributes:
         kind: name of the class in checkpoints.
-        carries_state: whether a cascade continues from the shorter lengths' state instead of starting anew.
+        carries_state: whether a cascade continues from the shorter lengths' state instead of starting anew;
+            at the longest length it has then cost as much as running that length alone.
         lengths: token lengths, longest first.
         num_frames, img_size: shape of a clip, `(3, num_frames, img_size, img_size)`.
     """
 
     kind: ClassVar[str]
-    carries_state: ClassVar[bool]
+    carries_state: bool
 
     def __init__(self, config: ReViTConfig) -> None:
         super().__init__()

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from revit_video.models.base import ResizableModel
-from revit_video.models.config import DVTConfig, ReViTConfig
+from revit_video.models.config import DVTConfig, FrozenConfig, ReViTConfig
 from revit_video.models.revit import ReViT
 from revit_video.models.untrusted import (
     CheckpointError,
@@ -41,6 +41,7 @@ RESAVE = (
     "torch.save(torch.load('a.pth', weights_only=False)['model'], 'weights.pth')"
 )
 POINTER = "last"  # in a folder of checkpoints: a text file with the name of the newest one
+CONFIGS = {"revit": ReViTConfig, "dvt": DVTConfig, "frozen": FrozenConfig}  # by the model's kind
 NAME = re.compile(r"epoch_(\d{5,})(?:_batch_(\d{5,}))?\.pyth")
 
 
@@ -57,6 +58,7 @@ class DataSpec:
         num_frames, sampling, sampling_rate, target_fps, short_videos, frame_order, frame_spacing: of the
             frames in a clip.
         crop_size, test_scale: in pixels; `test_scale` is the frame's short side, 0 for that of the crop.
+        squash: the whole frame, squashed to a square, instead of square crops.
         num_clips, num_crops: views of a video.
         dtype: precision of inference, see `inference_dtype`.
         ensemble: what is averaged over views, see `meters.averaged`.
@@ -78,6 +80,7 @@ class DataSpec:
     short_videos: str = "spread"
     sampling: str = "window"
     ensemble: str = "probabilities"
+    squash: bool = False
 
     def __post_init__(self) -> None:
         for name in ("num_frames", "sampling_rate", "crop_size", "num_clips"):
@@ -104,17 +107,16 @@ class Checkpoint:
 
     @property
     def kind(self) -> str:
-        """`revit` or `dvt`."""
+        """`revit`, `dvt` or `frozen`."""
         kind = self.payload["model"].get("kind", "revit")
-        if kind not in ("revit", "dvt"):
+        if kind not in CONFIGS:
             raise CheckpointError(f"{self.path}: its model is a {shown(kind)}, which is not known here")
         return kind
 
     @property
     def config(self) -> ReViTConfig:
         with believed(self.path, "model"):
-            config = DVTConfig if self.kind == "dvt" else ReViTConfig
-            return config(**self.payload["model"]["spec"])
+            return CONFIGS[self.kind](**self.payload["model"]["spec"])
 
     @property
     def data(self) -> DataSpec:
@@ -186,7 +188,9 @@ class Checkpoint:
         """
         if model.kind != self.kind:
             theirs, ours = _class_of(self.kind).__name__, type(model).__name__
-            raise CheckpointError(f"{self.path} is of a {theirs}, the config asks for a {ours} (DVT.ENABLE)")
+            raise CheckpointError(
+                f"{self.path} is of a {theirs}, the config asks for a {ours} (DVT.ENABLE, TRAIN.METHOD)"
+            )
         if differing := model.config.differences(self.config):
             raise CheckpointError(
                 f"{self.path} is of another model: {', '.join(differing)}; "
@@ -214,6 +218,10 @@ def _class_of(kind: str) -> Callable[..., ResizableModel]:
         from revit_video.models.dvt import DVT
 
         return DVT
+    if kind == "frozen":
+        from revit_video.models.frozen import FrozenReViT
+
+        return FrozenReViT
     return ReViT
 
 

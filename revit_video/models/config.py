@@ -10,6 +10,7 @@ from typing import Any
 from revit_video.length import (
     TokenLength,
     halved,
+    nested_frames,
     patch_geometry,
     soft_splits,
     stem_geometry,
@@ -224,6 +225,9 @@ class ReViTConfig:
                 yield (name,), f"must be at least 0 and below 1, got {getattr(self, name)}"
 
     def _contradictions(self) -> Iterator[Problem]:
+        if self.lengths and self.lengths[0].frames and not isinstance(self, FrozenConfig):
+            words = "lengths with a number of frames are for a frozen backbone with a closed-form head"
+            yield ("lengths",), f"{words}, got {self.lengths[0]}"
         if self.embed_dim % self.num_heads:
             words = f"{self.num_heads} attention heads do not divide the width {self.embed_dim}"
             yield ("num_heads", "embed_dim"), words
@@ -316,3 +320,22 @@ class DVTConfig(ReViTConfig):
                 yield (name,), f"{words}; got {getattr(self, name)}"
         if self.dense_head:
             yield ("dense_head",), "a DVT has no dense head: its transformers are DeiTs or TimeSformers"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrozenConfig(ReViTConfig):
+    """Settings of a `FrozenReViT`: a ViT that reads frames one by one, whose lengths may have frames."""
+
+    attention: str = "space_only"
+    distill_token: bool = False
+
+    def _contradictions(self) -> Iterator[Problem]:
+        yield from super()._contradictions()
+        needs = {"attention": "space_only", "pool": "cls", "tubelet": 1, "positions": "separate"}
+        for name, needed in (needs | {"distill_token": False, "dense_head": False}).items():
+            if getattr(self, name) != needed:
+                yield (name,), f"must be {needed} in a frozen backbone, got {getattr(self, name)}"
+        try:
+            nested_frames(self.lengths, self.num_frames)
+        except ValueError as error:
+            yield ("lengths", "num_frames"), str(error)

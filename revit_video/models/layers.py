@@ -33,6 +33,11 @@ class LengthNorm(nn.ModuleList):
         """Normalise `x` `(..., C)` with the LayerNorm of length `i`."""
         return self[min(i, len(self) - 1)](x)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the weights."""
+        return next(self.parameters()).dtype
+
 
 class Attention(nn.Module):
     """Multi-head self-attention over the second to last axis; all leading axes are batch axes.

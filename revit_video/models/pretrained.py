@@ -330,7 +330,7 @@ def _check_accounted(fitted: Mapping[str, Fitted], model: ReViT, source: Pretrai
 def _target(model: ReViT, common: str, own: int | None) -> TokenLength:
     """The length of an embedding: its own; the learned one of a shared grid; else the shortest."""
     if own is not None:
-        return model.lengths[own]
+        return model.pos_embed.lengths[own]
     if common == "pos_embed.grid" and isinstance(model.pos_embed, OnePositionEmbed):
         return TokenLength(*model.pos_embed.grid.shape[2:])
     return model.lengths[-1]

@@ -144,7 +144,7 @@ class ReViT(ResizableModel):
         return output._replace(dense=torch.where(mixed, output.dense.flip(0), output.dense))
 
     def _embed(self, clips: Tensor, i: int, mixed: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        batch, frames = clips.shape[0], self.config.steps
+        batch, frames = clips.shape[0], clips.shape[2] // self.config.tubelet
         tubelets = clips.transpose(1, 2).flatten(0, 1).unflatten(0, (-1, self.config.tubelet)).flatten(1, 2)
         patches = self.patch_embed(tubelets, i)  # (B T, N, C)
         patches = patches.unflatten(0, (batch, frames))
@@ -195,7 +195,7 @@ class ReViT(ResizableModel):
         return self._norm(torch.cat([pooled, special], dim=1), i)
 
     def _norm(self, tokens: Tensor, i: int) -> Tensor:
-        return self.norm(tokens.to(self.head.weight.dtype), i)  # heads may be more precise than the blocks
+        return self.norm(tokens.to(self.norm.dtype), i)  # may be more precise than the blocks
 
     def _check(self, clips: Tensor) -> None:
         expected = (3, self.num_frames, self.img_size, self.img_size)

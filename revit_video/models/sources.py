@@ -146,6 +146,10 @@ def _own(found: checkpoint.Checkpoint) -> PretrainedWeights:
         raise CheckpointError(
             f"{found.path} is a DVT, whose models do not stand alone: nothing is made of its weights"
         )
+    if found.kind == "frozen":
+        raise CheckpointError(
+            f"{found.path} has a frozen backbone: start from the weights that it was made of"
+        )
     with torch.random.fork_rng():  # its initial weights are not used, and must not move the seed on
         (model,) = found.model().parts
     notes = ("the assigner that it holds is left out",) if "assigner" in found.payload else ()

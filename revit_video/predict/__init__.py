@@ -131,7 +131,7 @@ class Predictor:
             sampling=data.sampling,
         )
         self._ensemble = data.ensemble
-        self.grid = ViewGrid(data.crop_size, data.num_clips, data.num_crops, data.test_scale)
+        self.grid = ViewGrid(data.crop_size, data.num_clips, data.num_crops, data.test_scale, data.squash)
         self.normalize = Normalize(data.mean, data.std).to(device)
         from revit_video.data.isolate import isolated  # imported where there is something to decode
 

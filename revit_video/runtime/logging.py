@@ -145,6 +145,17 @@ class StatsLog:
         self.close()
 
 
+@contextmanager
+def quiet(name: str) -> Iterator[None]:
+    """Without the messages of logger `name`."""
+    logger = logging.getLogger(name)
+    logger.disabled = True
+    try:
+        yield
+    finally:
+        logger.disabled = False
+
+
 def _rounded(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _rounded(element) for key, element in value.items()}

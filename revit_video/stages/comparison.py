@@ -28,6 +28,7 @@ from revit_video.stages.calibration import (
     takes_hybrid,
 )
 from revit_video.stages.job import Job, Trained
+from revit_video.stages.solve import answers_out_of_fold
 
 NEED_ASSIGNER = {"assigned", "random"}  # for its choice, its mix of lengths
 NEED_CALIBRATION = NEED_ASSIGNER | {"hybrid", "cascade"}  # which was done with the assigner
@@ -93,14 +94,8 @@ def compare(job: Job, trained: Trained, assigned: Assigner | None = None) -> Com
             assigner, cost_table = assigned.network, assigned.costs
             settings = assigned.settings
         else:
-            settings = _without_assigner(job, reader, Costs.from_table(cost_table, model.carries_state))
-    found = settings.policies(len(model.lengths), cfg.RNG_SEED)
-    found |= {str(length): policies.static(i) for i, length in enumerate(model.lengths)}
-    found["oracle"] = policies.oracle()
-    wanted = list(cfg.TEST.POLICIES)
-    if {"static", "oracle"} & set(wanted):
-        wanted += map(str, model.lengths)
-    found = {name: policy for name, policy in found.items() if name in wanted}
+            settings = _without_assigner(job, trained, Costs.from_table(cost_table, model.carries_state))
+    found = policies_of(cfg, settings, model)
     if not found:
         raise ValueError(
             f"TEST.POLICIES {cfg.TEST.POLICIES}: nothing to test without an assigner "
@@ -109,6 +104,17 @@ def compare(job: Job, trained: Trained, assigned: Assigner | None = None) -> Com
     batch_size = max(1, cfg.TEST.BATCH_SIZE // job.ranks.world_size) * job.views
     record = assigned.record if assigned is not None else None
     return Comparison(reader, assigner, settings, found, cost_table, batch_size, record)
+
+
+def policies_of(cfg: CfgNode, settings: Settings, model: ResizableModel) -> dict[str, Policy]:
+    """The policies that `TEST.POLICIES` names, by name, as far as there are settings for them."""
+    found = settings.policies(len(model.lengths), cfg.RNG_SEED)
+    found |= {str(length): policies.static(i) for i, length in enumerate(model.lengths)}
+    found["oracle"] = policies.oracle()
+    wanted = list(cfg.TEST.POLICIES)
+    if {"static", "oracle"} & set(wanted):
+        wanted += map(str, model.lengths)
+    return {name: policy for name, policy in found.items() if name in wanted}
 
 
 def _assigner(job: Job, trained: Trained) -> Assigner | None:
@@ -169,7 +175,7 @@ def _overridden(cfg: CfgNode, chosen: Settings) -> Settings:
     )
 
 
-def _without_assigner(job: Job, reader: ResizableModel, costs: Costs) -> Settings:
+def _without_assigner(job: Job, trained: Trained, costs: Costs) -> Settings:
     """The settings of `hybrid` and `cascade`, as far as they are tested, chosen on the validation list.
 
     Those that the config fixes alone, where there is no such list.
@@ -179,13 +185,16 @@ def _without_assigner(job: Job, reader: ResizableModel, costs: Costs) -> Setting
     hybrid = "hybrid" in wanted and takes_hybrid(cfg)
     if not hybrid and ("cascade" not in wanted or fixed != Settings()):
         return fixed
-    try:
-        batches = job.test_batches("val")
-    except (ValueError, OSError) as error:
-        logger.warning("no list to calibrate hybrid and cascade on, so they are not tested: %s", error)
-        return fixed
-    table = job.tabulate(reader, "val", batches)
-    costs = costs_in_wish(cfg, costs, reader, None, job.ranks)
+    if cfg.DATA.FOLDS:
+        table = answers_out_of_fold(job, trained).table
+    else:
+        try:
+            batches = job.test_batches("val")
+        except (ValueError, OSError) as error:
+            logger.warning("no list to calibrate hybrid and cascade on, so they are not tested: %s", error)
+            return fixed
+        table = job.tabulate(trained.reader, "val", batches)
+    costs = costs_in_wish(cfg, costs, trained.reader, None, job.ranks)
     if hybrid:
         return calibrated(cfg, table, costs)
     return Settings(cascade_threshold=cascade_threshold(cfg, table, costs))

@@ -12,6 +12,7 @@ from typing import Any
 
 from fvcore.common.config import CfgNode
 
+from revit_video.adaptive.folds import OutOfFold
 from revit_video.adaptive.table import Table
 from revit_video.config import dump_cfg
 from revit_video.data.batch import Batch, Skipped
@@ -43,6 +44,7 @@ class Trained:
         model: in evaluation mode, on the rank's device.
         costs: see `flops.cost_table`; without an assigner.
         record: what it was made of, None if that is unknown; see `from_cfg.identity`.
+        out_of_fold: of `TRAIN.METHOD frozen`, as `train` hands it on.
     """
 
     cfg: CfgNode
@@ -50,6 +52,7 @@ class Trained:
     model: ResizableModel
     costs: dict[str, Any]
     record: Record | None
+    out_of_fold: OutOfFold | None = None
 
     @cached_property
     def reader(self) -> ResizableModel:

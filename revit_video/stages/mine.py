@@ -20,6 +20,7 @@ from revit_video.report import write_labels_picture
 from revit_video.runtime import output_dir
 from revit_video.runtime.output_dir import atomic_write_text, csv_text
 from revit_video.stages.job import Job, Trained, percents
+from revit_video.stages.solve import answers_out_of_fold
 from revit_video.stages.train import train
 
 HARDEST = 5  # classes named in the log
@@ -35,7 +36,12 @@ def mine(job: Job, trained: Trained | None = None) -> MinedLabels:
     """
     cfg = job.cfg
     videos = job.data.videos(mine_split(cfg))
-    if cfg.MINE.FOLDS:
+    if cfg.DATA.FOLDS:
+        trained = trained or job.trained
+        job.record_config()
+        table = answers_out_of_fold(job, trained).table
+        mined = mine_labels(table, trained.model.lengths, cfg.MINE.NONE_CORRECT, trained.weights)
+    elif cfg.MINE.FOLDS:
         mined = _mined_in_folds(job, videos)
     else:
         if mine_split(cfg) == "train":

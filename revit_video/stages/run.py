@@ -16,6 +16,7 @@ from revit_video.runtime.ranks import init
 from revit_video.stages.assign import assign
 from revit_video.stages.job import Job
 from revit_video.stages.mine import mine
+from revit_video.stages.solve import train_frozen
 from revit_video.stages.test import test
 from revit_video.stages.train import train
 
@@ -60,7 +61,7 @@ def _run_stages(job: Job, stages: Sequence[str]) -> None:
     trained, mined, assigned = None, None, None
     if "train" in stages:
         with _stage(job, "train"):
-            trained = train(job)
+            trained = train_frozen(job) if job.cfg.TRAIN.METHOD == "frozen" else train(job)
     if job.cfg.TEST.CHECKPOINT_FILE_PATH:
         trained = None  # the later stages are about another model
     if "mine" in stages:

@@ -8,11 +8,14 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
+from itertools import islice
 from typing import Any
 
+import torch
 from fvcore.common.config import CfgNode
 
 from revit_video.adaptive.calibrate import assigned_points, cascade_points, threshold_points
+from revit_video.adaptive.folds import OutOfFold
 from revit_video.adaptive.policies import SHIPPED, Costs, Settings
 from revit_video.adaptive.table import Table, static_top1
 from revit_video.data.batch import Batch
@@ -22,16 +25,18 @@ from revit_video.from_cfg.inputs import mine_split
 from revit_video.from_cfg.model import data_spec
 from revit_video.from_cfg.overlaps import remarks
 from revit_video.length import TokenLength
-from revit_video.meters import counts_by_name
+from revit_video.meters import counts_by_name, interval
 from revit_video.models import checkpoint
 from revit_video.models.checkpoint import Checkpoint, CheckpointError, weights_digest
 from revit_video.report import print_table, write_report
 from revit_video.report.predictions import Predictions, write_predictions
 from revit_video.runtime import output_dir
-from revit_video.runtime.logging import printing
+from revit_video.runtime.logging import printing, quiet
 from revit_video.stages.assign import Assigner
-from revit_video.stages.comparison import Comparison, compare
+from revit_video.stages.calibration import calibrated
+from revit_video.stages.comparison import Comparison, compare, policies_of
 from revit_video.stages.job import Job, Trained
+from revit_video.stages.solve import answers_out_of_fold
 
 CLOCK_SHARE, CLOCK_BYTES = 0.1, 2 << 30  # of a rank's batches, the first ones are kept and timed
 NAME_IT = "give the results of this test a name of their own (TEST.NAME)"
@@ -47,15 +52,11 @@ def test(job: Job, trained: Trained | None = None, assigned: Assigner | None = N
     Args:
         trained, assigned: as `train` and `assign` give them; None: from OUTPUT_DIR.
     """
-    cfg, trained = job.cfg, trained or job.trained
+    trained = trained or job.trained
     compared, lengths = compare(job, trained, assigned), trained.model.lengths
     record = _checked(job, trained, compared)
     job.record_config(job.results_path(output_dir.CONFIG))
-    batches, kept = job.test_batches(cfg.TEST.SPLIT), list[Batch]()
-    first = keep_first(batches, kept, max(2, int(CLOCK_SHARE * len(batches))), CLOCK_BYTES)
-    stage = f"test {cfg.TEST.NAME}" if cfg.TEST.NAME else "test"
-    table = job.tabulate(compared.model, stage, first, compared.assigner, total=len(batches))
-    answers = {name: replay(table, policy, compared.costs) for name, policy in compared.policies.items()}
+    table, answers, kept = _answered(job, trained, compared)
     speeds = time_policies(compared.engines(), kept, job.ranks, between=job.termination.look)
     if not job.ranks.is_main:
         return
@@ -69,6 +70,36 @@ def test(job: Job, trained: Trained | None = None, assigned: Assigner | None = N
     with printing():
         print_table(results)
     logger.info("report: %s", page)
+
+
+def _answered(
+    job: Job, trained: Trained, compared: Comparison
+) -> tuple[Table, dict[str, Answers], list[Batch]]:
+    """The table of the tested list, every policy's answers, and the first batches, for the clock."""
+    cfg = job.cfg
+    batches, kept = job.test_batches(cfg.TEST.SPLIT), list[Batch]()
+    if cfg.DATA.FOLDS:
+        out_of_fold = answers_out_of_fold(job, trained)
+        return out_of_fold.table, _cross_fitted(cfg, compared, out_of_fold), list(islice(batches, 1))
+    first = keep_first(batches, kept, max(2, int(CLOCK_SHARE * len(batches))), CLOCK_BYTES)
+    stage = f"test {cfg.TEST.NAME}" if cfg.TEST.NAME else "test"
+    table = job.tabulate(compared.model, stage, first, compared.assigner, total=len(batches))
+    answers = {name: replay(table, policy, compared.costs) for name, policy in compared.policies.items()}
+    return table, answers, kept
+
+
+def _cross_fitted(cfg: CfgNode, compared: Comparison, out_of_fold: OutOfFold) -> dict[str, Answers]:
+    """Every policy's answers, each fold's at operating points that were chosen on the other folds."""
+    table, fold = out_of_fold
+    parts: dict[str, list[Answers]] = {name: [] for name in compared.policies}
+    chosen = Settings()
+    for n in fold.unique():
+        if compared.settings != Settings():
+            with quiet("revit_video.stages.calibration"):  # what is shipped has been said
+                chosen = calibrated(cfg, table.only(fold != n), compared.costs)
+        for name, policy in policies_of(cfg, chosen, compared.model).items():
+            parts[name].append(replay(table.only(fold == n), policy, compared.costs))
+    return {name: Answers.joined(own) for name, own in parts.items()}
 
 
 def _checked(job: Job, trained: Trained, compared: Comparison) -> Record:
@@ -156,7 +187,7 @@ def _results(
     shipped = next((name for name in ADAPTIVE if name in entries), None)
     return {
         "dataset": os.path.basename(os.path.normpath(job.cfg.DATA.PATH_TO_DATA_DIR)),
-        "split": job.cfg.TEST.SPLIT,
+        "split": "out-of-fold" if job.cfg.DATA.FOLDS else job.cfg.TEST.SPLIT,
         "clips": len(table.rows),
         "videos": len(table.first_views),
         "skipped": len(table.skipped),
@@ -165,7 +196,7 @@ def _results(
         "command": job.command,
         "seed": job.cfg.RNG_SEED,
         "views": job.views,
-        "remarks": remarks(job.cfg, job.data, _seen(job.cfg, compared)),
+        "remarks": remarks(job.cfg, job.data, _seen(job.cfg, compared)) + _floors(job.cfg, table),
         "static": {name: entries[name] for name in lengths if name in entries},
         "adaptive": {"policy": shipped} | entries[shipped] if shipped else None,
         "policies": {name: entries[name] for name in OTHERS if name in entries and name != shipped},
@@ -174,9 +205,28 @@ def _results(
     }
 
 
+def _floors(cfg: CfgNode, table: Table) -> list[str]:
+    """With folds, whose lists are small: what the top-1 of the longest length has to be compared with."""
+    if not cfg.DATA.FOLDS:
+        return []
+    right = table.videos_at(torch.zeros_like(table.rows)).correct
+    low, high = interval(int(right.sum()), len(right))
+    largest = 100 * int(table.labels.bincount().max()) / len(right)
+    words = [
+        f"each of the {len(right)} videos was answered by heads and thresholds that have not seen its fold; "
+        f"the longest length's top-1 lies between {low:.0f} and {high:.0f} % (95 % confidence), "
+        f"chance is {100 / cfg.MODEL.NUM_CLASSES:.1f} %, always the largest class {largest:.1f} %"
+    ]
+    if low <= largest:
+        words.append("this model has not learned: always naming the largest class may be as good")
+    return words
+
+
 def _seen(cfg: CfgNode, compared: Comparison) -> dict[str, str]:
     """What the lists were used for before; nothing is known of another run's checkpoint."""
     seen, adaptive = {}, cfg.ADAPTIVE
+    if cfg.DATA.FOLDS:  # each answer is of heads and thresholds that have not seen the clip
+        return {}
     if not cfg.TEST.CHECKPOINT_FILE_PATH:
         seen["train"] = "the backbone was trained on"
     if compared.assigner is not None:

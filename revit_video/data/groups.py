@@ -1,0 +1,42 @@
+"""Groups of clips that belong together, such as those of one recording or person, by their file names."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+SERIES = re.compile(
+    r"(.*\d.*)[ _.-][a-z]?\d+", re.IGNORECASE
+)  # seq01_02, g01_c02: numbers of a recording and a clip
+
+
+def groups_of(paths: Sequence[str], pattern: str, folder: str) -> list[str]:
+    """The group of each file: what `pattern` finds in its path within `folder`.
+
+    Args:
+        pattern: a regular expression; its first group, if it has one, names the clip's group. Empty: each
+            file is its own group.
+
+    Raises:
+        ValueError: the pattern finds nothing in some path.
+    """
+    if not pattern:
+        return list(paths)
+    found = []
+    for path in paths:
+        name = os.path.relpath(path, folder)
+        match = re.search(pattern, name)
+        if match is None or match[match.re.groups and 1] is None:
+            raise ValueError(f"DATA.GROUP {pattern!r} finds no group in {name}")
+        found.append(match[match.re.groups and 1])
+    return found
+
+
+def series_in(paths: Sequence[str]) -> str:
+    """A part that the names of several files share as clips of one recording would; empty if few do."""
+    stems = [os.path.splitext(os.path.basename(path))[0] for path in paths]
+    shared = Counter(match[1] for stem in stems if (match := SERIES.fullmatch(stem)))
+    common = {name: count for name, count in shared.items() if count > 1}
+    return max(common, key=common.__getitem__) if sum(common.values()) > len(paths) / 2 else ""

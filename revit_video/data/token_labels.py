@@ -14,7 +14,9 @@ from torchvision.ops import roi_align
 
 from revit_video.data.video import DecodeError, is_image
 from revit_video.length import TokenLength
+from revit_video.runtime.output_dir import open_ordinary
 
+_MOST_BYTES = 1 << 20  # of a map's file, which has 6.5 kB in the public ones
 _TRIED = 10  # label maps, until one can be read that gives the shape of all
 
 
@@ -56,8 +58,12 @@ class TokenLabelMaps:
         """
         path = self._path(image)
         try:
-            with open(path, "rb") as file:
+            with open_ordinary(path) as file:
+                if (size := os.fstat(file.fileno()).st_size) > _MOST_BYTES:
+                    raise DecodeError(image, f"label map {path}: {size} bytes long, more than any map is")
                 label_map = torch.load(file, "cpu", weights_only=True)
+        except DecodeError:
+            raise
         except FileNotFoundError:
             raise DecodeError(image, f"no label map {path}") from None
         except OSError as error:
@@ -88,6 +94,8 @@ class TokenLabelMaps:
             return "it holds no tensor of scores and classes"
         if label_map.dim() != 4 or len(label_map) != 2 or not label_map.numel():
             return f"its shape is {tuple(label_map.shape)}, not 2 x K x H x W"
+        if label_map.numel() > _MOST_BYTES:
+            return f"its shape is {tuple(label_map.shape)}, larger than any map's"
         if self._shape and label_map.shape != self._shape:
             return f"its shape is {tuple(label_map.shape)}, that of others {tuple(self._shape)}"
         scores, classes = label_map.float()

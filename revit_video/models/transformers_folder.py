@@ -25,6 +25,7 @@ from revit_video.models.layouts import (
 from revit_video.models.pretrained import PretrainedWeights, single_length
 from revit_video.models.timm_weights import hub_answers
 from revit_video.models.untrusted import CheckpointError, one_line
+from revit_video.runtime.output_dir import open_ordinary
 
 HUB = "hf:"
 AT_ONCE = 0.8  # seconds for the hub's first answer
@@ -283,7 +284,7 @@ def weights_file(path: str, folder: str) -> str:
 def read_object(path: str) -> dict[str, Any]:
     """The object in a JSON file."""
     try:
-        with open(path, encoding="utf-8") as file:
+        with open_ordinary(path, "r", encoding="utf-8") as file:
             content = simplejson.load(file)
     except ValueError as error:
         raise CheckpointError(f"{path}: not JSON: {error}") from None

@@ -8,6 +8,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from itertools import islice, zip_longest
+from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from revit_video.predict.answer_files import Answer, AnswerForm
     from revit_video.runtime.ranks import Ranks
 
+SHIPPED = Path(__file__).parents[1] / "shipped"  # written by tools/ship_demo.py
 SHARED = 64  # answers of each rank that are written at once
 
 
@@ -24,10 +26,14 @@ def predict_command(parser: ArgumentParser, words: Sequence[str]) -> int:
     _add_arguments(parser)
     _add_window_arguments(parser)
     arguments = parser.parse_intermixed_args(words)
+    if not arguments.demo and not arguments.videos:
+        parser.error("a MODEL and an INPUT are needed, or --demo")
     from revit_video.cli import clear_errors
     from revit_video.runtime.launch import first_error_only, launch, torchrun_ranks
 
     with clear_errors("; with --out, the same command goes on from here"), first_error_only():
+        if arguments.demo:
+            _take_demo(arguments)
         _check(arguments)
         if arguments.window:
             from revit_video.commands.predict_windows import classify_windows
@@ -40,13 +46,14 @@ def predict_command(parser: ArgumentParser, words: Sequence[str]) -> int:
 
 def _add_arguments(parser: ArgumentParser) -> None:
     add = parser.add_argument
-    add("checkpoint", metavar="MODEL", help="an OUTPUT_DIR, or a .pyth file in it")
+    add("checkpoint", metavar="MODEL", nargs="?", help="an OUTPUT_DIR, or a .pyth file in it")
     add(
         "videos",
         metavar="INPUT",
-        nargs="+",
+        nargs="*",
         help="files, folders, patterns ('*/*.mp4'), @list.txt, or - for a list on standard input",
     )
+    add("--demo", action="store_true", help="the model of the package; without an INPUT, on its three clips")
     add("--top", type=int, default=3, metavar="N", help="classes to show (default: %(default)s)")
     add("--json", dest="form", action="store_const", const="json", help="write an object per line")
     add("--csv", dest="form", action="store_const", const="csv", help="write a table")
@@ -78,6 +85,17 @@ def _add_window_arguments(parser: ArgumentParser) -> None:
     add("--min-probability", type=float, default=0.0, metavar="P", help="less probable is nothing, too")
     add("--page", metavar="FILE", help="write a page: the video, its segments, the token length over time")
     add("--video", metavar="FILE", help="write a copy of the video that shows the answers")
+
+
+def _take_demo(arguments: Namespace) -> None:
+    """The package's own model in place of MODEL, and its clips where there is no INPUT."""
+    model = SHIPPED / "model.pyth"
+    if not model.is_file():
+        raise ValueError(
+            f"--demo: {model} is not there; `revit-video demo` trains such a model in outputs/demo"
+        )
+    inputs = [arguments.checkpoint, *arguments.videos] if arguments.checkpoint else [str(SHIPPED)]
+    arguments.checkpoint, arguments.videos = str(model), inputs
 
 
 def _check(arguments: Namespace) -> None:

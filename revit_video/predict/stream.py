@@ -27,20 +27,10 @@ def answers_in_order(
     predictor: Predictor, paths: Sequence[str], batch_size: int, num_workers: int | None
 ) -> Iterator[VideoPrediction | DecodeError]:
     """See `Predictor.predict_many`."""
-    views = predictor.grid.num_views
-    size = max(1, batch_size // views)
-    if num_workers is None:
-        num_workers = min(usable_cores(), len(paths) // FILES_PER_WORKER)
-    batches = EvalBatches(
-        _Files(LabeledVideoPaths([(p, 0) for p in paths]), predictor.sampling, predictor.grid, TIMEOUT),
-        range(len(paths)),
-        size,
-        predictor.normalize,
-        Loading(predictor.device, num_workers, max_skipped=1.0),
-    )
+    size = max(1, batch_size // predictor.grid.num_views)
     engine = predictor.new_engine(batch_size)
     answers = _Answers(predictor, paths)
-    for batch in batches:
+    for batch in file_batches(predictor, paths, size, num_workers):
         answers.note(batch, size)
         if len(batch):
             answers.add(engine.submit(batch.clips, batch.rows))
@@ -49,6 +39,17 @@ def answers_in_order(
         yield from answers.ready()
     answers.add(engine.flush())
     yield from answers.ready()
+
+
+def file_batches(
+    predictor: Predictor, paths: Sequence[str], size: int, num_workers: int | None
+) -> EvalBatches:
+    """The views of files, `size` files in a batch; see `Predictor.predict_many`."""
+    if num_workers is None:
+        num_workers = min(usable_cores(), len(paths) // FILES_PER_WORKER)
+    files = _Files(LabeledVideoPaths([(p, 0) for p in paths]), predictor.sampling, predictor.grid, TIMEOUT)
+    loading = Loading(predictor.device, num_workers, max_skipped=1.0)
+    return EvalBatches(files, range(len(paths)), size, predictor.normalize, loading)
 
 
 class _Files(EvalClips):

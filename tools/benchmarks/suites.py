@@ -9,6 +9,7 @@ from benchmarks.forward import adaptive, backbones, forward, lengths
 from benchmarks.growth import growth
 from benchmarks.kinetics import kinetics
 from benchmarks.loader import loader
+from benchmarks.many_files import many_files
 from benchmarks.timing import Measurement
 from benchmarks.training import replicas, training
 
@@ -25,4 +26,5 @@ SUITES: dict[str, Suite] = {
     "train": training,
     "replicas": replicas,
     "growth": growth,
+    "many_files": many_files,
 }

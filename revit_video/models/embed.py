@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from revit_video.length import TokenLength
 from revit_video.models.config import ReViTConfig
-from revit_video.models.soft_split import SoftSplitStem
-from revit_video.models.stem import STEMS, PatchEmbed, copy_convs, project
+from revit_video.models.stem import PatchEmbed, copy_convs, project, stem_named
 
 # ---- Patch embeddings ------------------------------------------------------------------------------------
 
@@ -22,14 +21,14 @@ class PatchEmbeds(nn.ModuleList):
     """A patch embedding per length: `patch_embed.<i>.proj.weight`.
 
     Args:
-        stem: a name in `STEMS`. Batch norms are per length too, since their statistics differ.
+        stem: see `stem_named`. Batch norms are per length too, since their statistics differ.
         in_chans: 3 for each frame of a tubelet.
     """
 
     def __init__(
         self, lengths: Sequence[TokenLength], img_size: int, dim: int, stem: str = "patch", in_chans: int = 3
     ) -> None:
-        super().__init__(STEMS[stem](length, img_size, dim, in_chans) for length in lengths)
+        super().__init__(stem_named(stem)(length, img_size, dim, in_chans) for length in lengths)
 
     def __iter__(self) -> Iterator[Any]:
         return super().__iter__()
@@ -50,12 +49,12 @@ class PatchEmbeds(nn.ModuleList):
         """
         first, *others = self
         for embed in others:
-            if isinstance(embed, SoftSplitStem):
-                assert isinstance(first, SoftSplitStem)
+            if not isinstance(embed, PatchEmbed):
                 embed.start_from(first)
             elif copy_convs(first, embed):
                 kernel = list(embed.proj.kernel_size)
                 embed.proj.weight.copy_(resample_patch_embed(first.proj.weight, kernel))
+                assert embed.proj.bias is not None
                 embed.proj.bias.copy_(first.proj.bias)
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from revit_video.length import TokenLength, halved, patch_geometry, stem_geometry
-from revit_video.models.soft_split import SoftSplitStem
+
+if TYPE_CHECKING:
+    from revit_video.models.soft_split import SoftSplitStem
 
 
 class PatchEmbed(nn.Module):
@@ -94,12 +96,16 @@ class LVViTStem(Stem):
         super().__init__(convs, length, size, dim)
 
 
-STEMS: Mapping[str, type[PatchEmbed] | type[SoftSplitStem]] = {
-    "patch": PatchEmbed,
-    "conv": ConvStem,
-    "lvvit": LVViTStem,
-    "t2t": SoftSplitStem,
-}
+STEMS: Mapping[str, type[PatchEmbed]] = {"patch": PatchEmbed, "conv": ConvStem, "lvvit": LVViTStem}
+
+
+def stem_named(name: str) -> type[PatchEmbed] | type[SoftSplitStem]:
+    """One of `STEMS`, or `t2t`, which few models need."""
+    if name == "t2t":
+        from revit_video.models.soft_split import SoftSplitStem
+
+        return SoftSplitStem
+    return STEMS[name]
 
 
 def project(frames: Tensor, padding: tuple[int, ...], kernel: Tensor, bias: Tensor | None) -> Tensor:

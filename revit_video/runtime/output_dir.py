@@ -9,11 +9,13 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import simplejson
 
-from revit_video.runtime.csv_rows import CsvRows, csv_writer
+if TYPE_CHECKING:
+    from revit_video.runtime.csv_rows import CsvRows
+
 
 CONFIG = "config.yaml"
 CHECKPOINTS = "checkpoints"
@@ -117,6 +119,8 @@ def write_csv(path: str, header: Sequence[str], rows: Iterable[Sequence[Any]], c
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]], comment: str = "") -> str:
     """The content of a file that `write_csv` writes."""
+    from revit_video.runtime.csv_rows import csv_writer  # not needed to predict
+
     text = io.StringIO()
     text.writelines(f"# {line}\n" for line in comment.splitlines())
     writer = csv_writer(text)
@@ -148,6 +152,8 @@ def read_csv(path: str) -> CsvRows:
     Raises:
         ValueError: it is damaged; the message has the line.
     """
+    from revit_video.runtime.csv_rows import CsvRows
+
     if not os.path.isfile(path):
         return CsvRows(path, [])
     with open(path, **TEXT) as file:

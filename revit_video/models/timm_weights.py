@@ -11,7 +11,7 @@ from urllib.request import Request, urlopen
 
 import timm
 from huggingface_hub import constants, try_to_load_from_cache
-from timm.layers import SwiGLU
+from timm.layers import Attention, SwiGLU
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import nn
 
@@ -131,6 +131,8 @@ def unlike_ours(model: Any) -> str:
         )
     block: Any
     for block in model.blocks:
+        if type(block.attn) is not Attention:
+            return f"its attention is of the kind {type(block.attn).__name__}"
         if not isinstance(block.attn.q_norm, nn.Identity) or not isinstance(block.attn.norm, nn.Identity):
             return "its attention has norms of its own (qk_norm or scale_norm)"
         if not isinstance(getattr(block.mlp, "norm", nn.Identity()), nn.Identity):

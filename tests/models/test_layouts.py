@@ -282,6 +282,7 @@ def test_what_vits_bring(kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: P
     ("changes", "part"),
     [
         (dict(qk_norm=True), "its attention has norms of its own"),
+        (dict(attn_layer="diff"), "its attention is of the kind DiffAttention"),
         (dict(global_pool="map"), "it pools with 'map'"),
         (dict(act_layer="relu"), "its MLPs have ReLU in a Mlp"),
         (dict(norm_layer="rmsnorm"), "it has norms of the kind RmsNorm"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,10 +16,10 @@ from torch import Tensor
 
 from revit_video.length import TokenLength
 from revit_video.runtime.csv_rows import CsvRows
-from revit_video.runtime.output_dir import TEXT, parsed_json, write_csv
+from revit_video.runtime.output_dir import TEXT, csv_text, parsed_json, write_csv
 
 NONE_CORRECT = -1
-CLIP_COUNT = "clips"  # in the record of a file
+CLIP_COUNT, CONTENT = "clips", "rows"  # in the record of a file: how many, and a digest of them
 MOST, MOST_CLASSES = 1 << 40, 1 << 20  # rows and clips; classes
 AGAIN = "mine the labels again (MINE.ENABLE True)"
 
@@ -122,7 +124,8 @@ def write_labels(path: str, mined: MinedLabels) -> None:
     header = [*FIELDS, *(f"correct_{length}" for length in mined.lengths)]
     comment = f"checkpoint {' '.join(mined.checkpoints)}"
     if mined.record is not None:
-        comment += "\n" + simplejson.dumps(mined.record | {CLIP_COUNT: len(rows)})
+        own = {CLIP_COUNT: len(rows), CONTENT: _digest(csv_text(header, rows))}
+        comment += "\n" + simplejson.dumps(mined.record | own)
     write_csv(path, header, rows, comment)
 
 
@@ -143,13 +146,11 @@ def read_labels(path: str, lengths: Sequence[TokenLength]) -> MinedLabels:
 def _read(path: str, lengths: Sequence[TokenLength]) -> MinedLabels:
     with open(path, **TEXT) as file:
         head, record, first = file.readline().split(), None, 2
-        after_head = file.tell()
-        line = file.readline()
-        if line.startswith("#"):
-            record, first = _record(path, line), 3
-        else:
-            file.seek(after_head)
-        table = CsvRows(path, file, first, OLD_NAMES)
+        text = file.read()
+    if text.startswith("#"):
+        line, _, text = text.partition("\n")
+        record, first = _record(path, line), 3
+    table = CsvRows(path, io.StringIO(text, newline=""), first, OLD_NAMES)
     columns = [f"correct_{length}" for length in lengths]
     headed = head[:2] == ["#", "checkpoint"] and len(head) > 2
     if not len(table) or not headed or set(table.columns) != {*FIELDS, *columns}:
@@ -159,7 +160,7 @@ def _read(path: str, lengths: Sequence[TokenLength]) -> MinedLabels:
     names = {str(length): i for i, length in enumerate(lengths)} | {"": NONE_CORRECT}
     chosen = table.parsed("token_length", names.__getitem__, "a token length of the model")
     correct = [table.whole(name, 1) for name in columns]
-    return MinedLabels(
+    mined = MinedLabels(
         lengths=tuple(lengths),
         videos=table.texts("video"),
         rows=torch.tensor(table.whole("row", MOST)),
@@ -171,6 +172,13 @@ def _read(path: str, lengths: Sequence[TokenLength]) -> MinedLabels:
         checkpoints=tuple(head[2:]),
         record=record,
     )
+    if record is not None and _digest(text) != record.pop(CONTENT, _digest(text)):
+        raise ValueError(f"{path}: its rows are not those that were written")
+    return mined
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:16]
 
 
 def _record(path: str, comment: str) -> dict[str, Any]:

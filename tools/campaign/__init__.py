@@ -1,0 +1,1 @@
+"""Attacks on a toy run, made by `tools/campaign.py`."""

@@ -15,10 +15,10 @@ from revit_video.adaptive.engine import Engine, ask
 from revit_video.adaptive.policies import Costs, Policy
 from revit_video.adaptive.table import Table
 from revit_video.data.batch import Batch
-from revit_video.meters import VideoScores
+from revit_video.meters import VideoScores, right
 from revit_video.models.assigner import TokenLengthAssigner
 from revit_video.models.base import ResizableModel
-from revit_video.models.inference import logits_at, logits_at_all
+from revit_video.models.inference import logits_at, logits_at_all, probabilities
 from revit_video.runtime.ranks import Ranks
 
 CONTROL = "control"  # the reference policy, timed a second time
@@ -48,7 +48,7 @@ def tabulate(
     parts = []
     for batch in batches:
         if len(batch):
-            scores = logits_at_all(model, batch.clips).softmax(dim=2).cpu()
+            scores = probabilities(logits_at_all(model, batch.clips), model.config.multi_label).cpu()
             assigned = ask(assigner.eval(), batch.clips) if assigner else scores.new_empty(len(batch), 0)
         else:
             scores, assigned = torch.empty(0, 1, 1), torch.empty(0, 0)
@@ -62,7 +62,7 @@ def _part(batch: Batch, scores: Tensor, assigned: Tensor, keep_scores: bool) -> 
     rows, labels, starts, clip_index, crops = (
         column.cpu() for column in (batch.rows, batch.labels, batch.starts, batch.clip_index, batch.crops)
     )
-    correct = scores.argmax(dim=2) == labels[:, None]
+    correct = right(scores, labels[:, None])
     if not keep_scores:
         scores = scores.new_empty(*correct.shape, 0)
     paths, skipped = batch.paths, batch.skipped

@@ -242,6 +242,25 @@ def test_a_replay_of_any_start_and_thresholds_is_what_running_them_gives(
     same_as_running(replay(table, policy, costs), streamed(engine, batches(labels, SHARES)), table)
 
 
+@pytest.mark.parametrize("averaged", [True, False])
+def test_several_labels_are_replayed_as_they_are_run(averaged: bool) -> None:
+    """Sigmoids instead of softmax in the table, at temperatures, for confidence, and in the engine."""
+    several = tiny_revit(lengths=[8, 4, 2], multi_label=True)
+    classes = torch.rand(VIDEOS, CLASSES, generator=torch.Generator().manual_seed(0)) < 0.4
+    targets: Any = list(classes)
+    table = tabulate(batches(targets, SHARES), several, ALONE)
+    assert table.multi_label and torch.equal(table.labels[table.first_views], classes[READABLE])
+    sure = table.confidence[:, 1].median().item()
+    policy = policies.hybrid([0, 1, 2], sure, [1.0, 2.0, 0.5], averaged=averaged)
+    for way in (policy, policies.cascade([sure] * 3)):
+        replayed = replay(table, way, COSTS)
+        prediction = streamed(Engine(several, way, COSTS, batch_size=4), batches(targets, SHARES))
+        assert replayed.lengths.tolist() == prediction.lengths.tolist()
+        assert len(set(replayed.lengths.tolist())) > 1
+        means = mean_by_video(prediction.logits.sigmoid(), table.rows)[table.first_views]
+        torch.testing.assert_close(replayed.videos.scores, means, rtol=1e-5, atol=1e-6)
+
+
 def same_as_running(replayed: Answers, prediction: Prediction, table: Table) -> None:
     assert replayed.lengths.tolist() == prediction.lengths.tolist()
     assert replayed.gmacs.tolist() == prediction.gmacs.tolist()

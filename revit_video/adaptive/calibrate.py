@@ -14,6 +14,7 @@ from torch import Tensor
 from revit_video.adaptive.policies import Costs, Hybrid, Policy, assigned, cascade
 from revit_video.adaptive.table import Table
 from revit_video.meters import by_video
+from revit_video.models.inference import confidence
 
 NEVER = 2.0  # a threshold that no probability reaches
 # Thresholds from 0 to 1, evenly spaced in log-odds: most of the interesting ones are close to 1.
@@ -172,16 +173,16 @@ def _sweep(
     chosen = torch.zeros_like(video)
     at_longest = table.videos_at(chosen).correct
     first = policy_at(thresholds[0])
-    scores, confidence = table.scores, table.confidence
+    scores, sure = table.scores, table.confidence
     if first.temperatures is not None:
-        scores = first.answers(table.scores, first.start(known))
-        confidence = scores.amax(dim=2)
+        scores = first.answers(table.scores, first.start(known), table.multi_label)
+        sure = confidence(scores, table.multi_label)
     right = by_video(scores[:, 0], table.labels, table.rows, table.ensemble).correct
     points: list[Point] = []
     for threshold in thresholds:
         policy = policy_at(threshold)
         start = policy.start(known)
-        before, chosen = chosen, policy.exits(start, confidence)
+        before, chosen = chosen, policy.exits(start, sure)
         # A rising threshold changes few videos at a time; only these are averaged again.
         changed = torch.zeros_like(right).index_fill(0, video[chosen != before], True)
         if changed.any():

@@ -9,10 +9,16 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from revit_video.adaptive.policies import Costs, Known, Policy, increments, log_probabilities
+from revit_video.adaptive.policies import Costs, Known, Policy, increments
 from revit_video.length import TokenLength
 from revit_video.models.base import NO_STATE, ResizableModel
-from revit_video.models.inference import logits_at, logits_at_next
+from revit_video.models.inference import (
+    confidence,
+    log_probabilities,
+    logits_at,
+    logits_at_next,
+    probabilities,
+)
 
 if TYPE_CHECKING:
     from revit_video.models.assigner import TokenLengthAssigner
@@ -68,6 +74,7 @@ class Engine:
         batch_size: int = 32,
     ) -> None:
         self.model, self.policy, self.costs, self.batch_size = model.eval(), policy, costs, batch_size
+        self.multi_label = model.config.multi_label
         self.assigner = assigner.eval() if assigner is not None and policy.asks_assigner else None
         self.buckets = Buckets(partial(logits_at, self.model), model.lengths, batch_size)
         self.count = 0
@@ -114,7 +121,7 @@ class Engine:
             if self.policy.thresholds is None:
                 yield self._predicted(group.tickets, answers, group.i)
                 continue
-            stops = self.policy.stops(_confidence(answers), group.i)
+            stops = self.policy.stops(self._confidence(answers), group.i)
             here = stops.to(group.tickets.device)
             if here.any():
                 yield self._predicted(group.tickets[here], answers[stops], group.i)
@@ -139,7 +146,7 @@ class Engine:
                 continue
             reading = started.to(logits.device)
             answers = self._answers(tickets[started], logits[reading], i)
-            stops = self.policy.stops(_confidence(answers), i)
+            stops = self.policy.stops(self._confidence(answers), i)
             here = started.clone()
             here[started] = stops.cpu()
             if here.any():
@@ -153,7 +160,9 @@ class Engine:
         """The policy's answers `(B, classes)` after length `i`, as logits."""
         if self.policy.temperatures is None:
             return logits
-        answers = log_probabilities(logits.softmax(dim=1), self.policy.temperatures[i])
+        answers = log_probabilities(
+            probabilities(logits, self.multi_label), self.policy.temperatures[i], self.multi_label
+        )
         if not self.policy.averaged:
             return answers
         numbers, start = tickets.unbind(dim=1)
@@ -163,6 +172,9 @@ class Engine:
         )
         self.sums.update(zip(numbers.tolist(), answers, strict=True))
         return answers / run.to(answers.device)[:, None]
+
+    def _confidence(self, answers: Tensor) -> Tensor:
+        return confidence(probabilities(answers, self.multi_label), self.multi_label)
 
     def _predicted(self, tickets: Tensor, logits: Tensor, i: int) -> Prediction:
         numbers, start = tickets.unbind(dim=1)
@@ -180,11 +192,6 @@ def ask(assigner: TokenLengthAssigner, clips: Tensor) -> Tensor:
     if getattr(assigner, "objective", "label") == "label":
         return logits.softmax(dim=1).cpu()
     return increments(logits.sigmoid()).cpu()
-
-
-def _confidence(logits: Tensor) -> Tensor:
-    """Largest class probability of each view `(B,)`."""
-    return logits.softmax(dim=1).amax(dim=1)
 
 
 # ---- Buckets ---------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from typing import Any
 
 import simplejson
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from revit_video.length import TokenLength
@@ -93,12 +94,22 @@ class MinedLabels:
         return dict(zip(map(str, self.lengths), self.by_class().sum(dim=0).tolist(), strict=True))
 
     def by_class(self, num_classes: int = 0) -> Tensor:
-        """Clips per class and token-length label `(classes, lengths)`; at least `num_classes` rows."""
+        """Clips per class and token-length label `(classes, lengths)`; at least `num_classes` rows.
+
+        A clip with several labels counts for each.
+        """
         labelled = self.token_lengths != NONE_CORRECT
-        width = len(self.lengths)
-        cells = self.labels[labelled] * width + self.token_lengths[labelled]
-        size = max(num_classes, int(self.labels.max()) + 1) * width
-        return cells.bincount(minlength=size).view(-1, width)
+        chosen = F.one_hot(self.token_lengths[labelled], len(self.lengths))
+        counts = chosen.new_zeros(max(num_classes, self.num_classes), len(self.lengths))
+        if self.labels.dim() == 2:
+            counts[: self.num_classes] = self.labels[labelled].long().t() @ chosen
+            return counts
+        return counts.index_add_(0, self.labels[labelled], chosen)
+
+    @property
+    def num_classes(self) -> int:
+        """One more than the highest class label."""
+        return self.labels.shape[1] if self.labels.dim() == 2 else int(self.labels.max()) + 1
 
 
 FIELDS = ("row", "video", "clip_start", "clip", "label", "token_length")
@@ -116,7 +127,7 @@ def write_labels(path: str, mined: MinedLabels) -> None:
                 video,
                 f"{float(mined.starts[n]):.6f}",
                 int(mined.clip_index[n]),
-                int(mined.labels[n]),
+                labels_in_words(mined.labels[n]),
                 "" if i == NONE_CORRECT else mined.lengths[i],
                 *(int(flag) for flag in mined.correct[n]),
             ]
@@ -166,7 +177,7 @@ def _read(path: str, lengths: Sequence[TokenLength]) -> MinedLabels:
         rows=torch.tensor(table.whole("row", MOST)),
         starts=torch.tensor(table.finite("clip_start")),
         clip_index=torch.tensor(table.whole("clip", MOST)),
-        labels=torch.tensor(table.whole("label", MOST_CLASSES)),
+        labels=_labels(table.parsed("label", _numbers, "a class, or several such as 3,17")),
         correct=torch.tensor(correct, dtype=torch.bool).T.contiguous(),
         token_lengths=torch.tensor(chosen),
         checkpoints=tuple(head[2:]),
@@ -179,6 +190,29 @@ def _read(path: str, lengths: Sequence[TokenLength]) -> MinedLabels:
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:16]
+
+
+def labels_in_words(label: Tensor) -> str:
+    """`3`, or of several labels, true for each `(classes,)`: `3,17`."""
+    return str(int(label)) if label.dim() == 0 else ",".join(map(str, label.nonzero().flatten().tolist()))
+
+
+def _numbers(text: str) -> list[int]:
+    """The labels in a text that `labels_in_words` wrote."""
+    numbers = [int(part) for part in text.split(",")]
+    if not all(0 <= number <= MOST_CLASSES for number in numbers):
+        raise ValueError
+    return numbers
+
+
+def _labels(several: Sequence[list[int]]) -> Tensor:
+    """Labels `(N,)`, or if a clip has several `(N, classes)`, true for each."""
+    if all(len(labels) == 1 for labels in several):
+        return torch.tensor(several)[:, 0]
+    found = torch.zeros(len(several), max(chain.from_iterable(several)) + 1, dtype=torch.bool)
+    for row, labels in zip(found, several, strict=True):
+        row[labels] = True
+    return found
 
 
 def _record(path: str, comment: str) -> dict[str, Any]:

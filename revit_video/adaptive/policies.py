@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from revit_video.models.inference import log_probabilities, probabilities
 from revit_video.runtime.rng import seeded_generator
 
 if TYPE_CHECKING:
@@ -84,12 +85,12 @@ class Policy:
             return torch.ones_like(confidence, dtype=torch.bool)
         return confidence >= self.thresholds[i]
 
-    def answers(self, scores: Tensor, start: Tensor) -> Tensor:
+    def answers(self, scores: Tensor, start: Tensor, multi_label: bool = False) -> Tensor:
         """Class probabilities after each length `(V, lengths, classes)`, from those of each length alone."""
         if self.temperatures is None:
             return scores
         run = self.runs(start, scores.shape[1])
-        return combined(scores, list(self.temperatures), run, self.averaged)
+        return combined(scores, list(self.temperatures), run, self.averaged, multi_label)
 
     def exits(self, start: Tensor, confidence: Tensor) -> Tensor:
         """Length at which each view exits `(V,)`.
@@ -407,25 +408,19 @@ def mean_by_video(values: Tensor, rows: Tensor) -> Tensor:
     return (sums / counts.unsqueeze(1))[video]
 
 
-def log_probabilities(scores: Tensor, temperature: float | Tensor) -> Tensor:
-    """Logarithms of class probabilities `(..., classes)` that were made with softmax, at a temperature.
-
-    Equal to `log_softmax(logits / temperature)` of the logits behind `scores`.
-    """
-    logs = scores.clamp(min=torch.finfo(scores.dtype).tiny).log()
-    return (logs / temperature).log_softmax(dim=-1)
-
-
-def combined(scores: Tensor, temperatures: list[float], run: Tensor, averaged: bool) -> Tensor:
+def combined(
+    scores: Tensor, temperatures: list[float], run: Tensor, averaged: bool, multi_label: bool = False
+) -> Tensor:
     """Class probabilities after each length `(V, lengths, classes)`.
 
     Args:
         scores: class probabilities of each length alone, longest first `(V, lengths, classes)`.
         run: the lengths that are run if the view does not exit before `(V, lengths)`.
         averaged: the mean of the log-probabilities of all lengths run up to there, instead of the last one's.
+        multi_label: each class has a probability of its own.
     """
-    logs = log_probabilities(scores, scores.new_tensor(temperatures)[:, None])
+    logs = log_probabilities(scores, scores.new_tensor(temperatures)[:, None], multi_label)
     if averaged:
         sums = (logs * run[..., None]).flip(1).cumsum(dim=1).flip(1)
         logs = sums / run.flip(1).cumsum(dim=1).flip(1).clamp(min=1)[..., None]
-    return logs.softmax(dim=2)
+    return probabilities(logs, multi_label)

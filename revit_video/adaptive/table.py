@@ -14,7 +14,8 @@ from revit_video.adaptive.labels import MinedLabels, token_length_labels
 from revit_video.adaptive.policies import Known, Policy, mean_by_video
 from revit_video.data.batch import Skipped
 from revit_video.length import TokenLength
-from revit_video.meters import VideoScores, averaged, by_video
+from revit_video.meters import VideoScores, averaged, by_video, right
+from revit_video.models.inference import confidence
 
 COLUMNS = ("rows", "labels", "starts", "clip_index", "crops", "correct", "scores", "assigned")
 
@@ -34,7 +35,7 @@ class Table:
     Attributes:
         paths: video of each view.
         rows: position of the video in its list `(V,)`.
-        labels: class label `(V,)`.
+        labels: class label `(V,)`, or with several `(V, classes)`, true for each.
         starts: start of the clip in seconds `(V,)`.
         clip_index, crops: number of the clip within its video and of the crop within its clip `(V,)`.
         correct: whether each length classifies the view correctly `(V, lengths)`.
@@ -78,15 +79,20 @@ class Table:
 
     @cached_property
     def confidence(self) -> Tensor:
-        """Largest class probability at each length `(V, lengths)`."""
-        return self.scores.amax(dim=2)
+        """How sure the answer at each length is `(V, lengths)`."""
+        return confidence(self.scores, self.multi_label)
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether a video may have several labels."""
+        return self.labels.dim() == 2
 
     @cached_property
     def truth(self) -> Tensor:
         """Position of the shortest length that classifies each view's video correctly `(V,)`."""
-        scores = averaged(self.scores, self.ensemble)
+        scores = averaged(self.scores, self.ensemble, self.multi_label)
         means = [mean_by_video(own, self.rows) for own in scores.unbind(dim=1)]
-        correct = [mean.argmax(dim=1) == self.labels for mean in means]
+        correct = [right(mean, self.labels) for mean in means]
         return token_length_labels(torch.stack(correct, dim=1))
 
     @property
@@ -111,8 +117,8 @@ class Table:
     def follow(self, policy: Policy) -> Followed:
         """What `policy` does with these views."""
         start = policy.start(self.known)
-        scores = policy.answers(self.scores, start)
-        stop = policy.exits(start, scores.amax(dim=2))
+        scores = policy.answers(self.scores, start, self.multi_label)
+        stop = policy.exits(start, confidence(scores, self.multi_label))
         at_exit = scores[torch.arange(len(stop)), stop]
         return Followed(start, stop, by_video(at_exit, self.labels, self.rows, self.ensemble))
 
@@ -126,6 +132,12 @@ def static_top1(table: Table, lengths: Sequence[TokenLength]) -> dict[str, float
     """Top-1 in percent of videos at each length."""
     chosen = {str(length): torch.full_like(table.rows, i) for i, length in enumerate(lengths)}
     return {name: table.videos_at(each).topk(1) for name, each in chosen.items()}
+
+
+def static_map(table: Table, lengths: Sequence[TokenLength]) -> dict[str, float]:
+    """Mean average precision in percent of videos with several labels, at each length."""
+    chosen = {str(length): torch.full_like(table.rows, i) for i, length in enumerate(lengths)}
+    return {name: table.videos_at(each).mean_average_precision or 0.0 for name, each in chosen.items()}
 
 
 def mine_labels(

@@ -6,9 +6,10 @@ Lengths that are trained together differ in how confident they are for the same 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from revit_video.adaptive.policies import log_probabilities
+from revit_video.models.inference import log_probabilities
 
 TEMPERATURES = torch.logspace(-1, 1, 201, dtype=torch.float64)  # candidates of `fit_temperature`
 BINS = 15  # of `calibration_error`
@@ -19,10 +20,17 @@ def fit_temperature(scores: Tensor, labels: Tensor) -> float:
 
     Args:
         scores: class probabilities of held-out views at one length `(V, classes)`.
-        labels: their class labels `(V,)`.
+        labels: their class labels `(V,)`, or with several `(V, classes)`.
     """
-    scores, true = scores.double(), labels[:, None]
-    losses = [-log_probabilities(scores, t).gather(1, true).mean().item() for t in TEMPERATURES.tolist()]
+    scores = scores.double()
+    if labels.dim() == 2:
+        targets, logits = labels.double(), log_probabilities(scores, 1.0, multi_label=True)
+        losses = [
+            F.binary_cross_entropy_with_logits(logits / t, targets).item() for t in TEMPERATURES.tolist()
+        ]
+    else:
+        true = labels[:, None]
+        losses = [-log_probabilities(scores, t).gather(1, true).mean().item() for t in TEMPERATURES.tolist()]
     return TEMPERATURES[losses.index(min(losses))].item()
 
 
@@ -32,7 +40,12 @@ def fit_temperatures(scores: Tensor, labels: Tensor) -> list[float]:
 
 
 def calibration_error(scores: Tensor, labels: Tensor) -> float:
-    """Expected calibration error in percent of class probabilities `(V, classes)`, in bins of confidence."""
+    """Expected calibration error in percent of class probabilities `(V, classes)`, in bins of confidence.
+
+    With several labels a view, of the decision for or against each class.
+    """
+    if labels.dim() == 2:
+        labels, scores = labels.flatten().long(), torch.stack([1 - scores, scores], dim=-1).flatten(0, 1)
     confidence, predicted = scores.double().max(dim=1)
     excess = confidence - (predicted == labels).double()
     which = (confidence * BINS).long().clamp(max=BINS - 1)

@@ -30,6 +30,9 @@ _C.TRAIN.ACCUMULATE = 1  # gradient accumulation: parts of a step's batch, run o
 _C.TRAIN.AUTO_RESUME = True  # resume from the last checkpoint in OUTPUT_DIR
 _C.TRAIN.CHECKPOINT_PERIOD = 1  # epochs between two checkpoints; >= 1
 _C.TRAIN.CHECKPOINT_MINUTES = 30.0  # minutes between two checkpoints within an epoch; 0 = none
+_C.TRAIN.KEEP = 0  # checkpoints of complete epochs that are kept, the newest ones; 0 = all
+_C.TRAIN.BEST = ""  # hand the epoch on that is best on the validation list (checkpoints/best.pyth), by its
+#   top-1, or mAP, at a token length such as 14x14 or in the mean; empty = the last epoch
 _C.TRAIN.EVAL_PERIOD = 1  # epochs between two validations; 0 = never
 _C.TRAIN.CHECKPOINT_FILE_PATH = ""  # weights to start from: a checkpoint of revit_video, TimeSformer or
 #   VideoMAE, a transformers folder, a ViT's .pth or .safetensors, hf:<owner>/<name>[@<revision>] or
@@ -71,6 +74,7 @@ _C.DATA.GROUP = ""  # clips of one recording or person stay in one fold: a regul
 #   path within the data folder, whose (first) group names it, such as (seq\d+); empty = each file its own
 _C.DATA.PATH_PREFIX = ""  # prefix of every path in the lists
 _C.DATA.PATH_LABEL_SEPARATOR = " "  # separates path and label in the lists
+_C.DATA.MULTI_LABEL = False  # several labels a video (in lists: a.mp4 3,17): sigmoids, BCE, mAP
 _C.DATA.NUM_FRAMES = 8  # frames per clip; >= 1
 _C.DATA.SAMPLING = "window"  # window (NUM_FRAMES x SAMPLING_RATE frames) | uniform (from the whole video, one
 #   frame of each of NUM_FRAMES equal segments: a random one in training, else the middle one)

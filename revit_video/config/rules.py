@@ -116,6 +116,7 @@ RULES = {
     "TRAIN.METHOD": one_of("revit_b", "revit_e", "frozen"),
     "TRAIN.ACCUMULATE": at_least(1, 1_000_000),
     "TRAIN.CHECKPOINT_PERIOD": at_least(1),
+    "TRAIN.KEEP": at_least(0, 1_000_000),
     "TRAIN.CHECKPOINT_MINUTES": at_least(0),
     "TRAIN.DENSE_WEIGHT": at_least(0),
     "TRAIN.EMA_DECAY": BELOW_ONE,
@@ -385,6 +386,35 @@ def check_frozen(cfg: CfgNode) -> Iterator[Mistake]:
             yield Mistake((key, why), words)
 
 
+def check_multi_label(cfg: CfgNode) -> Iterator[Mistake]:
+    if not cfg.DATA.MULTI_LABEL:
+        return
+    if cfg.DATA.PATH_LABEL_SEPARATOR == ",":
+        words = "separates the labels of a video with DATA.MULTI_LABEL; paths need another separator"
+        yield Mistake(("DATA.PATH_LABEL_SEPARATOR", "DATA.MULTI_LABEL"), words)
+    for key in (
+        "MIXUP.ALPHA",
+        "MIXUP.CUTMIX_ALPHA",
+        "MIXUP.TOKEN_ALPHA",
+        "DATA.REVERSED_CLASSES",
+        "DATA.TOKEN_LABELS",
+    ):
+        if get(cfg, key):
+            yield Mistake((key, "DATA.MULTI_LABEL"), "is for clips of one class; off with DATA.MULTI_LABEL")
+
+
+def check_best(cfg: CfgNode) -> Iterator[Mistake]:
+    if cfg.TRAIN.METHOD == "frozen":
+        for key in ("TRAIN.BEST", "DATA.MULTI_LABEL", "TRAIN.FREEZE"):
+            if get(cfg, key):
+                yield Mistake(
+                    (key, "TRAIN.METHOD"), "is not for TRAIN.METHOD frozen, which solves heads in closed form"
+                )
+    if cfg.TRAIN.BEST and cfg.TRAIN.EVAL_PERIOD == 0:
+        words = "chooses among validated epochs; TRAIN.EVAL_PERIOD must be at least 1"
+        yield Mistake(("TRAIN.BEST", "TRAIN.EVAL_PERIOD"), words)
+
+
 def check_folds(cfg: CfgNode) -> Iterator[Mistake]:
     if cfg.MINE.FOLDS and cfg.MINE.HOLDOUT:
         words = f"parts of the training list, but MINE.HOLDOUT names the list {cfg.MINE.HOLDOUT!r}"
@@ -402,4 +432,6 @@ ACROSS_KEYS = (
     check_frozen,
     check_budget,
     check_folds,
+    check_best,
+    check_multi_label,
 )

@@ -25,7 +25,7 @@ class Sample:
     """An item of a dataset: one video's views, and the unreadable videos that it replaces."""
 
     views: VideoViews
-    label: int
+    label: int | Tensor  # (classes,) bool, true for each, where there may be several
     row: int  # index of the video in its list
     path: str
     skipped: list[Skipped] = field(default_factory=list)
@@ -37,7 +37,7 @@ class Batch:
     """Views of several videos, those of a video adjacent. Empty if no video could be read."""
 
     clips: Tensor  # uint8 (B, C, T, H, W)
-    labels: Tensor  # (B,)
+    labels: Tensor  # (B,), or where there may be several (B, classes), true for each
     rows: Tensor  # (B,) index of the video in its list
     starts: Tensor  # (B,) seconds
     clip_index: Tensor  # (B,)
@@ -70,7 +70,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
     counts = torch.tensor([len(v) for v in views])
     return Batch(
         clips=torch.cat([v.clips for v in views]),
-        labels=torch.tensor([sample.label for sample in samples]).repeat_interleave(counts),
+        labels=torch.stack([torch.as_tensor(s.label) for s in samples]).repeat_interleave(counts, dim=0),
         rows=torch.tensor([sample.row for sample in samples]).repeat_interleave(counts),
         starts=torch.cat([v.starts for v in views]),
         clip_index=torch.cat([v.clip_index for v in views]),

@@ -84,7 +84,7 @@ class ClipSampling:
         self,
         times: Sequence[Seconds],
         window: Window,
-        generator: torch.Generator | None,
+        generator: torch.Generator | None = None,
         jitter: bool = False,
     ) -> list[int]:
         """The frames of a window, see `sampling.pick`."""

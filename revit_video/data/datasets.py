@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import torch
 from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from revit_video.data.batch import Sample, Skipped
@@ -29,6 +30,7 @@ class TrainClips(Dataset[Sample]):
         timeout: seconds that decoding a video may take, in a child process (0: no limit); None decodes in
             this process, which then shares a decoder's crash.
         label_maps: of images; an image whose map cannot be read is unreadable.
+        classes: of the model, where labels are tuples.
 
     Attributes:
         largest: bytes of a sample's clips.
@@ -43,8 +45,9 @@ class TrainClips(Dataset[Sample]):
         seed: int = 0,
         timeout: float | None = None,
         label_maps: TokenLabelMaps | None = None,
+        classes: int = 0,
     ) -> None:
-        self.videos = videos
+        self.videos, self._classes = videos, classes
         self._sampling, self._transform, self._frame_jitter = sampling, transform, frame_jitter
         self._seed, self._label_maps = seed, label_maps
         self._nothing = VideoViews.none(sampling.num_frames, transform.crop_size)
@@ -61,10 +64,12 @@ class TrainClips(Dataset[Sample]):
             try:
                 label_map = self._label_maps.read(path) if self._label_maps else None
                 views = self._decode(row, path, *key, attempt)
-                return Sample(views, annotation["label"], row, path, skipped, label_map)
+                return Sample(
+                    views, target_of(annotation["label"], self._classes), row, path, skipped, label_map
+                )
             except DecodeError as error:
                 skipped.append(Skipped(error.path, error.reason))
-        return Sample(self._nothing, annotation["label"], row, path, skipped)
+        return Sample(self._nothing, target_of(annotation["label"], self._classes), row, path, skipped)
 
     def _candidates(self, epoch: int, row: int) -> Iterator[int]:
         """The video itself, then its replacements."""
@@ -85,7 +90,7 @@ class EvalClips(Dataset[Sample]):
     An unreadable video gives a sample without views and is listed in its `skipped`.
 
     Args:
-        timeout: as in `TrainClips`.
+        timeout, classes: as in `TrainClips`.
 
     Attributes:
         largest: bytes of a sample's clips.
@@ -97,8 +102,9 @@ class EvalClips(Dataset[Sample]):
         sampling: ClipSampling,
         grid: ViewGrid,
         timeout: float | None = None,
+        classes: int = 0,
     ) -> None:
-        self.videos = videos
+        self.videos, self._classes = videos, classes
         self._sampling, self._grid = sampling, grid
         self._nothing = VideoViews.none(sampling.num_frames, grid.crop_size)
         self.largest = grid.num_views * 3 * sampling.num_frames * grid.crop_size**2
@@ -110,10 +116,19 @@ class EvalClips(Dataset[Sample]):
     def __getitem__(self, row: int) -> Sample:
         path, annotation = self.videos[row]
         try:
-            return Sample(self._decode(row, path), annotation["label"], row, path)
+            return Sample(self._decode(row, path), target_of(annotation["label"], self._classes), row, path)
         except DecodeError as error:
             skipped = [Skipped(error.path, error.reason)]
-            return Sample(self._nothing, annotation["label"], row, path, skipped)
+            return Sample(self._nothing, target_of(annotation["label"], self._classes), row, path, skipped)
 
     def _views(self, row: int, path: str) -> VideoViews:
         return eval_views(path, self._sampling, self._grid, seeded_generator(row))
+
+
+def target_of(label: int | tuple[int, ...], classes: int) -> int | Tensor:
+    """A video's label; of several labels `(classes,)`, true for each."""
+    if not isinstance(label, tuple):
+        return label
+    target = torch.zeros(classes, dtype=torch.bool)
+    target[list(label)] = True
+    return target

@@ -8,6 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from typing import Any
 
 from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 
@@ -103,6 +104,7 @@ class DataFolder:
         num_classes: of the model; 0 to count the classes of the folder.
         model_classes: of a trained model, if its names are known; labels are given in their order.
         same_classes: whether the folder may name no others.
+        multi_label: labels are tuples, see `read_list`.
         wanted: splits that are set aside where there are folders for other splits only, see `ClassFolders`.
     """
 
@@ -116,8 +118,9 @@ class DataFolder:
         model_classes: Sequence[str] | None = None,
         same_classes: bool = True,
         wanted: Sequence[str] = (),
+        multi_label: bool = False,
     ) -> None:
-        self.path, self._wanted = path, wanted
+        self.path, self._wanted, self._multi_label = path, wanted, multi_label
         self._shares = shares
         self._prefix, self._separator = prefix, separator
         self._num_classes = num_classes
@@ -137,12 +140,18 @@ class DataFolder:
                 videos = self._classes.videos(split)
             else:
                 path = os.path.join(self.path, f"{split}.csv")
-                videos = read_list(path, self._prefix, self._separator, self.num_classes)
-            if (to := self.reordered) is not None:
+                videos = read_list(path, self._prefix, self._separator, self.num_classes, self._multi_label)
+            if (to := self.reordered) is not None or self._multi_label:
                 pairs = (videos[row] for row in range(len(videos)))
-                videos = LabeledVideoPaths([(path, to[info["label"]]) for path, info in pairs])
+                videos = LabeledVideoPaths([(path, self._given(info["label"], to)) for path, info in pairs])
             self._videos[split] = videos
         return self._videos[split]
+
+    def _given(self, label: Any, to: Sequence[int] | None) -> Any:
+        """A label, or tuple of labels, in the model's order `to`; a tuple with `multi_label`."""
+        labels = label if isinstance(label, tuple) else (label,)
+        ours = labels if to is None else tuple(sorted(to[n] for n in labels))
+        return ours if self._multi_label else ours[0]
 
     @cached_property
     def class_names(self) -> list[str] | None:

@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 
@@ -18,7 +19,11 @@ _SAMPLE = 100  # lines that tell how a list is separated
 
 
 def read_list(
-    path: str, prefix: str = "", separator: str = " ", num_classes: int | None = None
+    path: str,
+    prefix: str = "",
+    separator: str = " ",
+    num_classes: int | None = None,
+    multi_label: bool = False,
 ) -> LabeledVideoPaths:
     """Read a list with one `<video path><separator><label>` per line; blank lines are skipped.
 
@@ -29,6 +34,7 @@ def read_list(
         prefix: folder of relative video paths; the list's own folder if empty.
         separator: `\\t` may be written as these two characters.
         num_classes: labels must be below it, if given.
+        multi_label: a line may have several labels, `a.mp4 3,17`; each video's are a tuple, ascending.
 
     Raises:
         FileNotFoundError: there is no such list.
@@ -42,11 +48,11 @@ def read_list(
     if not lines:
         raise ValueError(f"video list is empty: {path}")
     _check_separator(path, [line for _, line in lines[:_SAMPLE]], separator)
-    videos: list[tuple[str, int | None]] = []
+    videos: list[tuple[str, Any]] = []
     mistakes = []
     for number, line in lines:
         try:
-            videos.append(_parse_line(line, separator, num_classes, folder))
+            videos.append(_parse_line(line, separator, num_classes, folder, multi_label))
         except ValueError as error:
             mistakes.append(f"{os.path.basename(path)}:{number}: {error}")
     if mistakes:
@@ -58,7 +64,7 @@ def read_list(
 
 def _check_separator(path: str, lines: Sequence[str], separator: str) -> None:
     """ValueError where another separator than the given one divides every line, but for a header."""
-    if any(_label(_columns(line, separator)[1]) is not None for line in lines):
+    if any(_label(_columns(line, separator)[1].split(",")[0]) is not None for line in lines):
         return
     for other in _SEPARATORS:
         if all(_label(_columns(line, other)[1]) is not None for line in lines[1:] or lines):
@@ -68,22 +74,29 @@ def _check_separator(path: str, lines: Sequence[str], separator: str) -> None:
             )
 
 
-def _parse_line(line: str, separator: str, num_classes: int | None, folder: str) -> tuple[str, int]:
+def _parse_line(
+    line: str, separator: str, num_classes: int | None, folder: str, multi_label: bool
+) -> tuple[str, int | tuple[int, ...]]:
     video, text = _columns(line, separator)
     form = f"a line is '<video path>{separator}<label>'"
     if not video:
         raise ValueError(f"no label in {line!r}; {form}")
-    label = _label(text)
-    if label is None:
-        raise ValueError(f"label {text!r} is not a whole number; {form}, and labels are numbered from 0")
-    if label < 0 or (num_classes is not None and label >= num_classes):
-        allowed = f"0 to {num_classes - 1}" if num_classes is not None else "0 or more"
-        raise ValueError(f"label {label} is out of range, allowed is {allowed}")
+    labels = [_label(part.strip()) for part in (text.split(",") if multi_label else [text])]
+    if None in labels:
+        several = re.fullmatch(r"\d+(,\d+)+", text) and "; several labels need DATA.MULTI_LABEL True"
+        raise ValueError(
+            f"label {text!r} is not a whole number; {form}, and labels are numbered from 0{several or ''}"
+        )
+    for label in (label for label in labels if label is not None):
+        if label < 0 or (num_classes is not None and label >= num_classes):
+            allowed = f"0 to {num_classes - 1}" if num_classes is not None else "0 or more"
+            raise ValueError(f"label {label} is out of range, allowed is {allowed}")
     video = _found(os.path.expanduser(video) if video.startswith("~/") else video, folder)
     more, number = _columns(video, separator)
     if re.search(r"\.\w+$", more) and _label(number) is not None and not _exists(folder, video):
         raise ValueError(f"3 columns in {line!r}; {form} and nothing else")
-    return video, label
+    found = sorted({label for label in labels if label is not None})
+    return video, tuple(found) if multi_label else found[0]
 
 
 def _columns(line: str, separator: str) -> tuple[str, str]:

@@ -61,6 +61,7 @@ def data_folder(
         model_classes,
         same_classes,
         [split for split in SPLITS if split in {"train", "val", mine_split(cfg), cfg.TEST.SPLIT}],
+        data.MULTI_LABEL,
     )
 
 
@@ -113,7 +114,7 @@ def check_later_stages(cfg: CfgNode, data: DataFolder, stages: Sequence[str], ra
         videos = data.videos(split)
         if split != "train" and len(videos) <= TRIED:
             grid, timeout = ViewGrid(cfg.DATA.TEST_CROP_SIZE), cfg.DATA_LOADER.TIMEOUT
-            clips = EvalClips(videos, clip_sampling(cfg), grid, timeout)
+            clips = EvalClips(videos, clip_sampling(cfg), grid, timeout, cfg.MODEL.NUM_CLASSES)
             skipped = [skip for row in range(len(videos)) for skip in clips[row].skipped]
             try:
                 allowed = allowed_unreadable(cfg.DATA.MAX_SKIPPED_FRACTION, len(videos))
@@ -151,6 +152,7 @@ def train_batches(cfg: CfgNode, videos: LabeledVideoPaths, ranks: Ranks) -> Trai
         seed,
         cfg.DATA_LOADER.TIMEOUT,
         _label_maps(cfg, videos),
+        cfg.MODEL.NUM_CLASSES,
     )
     partner = _partner(cfg)
     batch_size = cfg.TRAIN.BATCH_SIZE // ranks.data_size // (1 if partner is None else 2)
@@ -175,7 +177,8 @@ def eval_batches(
         rows: videos of this rank, in this order; None for its share of all.
     """
     grid = ViewGrid(cfg.DATA.TEST_CROP_SIZE, num_clips, num_crops, cfg.DATA.TEST_SCALE, cfg.DATA.SQUASH)
-    clips = EvalClips(videos, clip_sampling(cfg), grid, cfg.DATA_LOADER.TIMEOUT)
+    timeout = cfg.DATA_LOADER.TIMEOUT
+    clips = EvalClips(videos, clip_sampling(cfg), grid, timeout, cfg.MODEL.NUM_CLASSES)
     rows = list(eval_rows(len(videos), ranks.rank, ranks.world_size)) if rows is None else rows
     per_rank = max(1, batch_size // ranks.world_size)
     return EvalBatches(clips, rows, per_rank, _normalize(cfg, ranks), _loading(cfg, ranks))

@@ -11,6 +11,7 @@ import torch
 from fvcore.common.config import CfgNode
 
 from revit_video.config.rules import Mistake, get
+from revit_video.length import token_lengths
 from revit_video.models.assigner import TokenLengthAssigner
 from revit_video.models.base import ResizableModel
 from revit_video.models.checkpoint import DataSpec
@@ -27,6 +28,7 @@ KEYS = {
     "img_size": "DATA.TRAIN_CROP_SIZE",
     "num_frames": "DATA.NUM_FRAMES",
     "num_classes": "MODEL.NUM_CLASSES",
+    "multi_label": "DATA.MULTI_LABEL",
     "lengths": "REVIT.TOKEN_LENGTHS",
     "norm": "REVIT.NORM",
     "patch_embed": "REVIT.PATCH_EMBED",
@@ -97,6 +99,11 @@ def model_mistakes(cfg: CfgNode) -> Iterator[Mistake]:
             if get(cfg, key) not in (needed, ""):
                 words = f"must be {needed} with MODEL.ARCH {arch}, an image model; got {get(cfg, key)}"
                 yield Mistake((key, "MODEL.ARCH"), words)
+    with suppress(ValueError):  # of lengths, which is told already
+        names = [str(length) for length in token_lengths(cfg.REVIT.TOKEN_LENGTHS)]
+        if cfg.TRAIN.BEST not in ("", "mean", *names):
+            words = f"must be empty, mean or one of {', '.join(names)}, got {cfg.TRAIN.BEST!r}"
+            yield Mistake(("TRAIN.BEST", "REVIT.TOKEN_LENGTHS"), words)
     what, depth = cfg.TRAIN.FREEZE, cfg.MODEL.DEPTH or preset(arch)["depth"]
     if what.isdigit() and int(what) > depth:
         yield Mistake(("TRAIN.FREEZE", "MODEL.DEPTH"), f"the model has {depth} blocks, got {what}")

@@ -107,8 +107,8 @@ def _check_labels(folder: str, lists: Mapping[str, Mapping[str, int]]) -> None:
     for split, labels in lists.items():
         for path, label in labels.items():
             where, other = known.setdefault(path, (split, label))
-            if label < 0 or label != other:
-                places = split if label < 0 else f"{where} and {split}"
+            if label == -1 or label != other:
+                places = split if label == -1 else f"{where} and {split}"
                 raise ValueError(f"{folder}: {path} has two labels ({places}); leave one line of it")
 
 

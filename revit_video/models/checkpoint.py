@@ -40,6 +40,7 @@ RESAVE = (
     "where you trust it, keep its weights alone: "
     "torch.save(torch.load('a.pth', weights_only=False)['model'], 'weights.pth')"
 )
+BEST = "best.pyth"  # there: a model without the state of its training
 POINTER = "last"  # in a folder of checkpoints: a text file with the name of the newest one
 CONFIGS = {"revit": ReViTConfig, "dvt": DVTConfig, "frozen": FrozenConfig}  # by the model's kind
 NAME = re.compile(r"epoch_(\d{5,})(?:_batch_(\d{5,}))?\.pyth")
@@ -350,15 +351,16 @@ def load_payload(
     return payload
 
 
-def save_progress(directory: str, payload: dict[str, Any], epoch: int, batch: int = 0) -> str:
+def save_progress(directory: str, payload: dict[str, Any], epoch: int, batch: int = 0, keep: int = 0) -> str:
     """Write `<directory>/epoch_00010.pyth`, let `latest` point to it, and return its path.
 
     In the middle of an epoch it is `epoch_00010_batch_00200.pyth`, which is removed when the next checkpoint
-    is whole; those of complete epochs stay.
+    is whole; those of complete epochs stay, or the newest `keep` of them.
 
     Args:
         epoch: epochs that are complete.
         batch: batches of the next epoch that are.
+        keep: 0 for all.
 
     Raises:
         CheckpointError: it could not be written; what `latest` gave before, it gives still.
@@ -372,9 +374,10 @@ def save_progress(directory: str, payload: dict[str, Any], epoch: int, batch: in
         atomic_write_text(pointer, f"{name}\n")
     except OSError as error:
         raise CheckpointError(f"{pointer}: cannot be written: {error.strerror or error}") from error
-    for other, (_, in_epoch) in _checkpoints(directory).items():
-        if in_epoch and other != name:
-            os.unlink(os.path.join(directory, other))
+    there = _checkpoints(directory)
+    whole_epochs = sorted((other for other in there if not there[other][1]), key=there.__getitem__)
+    for other in there.keys() - {name, *whole_epochs[-keep:]}:  # [-0:] is all
+        os.unlink(os.path.join(directory, other))
     return path
 
 

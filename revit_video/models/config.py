@@ -104,6 +104,7 @@ class ReViTConfig:
             width, the patch convolution as PyTorch makes it, time embeddings 0.
         qk_init_gain: factor on the initial query and key weights; above 1 attention starts less uniform,
             which shortens the plateau of training from scratch.
+        multi_label: a clip may have several classes; each has a probability of its own, a sigmoid.
         act_checkpoint: recompute each block's activations in the backward pass: less memory, about a third
             more time.
 
@@ -144,6 +145,7 @@ class ReViTConfig:
     drop_path_per: str = "clip"
     qk_init_gain: float = 1.0
     act_checkpoint: bool = False
+    multi_label: bool = False
 
     def __post_init__(self) -> None:
         problems: list[Problem] = []
@@ -228,6 +230,8 @@ class ReViTConfig:
         if self.lengths and self.lengths[0].frames and not isinstance(self, FrozenConfig):
             words = "lengths with a number of frames are for a frozen backbone with a closed-form head"
             yield ("lengths",), f"{words}, got {self.lengths[0]}"
+        if self.multi_label and self.dense_head:
+            yield ("multi_label", "dense_head"), "a dense head is for clips of one class"
         if self.embed_dim % self.num_heads:
             words = f"{self.num_heads} attention heads do not divide the width {self.embed_dim}"
             yield ("num_heads", "embed_dim"), words

@@ -108,3 +108,35 @@ def _pass_size(model: ResizableModel, clips: Tensor, length: TokenLength) -> int
     if clips.device.type != "cpu" or model.compiled:
         return max(1, len(clips))
     return max(1, CPU_PASS // (model.config.steps * length.count * model.width))
+
+
+# ---- Probabilities -----------------------------------------------------------------------------------------
+
+
+def probabilities(logits: Tensor, multi_label: bool) -> Tensor:
+    """Of the classes, the last axis: with `multi_label` each on its own."""
+    return logits.sigmoid() if multi_label else logits.softmax(dim=-1)
+
+
+def log_probabilities(scores: Tensor, temperature: float | Tensor, multi_label: bool = False) -> Tensor:
+    """Logits behind class probabilities `(..., classes)`, at a temperature.
+
+    Of those made with softmax, log-probabilities: `log_softmax(logits / temperature)`. With `multi_label`, of
+    those made with sigmoids: `logits / temperature`.
+    """
+    least = torch.finfo(scores.dtype).tiny
+    logs = scores.clamp(min=least).log()
+    if multi_label:
+        return (logs - (1 - scores).clamp(min=least).log()) / temperature
+    return (logs / temperature).log_softmax(dim=-1)
+
+
+def confidence(scores: Tensor, multi_label: bool) -> Tensor:
+    """How sure an answer is, from its class probabilities `(..., classes)`: the largest one.
+
+    With `multi_label`: the probability that the decision for or against a class is right, in the geometric
+    mean over the classes.
+    """
+    if not multi_label:
+        return scores.amax(dim=-1)
+    return torch.maximum(scores, 1 - scores).log().mean(dim=-1).exp()

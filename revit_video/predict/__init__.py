@@ -25,7 +25,7 @@ from revit_video.length import TokenLength
 from revit_video.models import checkpoint
 from revit_video.models.base import ResizableModel
 from revit_video.models.checkpoint import DataSpec
-from revit_video.models.inference import for_inference, inference_dtype
+from revit_video.models.inference import for_inference, inference_dtype, probabilities
 from revit_video.models.untrusted import believed
 from revit_video.runtime import output_dir
 
@@ -286,24 +286,25 @@ class Predictor:
 
     def probabilities(self, path: str, views: Prediction) -> Tensor:
         """Of the classes `(classes,)`, from the answers for all views of a video or a window of it."""
+        multi_label = self.model.config.multi_label
         if self._ensemble == "logits":
-            probabilities = views.logits.mean(dim=0).softmax(dim=0)
+            scores = probabilities(views.logits.mean(dim=0), multi_label)
         else:
-            probabilities = views.logits.softmax(dim=1).mean(dim=0)
-        if not bool(probabilities.isfinite().all()):
+            scores = probabilities(views.logits, multi_label).mean(dim=0)
+        if not bool(scores.isfinite().all()):
             raise ValueError(f"{path}: the model's answer is not finite")
-        return probabilities
+        return scores
 
     def answer(self, path: str, views: Prediction) -> VideoPrediction:
         """The answer from those for all views of a video."""
         views = Prediction(*(column.cpu() for column in views))  # once, not for each class
-        probabilities = self.probabilities(path, views)
-        order = probabilities.argsort(descending=True).tolist()
-        if self._watch and (words := self._watch.see(float(probabilities.max()), int(views.lengths[0]))):
+        scores = self.probabilities(path, views)
+        order = scores.argsort(descending=True).tolist()
+        if self._watch and (words := self._watch.see(float(scores.max()), int(views.lengths[0]))):
             logger.warning("drift: %s", words)
         return VideoPrediction(
             path,
-            [(self.class_names[n], float(probabilities[n])) for n in order],
+            [(self.class_names[n], float(scores[n])) for n in order],
             self.model.lengths[int(views.lengths[0])],
             float(views.gmacs.sum()),
             self.engine.costs.gmacs[0] * len(views.gmacs),

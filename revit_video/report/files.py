@@ -170,7 +170,7 @@ class Run:
         with suppress(Missing):
             seen += [int(self.predictions.truth.max()), int(self.predictions.predicted.max())]
         with suppress(Missing):
-            seen.append(int(self.labels.labels.max()))
+            seen.append(self.labels.num_classes - 1)
         return [f"class {n}" for n in range(max(seen) + 1)]
 
 

@@ -21,7 +21,7 @@ class Predictions:
 
     Attributes:
         videos: paths.
-        truth: class label `(N,)`.
+        truth: class label `(N,)`; in a run with several labels a video all classes are texts, `3,17`.
         static: class predicted at each length `(N,)`, by the length's name; lengths may be missing.
         adaptive: class that the adaptive policy predicted `(N,)`; None if it was not run.
         chosen: length that the adaptive policy ran the video's first view at `(N,)`; None likewise.
@@ -74,6 +74,8 @@ def parse_predictions(
     table = CsvRows(PREDICTIONS, io.StringIO(text, newline=""))
     if not len(table):
         raise ValueError(f"{PREDICTIONS}: lists no video")
+    if any("," in label for label in table.texts("label")):
+        raise ValueError(f"{PREDICTIONS}: of videos with several labels, which are not drawn")
     names = {str(length): place for place, length in enumerate(lengths)}
     by_length = [name for name in names if f"prediction_{name}" in table.columns]
     adaptive = "adaptive_length" in table.columns and table.texts("adaptive_length")[0] != ""

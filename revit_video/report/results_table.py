@@ -21,6 +21,7 @@ class PolicyResult:
         name: a static length ("6x6"), "adaptive" (the policy that `predict` runs), "assigned", "random",
             "cascade" or "oracle".
         top1, top5: percent.
+        mAP: percent; None with one label a video.
         gmacs: GMACs per view.
         policy: which policy "adaptive" is; None for `assigned`, in results older than `hybrid`.
         speedup: clips/s over those of the longest length.
@@ -33,6 +34,7 @@ class PolicyResult:
     gmacs: float
     policy: str | None = None
     top5: float | None = None
+    mAP: float | None = None
     clips_per_sec: float | None = None
     speedup: float | None = None
     macs_speedup: float | None = None
@@ -74,13 +76,21 @@ def table(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     policies, lengths = policy_results(results), results["lengths"]
     longest = policies.get(lengths[0])
     factor, unit = cost_unit(max((one.gmacs for one in policies.values()), default=1.0))
-    header = ["", "top-1 %", "top-5 %", f"{unit} a view", "% of longest", "clips/s", "speed-up"]
+    several = any(one.mAP is not None for one in policies.values())
+    header = [
+        "",
+        *(("right %", "mAP %") if several else ("top-1 %", "top-5 %")),
+        f"{unit} a view",
+        "% of longest",
+        "clips/s",
+        "speed-up",
+    ]
     header.append("% of clips at " + "/".join(lengths))
     rows = [
         [
             one.name,
             _text(one.top1, "{:.1f}"),
-            _text(one.top5, "{:.1f}"),
+            _text(one.mAP if several else one.top5, "{:.1f}"),
             _text(factor * one.gmacs, "{:.1f}"),
             _text(100 * one.gmacs / longest.gmacs if longest else None, "{:.0f}"),
             _text(one.clips_per_sec, "{:.1f}"),
@@ -98,7 +108,8 @@ def summary(results: dict[str, Any]) -> str:
     if chosen is None:
         return "The adaptive policy was not run."
     policy = f"{chosen.policy}, " if chosen.policy else ""
-    text = f"{chosen.name}: {policy}{chosen.top1:.1f} % top-1"
+    measured = "top-1" if chosen.mAP is None else f"right, {chosen.mAP:.1f} % mAP"
+    text = f"{chosen.name}: {policy}{chosen.top1:.1f} % {measured}"
     if not longest:
         return text
     points, percent = chosen.top1 - longest.top1, 100 * chosen.gmacs / longest.gmacs

@@ -21,13 +21,14 @@ from revit_video.adaptive.calibrate import (
 )
 from revit_video.adaptive.certificate import certified, run_trials, videos_needed
 from revit_video.adaptive.drift import Seen
-from revit_video.adaptive.policies import Certificate, Costs, Hybrid, Settings, assigned, log_probabilities
+from revit_video.adaptive.policies import Certificate, Costs, Hybrid, Settings, assigned
 from revit_video.adaptive.table import COLUMNS, Table
 from revit_video.adaptive.temperatures import calibration_error, fit_temperatures
 from revit_video.evaluate import milliseconds
 from revit_video.models import checkpoint
 from revit_video.models.assigner import TokenLengthAssigner
 from revit_video.models.base import ResizableModel
+from revit_video.models.inference import log_probabilities, probabilities
 from revit_video.models.untrusted import believed
 from revit_video.runtime.ranks import Ranks
 
@@ -161,7 +162,8 @@ def _log_calibration(cfg: CfgNode, table: Table, temperatures: list[float]) -> N
     """The calibration error of each length, before and after."""
     for i, (length, temperature) in enumerate(zip(cfg.REVIT.TOKEN_LENGTHS, temperatures, strict=True)):
         before = table.scores[:, i]
-        after = log_probabilities(before, temperature).exp()
+        several = table.multi_label
+        after = probabilities(log_probabilities(before, temperature, several), several)
         logger.info(
             "%s on val: temperature %.2f, calibration error %.1f %% -> %.1f %%",
             length,

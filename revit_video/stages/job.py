@@ -119,7 +119,7 @@ class Job:
             ValueError: there is none, or it is of a model that differs from the config's.
         """
         named, folder = self.cfg.TEST.CHECKPOINT_FILE_PATH, self.path(output_dir.CHECKPOINTS)
-        own = checkpoint.latest(folder) if named else checkpoint.newest(folder)
+        own = self.best_checkpoint() or (checkpoint.latest(folder) if named else checkpoint.newest(folder))
         path = named or own
         if path is None:
             raise ValueError(
@@ -137,6 +137,11 @@ class Job:
         if self.cfg.MODEL.COMPILE:
             model.compile()
         return self.handed_on(path, model.to(self.ranks.device), found.costs, found.record())
+
+    def best_checkpoint(self) -> str:
+        """The epoch's that was best on the validation list; no text where that is not asked for, or known."""
+        path = self.path(output_dir.CHECKPOINTS, checkpoint.BEST)
+        return path if self.cfg.TRAIN.BEST and os.path.isfile(path) else ""
 
     def handed_on(
         self, path: str, model: ResizableModel, costs: dict[str, Any], record: Record | None

@@ -148,7 +148,8 @@ def _record_folds(job: Job, paths: Sequence[str], classes: Sequence[int], fold: 
     # Relative paths, so that a data folder may move before a run is resumed.
     folder = job.cfg.DATA.PATH_PREFIX or job.cfg.DATA.PATH_TO_DATA_DIR
     names = (os.path.relpath(path, folder) for path in paths)
-    text = csv_text(["fold", "video", "label"], zip(fold.tolist(), names, classes, strict=True))
+    labels = (",".join(map(str, label)) if isinstance(label, tuple) else label for label in classes)
+    text = csv_text(["fold", "video", "label"], zip(fold.tolist(), names, labels, strict=True))
     path = job.path(output_dir.FOLDS, output_dir.FOLDS_LIST)
     if os.path.isfile(path):
         with open(path, **output_dir.TEXT) as file:

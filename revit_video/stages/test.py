@@ -11,11 +11,14 @@ from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 from fvcore.common.config import CfgNode
+from torch import Tensor
 
 from revit_video.adaptive.calibrate import assigned_points, cascade_points, threshold_points
 from revit_video.adaptive.folds import OutOfFold
+from revit_video.adaptive.labels import labels_in_words
 from revit_video.adaptive.policies import SHIPPED, Costs, Settings
 from revit_video.adaptive.table import Table, static_top1
 from revit_video.data.batch import Batch
@@ -158,15 +161,20 @@ def _predictions(
 ) -> Predictions:
     """The content of predictions.csv; adaptive is the policy that `predict` runs."""
     first = table.first_views
-    classes = {name: answer.videos.predicted.numpy() for name, answer in answers.items()}
+    classes = {name: _classes(answer.videos.predicted) for name, answer in answers.items()}
     adaptive = next((name for name in SHIPPED if name in answers), None)
     return Predictions(
         videos=[table.paths[n] for n in first.tolist()],
-        truth=table.labels[first].numpy(),
+        truth=_classes(table.labels[first]),
         static={name: classes[name] for name in map(str, lengths) if name in classes},
         adaptive=classes[adaptive] if adaptive else None,
         chosen=answers[adaptive].lengths[first].numpy() if adaptive else None,
     )
+
+
+def _classes(labels: Tensor) -> np.ndarray:
+    """Class indices `(N,)`, or of several classes a video `(N, classes)` texts such as `3,17`."""
+    return labels.numpy() if labels.dim() == 1 else np.array([labels_in_words(row) for row in labels])
 
 
 def _results(
@@ -261,6 +269,7 @@ def _entry(answers: Answers, speed: Speed | None, costs: Costs, lengths: list[st
     entry = {
         "top1": answers.videos.topk(1),
         "top5": answers.videos.topk(5),
+        **({} if (precision := answers.videos.mean_average_precision) is None else {"mAP": precision}),
         "gmacs": answers.mean_gmacs,
         "macs_speedup": costs.gmacs[0] / answers.mean_gmacs,
         "length_counts": counts_by_name(answers.lengths, lengths),

@@ -14,7 +14,7 @@ from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 from timm.utils import ModelEmaV3
 
 from revit_video import flops
-from revit_video.adaptive.table import static_top1
+from revit_video.adaptive.table import static_map, static_top1
 from revit_video.data.loader import TrainBatches
 from revit_video.from_cfg.identity import MAY_GROW, Record, check_same, training_record
 from revit_video.from_cfg.inputs import clip_in_words, train_batches
@@ -74,11 +74,11 @@ def train(job: Job, videos: LabeledVideoPaths | None = None) -> Trained:
     validated = _validated(job, training, state)
     if resumed and validated and training.epoch >= training.epochs:
         logger.info("training is complete: %d epochs", training.epoch)
-        return job.handed_on(resumed.path, _result(training), resumed.costs, resumed.record())
+        return _handed_on(job, training, resumed.path, resumed.costs, resumed.record())
     checkpoints = Checkpoints(job, training, record)
     with job.stats() as stats:
         if not validated:
-            _validate(job, training, stats)
+            checkpoints.keep_if_best(_validate(job, training, stats))
         for stop in fit(training, stats, lambda: job.termination.asked > 0):
             checkpoints.save_if_due(stop)
             if stop:
@@ -87,12 +87,23 @@ def train(job: Job, videos: LabeledVideoPaths | None = None) -> Trained:
                 job.termination.leave()
             if _is_validated(cfg, training):
                 with checkpoints.saved_on_leaving():
-                    _validate(job, training, stats)
+                    checkpoints.keep_if_best(_validate(job, training, stats))
     job.record_skipped("train", job.gathered(sorted(batches.skipped)))
     ranks.barrier()  # the main rank has saved
     path = checkpoint.latest(job.path(output_dir.CHECKPOINTS))
     assert path is not None
-    return job.handed_on(path, _result(training), checkpoints.costs, record)
+    return _handed_on(job, training, path, checkpoints.costs, record)
+
+
+def _handed_on(
+    job: Job, training: Training, path: str, costs: dict[str, Any], record: Record | None
+) -> Trained:
+    """The last epoch's model, or the best epoch's."""
+    if best := job.best_checkpoint():
+        logger.info("the best epoch goes on: %s", best)
+        checkpoint.read(best).load_into(_result(training))
+        path = best
+    return job.handed_on(path, _result(training), costs, record)
 
 
 class Checkpoints:
@@ -125,6 +136,31 @@ class Checkpoints:
             logger.warning("%s; %s, and training goes on", error, self.KEPT)
         self.saved_at = time.monotonic()
 
+    def keep_if_best(self, figures: dict[str, float]) -> None:
+        """Writes best.pyth where no epoch before was better.
+
+        Args:
+            figures: of this epoch on the validation list, one for each length.
+        """
+        if not self.job.cfg.TRAIN.BEST or not self.training.ranks.is_main:
+            return
+        name, epoch = self.job.cfg.TRAIN.BEST, self.training.epoch - 1
+
+        def figure(of_lengths: list[float]) -> float:
+            lengths = list(map(str, _result(self.training).lengths))
+            return sum(of_lengths) / len(lengths) if name == "mean" else of_lengths[lengths.index(name)]
+
+        keys = [f"{_measured(self.job)}_{length}" for length in figures]
+        lines = output_dir.read_stats(self.job.cfg.OUTPUT_DIR)
+        before = [
+            figure([line[key] for key in keys])
+            for line in lines
+            if line["stage"] == "val" and line["epoch"] < epoch and keys[0] in line
+        ]
+        if figure(list(figures.values())) > max(before, default=-1.0):
+            payload = checkpoint.model_payload(_result(self.training), self.data, self.costs, self.record)
+            checkpoint.save(self.job.path(output_dir.CHECKPOINTS, checkpoint.BEST), payload)
+
     @contextmanager
     def saved_on_leaving(self) -> Iterator[None]:
         """A block that ends early where that was asked for; what was trained since the last save is saved."""
@@ -140,7 +176,11 @@ class Checkpoints:
         payload = checkpoint.model_payload(_result(training), self.data, self.costs, self.record)
         payload["training"] = training.state_dict()
         checkpoint.save_progress(
-            self.job.path(output_dir.CHECKPOINTS), payload, training.epoch, training.batch
+            self.job.path(output_dir.CHECKPOINTS),
+            payload,
+            training.epoch,
+            training.batch,
+            self.job.cfg.TRAIN.KEEP,
         )
 
 
@@ -266,10 +306,20 @@ def _ends_period(training: Training, period: int) -> bool:
     return at_end and (training.epoch == training.epochs or training.epoch % period == 0)
 
 
-def _validate(job: Job, training: Training, stats: StatsLog) -> None:
-    model = _result(training)
+def _measured(job: Job) -> str:
+    """What a validation measures: top-1, or with several labels a video the mean average precision."""
+    return "mAP" if job.cfg.DATA.MULTI_LABEL else "top1"
+
+
+def _validate(job: Job, training: Training, stats: StatsLog) -> dict[str, float]:
+    """Writes and returns the figure of each length on the validation list, in percent."""
+    model, measured = _result(training), _measured(job)
     table = job.tabulate(reader(job.cfg, model), "val", job.test_batches("val"))
-    top1 = static_top1(table, model.lengths)
-    lines = {f"top1_{name}": value for name, value in top1.items()}
+    of = {"top1": static_top1(table, model.lengths)}
+    if measured == "mAP":
+        of["mAP"] = static_map(table, model.lengths)
+    lines = {f"{what}_{name}": value for what, each in of.items() for name, value in each.items()}
     stats.write(stage="val", epoch=training.epoch - 1, step=training.iteration, **lines)
-    logger.info("epoch %d, top-1 on val: %s", training.epoch, percents(top1))
+    words = "top-1" if measured == "top1" else measured
+    logger.info("epoch %d, %s on val: %s", training.epoch, words, percents(of[measured]))
+    return of[measured]

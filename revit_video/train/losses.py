@@ -35,12 +35,21 @@ def label_loss(output: Output, labels: Tensor, smoothing: float = 0.0) -> Tensor
     """Cross-entropy with the labels, averaged over the class head and the distillation head, if any.
 
     Args:
-        labels: class indices `(B,)`, or the shares of mixed clips `(B, classes)`.
+        labels: class indices `(B,)`, the shares of mixed clips `(B, classes)`, or bools of that shape, true
+            for each of a clip's labels: then binary cross-entropy, averaged over the classes.
     """
-    loss = F.cross_entropy(_precise(output.cls), labels, label_smoothing=smoothing)
+    loss = _truth(output.cls, labels, smoothing)
     if output.dist is None:
         return loss
-    return (loss + F.cross_entropy(_precise(output.dist), labels, label_smoothing=smoothing)) / 2
+    return (loss + _truth(output.dist, labels, smoothing)) / 2
+
+
+def _truth(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
+    logits = _precise(logits)
+    if labels.dtype != torch.bool:
+        return F.cross_entropy(logits, labels, label_smoothing=smoothing)
+    targets = labels.to(logits.dtype) * (1 - smoothing) + smoothing / 2
+    return F.binary_cross_entropy_with_logits(logits, targets)
 
 
 def dense_loss(dense: Tensor, targets: Targets, length: TokenLength, smoothing: float = 0.0) -> Tensor:
@@ -70,11 +79,13 @@ def distillation_loss(
     Args:
         student: the shorter length's output, Z_s, logits `(B, classes)`.
         teacher: the longest length's logits Z_t `(B, classes)`, detached.
-        labels: class indices y `(B,)`, or shares `(B, classes)`.
+        labels: class indices y `(B,)`, shares `(B, classes)`, or bools as in `label_loss`.
     """
     student_logits = _precise(student.cls if student.dist is None else student.dist)
     teacher = _precise(teacher)
-    if how.hard:
+    if labels.dtype == torch.bool:
+        taught = _taught_each_class(student_logits, teacher, how)
+    elif how.hard:
         taught = F.cross_entropy(student_logits, teacher.argmax(dim=1))
     else:
         taught = how.tau**2 * F.kl_div(
@@ -83,8 +94,16 @@ def distillation_loss(
             reduction="batchmean",
             log_target=True,
         )
-    truth = F.cross_entropy(_precise(student.cls), labels, label_smoothing=smoothing)
-    return (1 - how.lam) * truth + how.lam * taught
+    return (1 - how.lam) * _truth(student.cls, labels, smoothing) + how.lam * taught
+
+
+def _taught_each_class(student: Tensor, teacher: Tensor, how: Distillation) -> Tensor:
+    """The same of every class on its own, averaged over the classes, as the loss of the labels is."""
+    if how.hard:
+        return F.binary_cross_entropy_with_logits(student, (teacher > 0).to(student.dtype))
+    targets = (teacher / how.tau).sigmoid()
+    cross, own = (F.binary_cross_entropy_with_logits(x / how.tau, targets) for x in (student, teacher))
+    return how.tau**2 * (cross - own)
 
 
 def _precise(logits: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from revit_video.data.targets import Targets
 from revit_video.length import TokenLength
+from revit_video.meters import right
 from revit_video.models.assigner import TokenLengthAssigner
 from revit_video.models.base import Output, ResizableModel
 from revit_video.runtime.ranks import Ranks
@@ -170,7 +171,9 @@ class AssignerStep(Step):
 
 
 def top1(output: Output, labels: Tensor) -> Tensor:
-    """Accuracy in percent; `labels` are class indices `(B,)`, or the shares of mixed clips `(B, classes)`."""
+    """Accuracy in percent; `labels` are as in `label_loss`."""
+    if labels.dtype == torch.bool:
+        return 100 * right(output.logits.detach(), labels).float().mean()
     classes = labels if labels.dim() == 1 else labels.argmax(dim=1)
     return 100 * (output.logits.detach().argmax(dim=1) == classes).float().mean()
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from revit_video.adaptive.policies import combined, log_probabilities
+from revit_video.adaptive.policies import combined
 from revit_video.adaptive.temperatures import TEMPERATURES, calibration_error, fit_temperatures
+from revit_video.models.inference import log_probabilities
 
 LOGITS = 4 * torch.randn(50, 5, generator=torch.Generator().manual_seed(0))
 

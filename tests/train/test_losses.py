@@ -71,3 +71,30 @@ def test_every_token_learns() -> None:
     smoothed = (0.9 * math.log(4 / 3) + 0.1 * math.log(4) + 0.9 * math.log(4) + 0.1 * math.log(4 / 3)) / 4
     loss = dense_loss(dense, targets, length, smoothing=0.2).item()
     assert loss == pytest.approx(smoothed + LN2 / 2, rel=1e-5)
+
+
+# ---- Several labels --------------------------------------------------------------------------------------
+
+SEVERAL = torch.tensor([[True, False], [True, True]])
+
+
+def test_each_class_is_decided_on_its_own() -> None:
+    """A probability of 3/4 for class 0 and 1/2 for class 1, of two rows."""
+    logits = torch.tensor([[LN3, 0.0], [LN3, 0.0]])
+    by_hand = (-math.log(0.75) + LN2) / 2
+    assert label_loss(Output(logits), SEVERAL).item() == pytest.approx(by_hand)
+    smooth = (-0.95 * math.log(0.75) - 0.05 * math.log(0.25) + LN2) / 2
+    assert label_loss(Output(logits), SEVERAL, 0.1).item() == pytest.approx(smooth)
+    assert label_loss(Output(logits, torch.zeros(2, 2)), SEVERAL).item() == pytest.approx((by_hand + LN2) / 2)
+
+
+@pytest.mark.parametrize("tau", [1.0, 2.0])
+def test_distillation_of_each_class(tau: float) -> None:
+    """KL of a coin that the teacher gives 3/4 and the student 1/2, at temperature tau; two such classes."""
+    teacher = torch.full((2, 2), tau * LN3)
+    loss = distillation_loss(Output(EVEN), teacher, SEVERAL, Distillation(tau, 0.3))
+    assert loss.item() == pytest.approx(0.7 * LN2 + 0.3 * tau**2 * KL, rel=1e-5)
+    same = distillation_loss(Output(teacher), teacher, SEVERAL, Distillation(tau, 1.0))
+    assert same.item() == pytest.approx(0.0, abs=1e-6)
+    hard = distillation_loss(Output(teacher), -teacher, SEVERAL, Distillation(tau, 1.0, hard=True))
+    assert hard.item() == pytest.approx(math.log(1 + math.exp(tau * LN3)), rel=1e-5)

@@ -82,7 +82,8 @@ def leave_on_ctrl_c() -> None:
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
-    if os.environ.get("RANK", "0") == "0":
+    of_torchrun = "TORCHELASTIC_RUN_ID" in os.environ  # without, RANK may be a scheduler's left-over
+    if not of_torchrun or os.environ.get("RANK") == "0":
         os.write(2, b"interrupted\n")
     os._exit(128 + number)
 

@@ -153,6 +153,8 @@ def _hybrid(run: Run) -> str:
     answer = "the mean of the lengths run" if entry["averaged"] else "the last length's"
     facts = f"{start}, confidence {entry['threshold']:.3f} is enough, the answer is {answer}"
     words = f"{facts[0].upper()}{facts[1:]}. {certificate_in_words(entry['certificate'])}"
+    if entry["lengths"] == run.results["lengths"][:1]:
+        words = f"Adapting does not pay here: what is shipped is always {entry['lengths'][0]}."
     return f"{_table(['lengths run', 'clips', '%'], rows)}<p class=caption>{escape(words)}</p>"
 
 

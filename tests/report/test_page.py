@@ -87,6 +87,13 @@ def test_what_is_shipped_is_shown_with_its_paths_and_certificate(
     assert "adaptive: hybrid, " in html and "No assigner is asked, confidence 0.900 is enough" in html
 
 
+def test_where_adapting_does_not_pay_the_page_says_so(run_dir: Path) -> None:
+    results = json.loads((run_dir / "results.json").read_text())
+    results["adaptive"]["lengths"] = ["6x6"]
+    (run_dir / "results.json").write_text(json.dumps(results))
+    assert "Adapting does not pay here: what is shipped is always 6x6." in page(run_dir)
+
+
 def test_the_labels_are_drawn_as_when_they_were_mined(run_dir: Path) -> None:
     run = Run(str(run_dir))
     drawn = Path(write_labels_picture(str(run_dir), run.labels, run.class_names))

@@ -214,6 +214,7 @@ class Predictor:
         """
         if isinstance(video, str | os.PathLike):
             path = os.path.expanduser(os.fspath(video))
+            check_kind(path, self.sampling)
             with self._one_at_a_time:
                 views = self._decode(None, path)
             return self._classified(path, views)
@@ -278,7 +279,7 @@ class Predictor:
         return Engine(engine.model, policy or engine.policy, engine.costs, assigner, batch_size)
 
     def _views(self, _: None, path: str) -> VideoViews:
-        return file_views(path, self.sampling, self.grid)
+        return eval_views(path, self.sampling, self.grid)
 
     def _classified(self, path: str, views: VideoViews) -> VideoPrediction:
         clips = self.normalize(views.clips.to(self.device))
@@ -328,13 +329,18 @@ def file_views(path: str, sampling: ClipSampling, grid: ViewGrid) -> VideoViews:
     Raises:
         DecodeError: it cannot be read, or is an image for a model of videos.
     """
+    check_kind(path, sampling)
+    return eval_views(path, sampling, grid)
+
+
+def check_kind(path: str, sampling: ClipSampling) -> None:
+    """DecodeError for a file that the model cannot classify, whatever is in it."""
     if "://" in path and not os.path.exists(path):
         raise DecodeError(path, "an address; nothing is fetched from a network: download it first")
     if is_image(path) and sampling.num_frames > 1:
         raise DecodeError(path, f"an image; the model takes videos, {sampling.num_frames} frames of each")
     if not is_image(path) and sampling.num_frames == 1:
         logger.warning("%s: a video; the model is of images and sees 1 frame of each clip", path)
-    return eval_views(path, sampling, grid)
 
 
 def load(

@@ -39,7 +39,7 @@ class OwnVideos:
         folders = [os.path.join(os.path.abspath(os.path.expanduser(f)), "") for f in (folder, prefix) if f]
         listed: set[str] = set()
         with suppress(OSError, ValueError):
-            videos = read_list(os.path.join(folder, f"{split}.csv"), prefix, separator)
+            videos = read_list(os.path.join(folder, f"{split}.csv"), prefix, separator, multi_label=True)
             listed = {videos[row][0] for row in range(len(videos))}
         return cls(tuple(each for each in folders if not home.startswith(each)), frozenset(listed))
 

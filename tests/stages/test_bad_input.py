@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -144,7 +145,7 @@ def test_labels_of_another_list(own_run: Path, videos: Path) -> None:
 
 
 def test_labels_that_label_nothing(own_run: Path, videos: Path) -> None:
-    text = (own_run / "labels.csv").read_text()
+    text = re.sub(', "rows": "\\w+"', "", (own_run / "labels.csv").read_text())  # not its digest
     (own_run / "labels.csv").write_text(text.replace(",4x4,", ",,").replace(",2x2,", ",,"))
     said = refused(tool("train_assigner", *options(videos, own_run)))
     assert "labels.csv is empty: the model classified no clip correctly" in said

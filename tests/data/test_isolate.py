@@ -212,7 +212,7 @@ def test_what_ends_a_decoder_is_known_to_all_processes(method: str, tmp_path: Pa
 
 SPEC = ClipSampling(num_frames=4, duration=Fraction(1, 2))
 TRANSFORM = TrainTransform((34, 44), 32, flip=True, brightness=0.3)
-BROKEN = {"hang": "not decoded within 2.0 s", "segfault": f"its decoder crashed ({CRASHES['segfault']})"}
+BROKEN = {"hang": "not decoded within 2 s", "segfault": f"its decoder crashed ({CRASHES['segfault']})"}
 
 
 @pytest.fixture
@@ -253,7 +253,7 @@ def test_the_other_videos_are_as_if_the_bad_ones_were_merely_unreadable(
         return open_video(path, backend, limits)
 
     monkeypatch.setattr(clips_module, "open_video", misbehaving)
-    isolated = batches(videos, split, workers=2, timeout=2.0)
+    isolated = batches(videos, split, workers=2, timeout=2)
     monkeypatch.setattr(clips_module, "open_video", refusing)
     expected = batches(videos, split, workers=1, timeout=0)
     assert len(isolated) == len(expected) == (3 if split == "eval" else 6)

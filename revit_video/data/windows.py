@@ -1,4 +1,4 @@
-"""Windows over the whole of a long video, in one pass and constant memory."""
+"""Windows over the whole of a long video, in one pass, one window at a time."""
 
 from __future__ import annotations
 

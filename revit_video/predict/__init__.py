@@ -253,7 +253,7 @@ class Predictor:
         background: str | None = None,
         min_probability: float = 0.0,
     ) -> VideoTimeline:
-        """What happens when in a long video, which is decoded once, in constant memory.
+        """What happens when in a long video, which is decoded once, window by window.
 
         Args:
             window: seconds that an answer is given for; None for those of a clip in training. The frames of a

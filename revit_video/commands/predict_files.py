@@ -11,6 +11,8 @@ from itertools import islice, zip_longest
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from revit_video.runtime import output_dir
+
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
@@ -89,7 +91,7 @@ def _add_window_arguments(parser: ArgumentParser) -> None:
 
 def _take_demo(arguments: Namespace) -> None:
     """The package's own model in place of MODEL, and its clips where there is no INPUT."""
-    model = SHIPPED / "model.pyth"
+    model = SHIPPED / output_dir.MODEL
     if not model.is_file():
         raise ValueError(
             f"--demo: {model} is not there; `revit-video demo` trains such a model in outputs/demo"

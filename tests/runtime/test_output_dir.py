@@ -110,4 +110,4 @@ def test_no_other_module_spells_a_file_name() -> None:
         literals = {
             node.value for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Constant)
         }
-        assert not literals & names, file
+        assert not literals & names, (file, literals & names)

@@ -31,7 +31,7 @@ demo: .venv
 		OUTPUT_DIR $(DEMO) DATA.PATH_TO_DATA_DIR $(DEMO)/videos RNG_SEED $(SEED)
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 lint: .venv
 	$(BIN)/ruff check .

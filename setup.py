@@ -11,7 +11,14 @@ DECORD_WHEELS = (
     " or (sys_platform == 'win32' and platform_machine == 'AMD64')"
 )
 ROOT = Path(__file__).parent
-TEST = ["pytest>=8", "ruff>=0.6", "mypy>=1.11", "import-linter>=2.1", "transformers>=4.40"]
+TEST = [
+    "pytest>=8",
+    "pytest-xdist>=3.6",
+    "ruff>=0.6",
+    "mypy>=1.11",
+    "import-linter>=2.1",
+    "transformers>=4.40",
+]
 
 setup(
     name="revit_video",

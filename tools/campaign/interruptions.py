@@ -13,6 +13,7 @@ from campaign.toy import Attack, Changes, Ended, Toy, outcome
 
 WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "stopped by SIGTERM"}
 FINISHED = 0.25  # share of the runs stopped by a signal that are finished and compared
+LEAST = 200  # bytes; where less can be written, no error can be told either
 LARGEST = 60_000  # bytes, about those of a checkpoint
 
 
@@ -62,7 +63,7 @@ def disk(toy: Toy, chance: random.Random) -> Iterator[Attack]:
     while True:
         changes = _division(chance)
         expected, _ = toy.straight(changes)
-        room = int(LARGEST ** chance.random())
+        room = int(LEAST * (LARGEST / LEAST) ** chance.random())
 
         def fill(room: int = room) -> None:
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -96,7 +96,8 @@ def _take_demo(arguments: Namespace) -> None:
         raise ValueError(
             f"--demo: {model} is not there; `revit-video demo` trains such a model in outputs/demo"
         )
-    inputs = [arguments.checkpoint, *arguments.videos] if arguments.checkpoint else [str(SHIPPED)]
+    clips = sorted(map(str, SHIPPED.glob("*.mp4")))
+    inputs = [arguments.checkpoint, *arguments.videos] if arguments.checkpoint else clips
     arguments.checkpoint, arguments.videos = str(model), inputs
 
 

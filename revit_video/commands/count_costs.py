@@ -16,7 +16,7 @@ def flops_command(parser: ArgumentParser, words: Sequence[str]) -> None:
     arguments = parser.parse_args(words)
     from revit_video import flops
     from revit_video.cli import clear_errors
-    from revit_video.from_cfg.model import build_assigner, build_model
+    from revit_video.from_cfg.model import build_assigner, build_model, views_per_video
     from revit_video.from_cfg.resolve import load_checked, resolved
     from revit_video.runtime import output_dir
     from revit_video.runtime.text import printable
@@ -24,10 +24,9 @@ def flops_command(parser: ArgumentParser, words: Sequence[str]) -> None:
     with clear_errors():
         cfg = resolved(load_checked(arguments.cfg, arguments.opts))
         output_dir.ensure_writable(cfg.OUTPUT_DIR)
-        views = cfg.TEST.NUM_ENSEMBLE_VIEWS * cfg.TEST.NUM_SPATIAL_CROPS
         # A single length needs no assigner.
         assigner = build_assigner(cfg, random=True) if len(cfg.REVIT.TOKEN_LENGTHS) > 1 else None
-        costs = flops.cost_table(build_model(cfg), views, assigner)
+        costs = flops.cost_table(build_model(cfg), views_per_video(cfg), assigner)
         path = os.path.join(cfg.OUTPUT_DIR, output_dir.FLOPS)
         output_dir.write_json(path, costs)
         print(costs_as_text(costs))

@@ -12,7 +12,15 @@ from fvcore.common.config import CfgNode
 from torch import Tensor
 
 from revit_video import flops
-from revit_video.from_cfg.model import HEAD_WIDTH, KEYS, PRESET_KEYS, build_model, check_heads, data_spec
+from revit_video.from_cfg.model import (
+    HEAD_WIDTH,
+    KEYS,
+    PRESET_KEYS,
+    build_model,
+    check_heads,
+    data_spec,
+    views_per_video,
+)
 from revit_video.from_cfg.resolve import fill_normalisation, load_checked
 from revit_video.length import patch_geometry
 from revit_video.models import checkpoint
@@ -139,8 +147,7 @@ def _arch(values: dict[str, Any]) -> str:
 
 
 def _to_revit(path: str, cfg: CfgNode, model: ReViT, names: list[str] | None) -> None:
-    views = cfg.TEST.NUM_ENSEMBLE_VIEWS * cfg.TEST.NUM_SPATIAL_CROPS
-    costs = flops.cost_table(model, views)
+    costs = flops.cost_table(model, views_per_video(cfg))
     checkpoint.save(path, checkpoint.model_payload(model, data_spec(cfg, names), costs))
 
 

@@ -29,7 +29,7 @@ from revit_video.data.sampling import clip_duration
 from revit_video.data.token_labels import TokenLabelMaps
 from revit_video.data.transforms import Augmentation, Normalize, TrainTransform
 from revit_video.data.video import Limits
-from revit_video.from_cfg.overlaps import compare_lists
+from revit_video.from_cfg.overlaps import compare_lists, mine_split
 from revit_video.length import token_lengths
 from revit_video.runtime.ranks import Ranks
 from revit_video.train.mined import MinedBatches, SmallFrames, check_mined_from
@@ -63,11 +63,6 @@ def data_folder(
         [split for split in SPLITS if split in {"train", "val", mine_split(cfg), cfg.TEST.SPLIT}],
         data.MULTI_LABEL,
     )
-
-
-def mine_split(cfg: CfgNode) -> str:
-    """The list whose token-length labels are mined."""
-    return cfg.MINE.HOLDOUT or "train"
 
 
 def check_lists(cfg: CfgNode, data: DataFolder, stages: Sequence[str]) -> None:

@@ -197,6 +197,11 @@ def build_assigner(cfg: CfgNode, *, random: bool = False) -> TokenLengthAssigner
     )
 
 
+def views_per_video(cfg: CfgNode) -> int:
+    """In testing: clips x crops."""
+    return cfg.TEST.NUM_ENSEMBLE_VIEWS * cfg.TEST.NUM_SPATIAL_CROPS
+
+
 def data_spec(cfg: CfgNode, class_names: list[str] | None) -> DataSpec:
     """How the model's clips are made."""
     data, test = cfg.DATA, cfg.TEST

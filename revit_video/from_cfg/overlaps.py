@@ -29,6 +29,11 @@ SHARED = {
 logger = logging.getLogger(__name__)
 
 
+def mine_split(cfg: CfgNode) -> str:
+    """The list whose token-length labels are mined."""
+    return cfg.MINE.HOLDOUT or "train"
+
+
 def compare_lists(cfg: CfgNode, data: DataFolder, splits: Sequence[str]) -> None:
     """Looks at the lists of a run, those that are there.
 
@@ -44,7 +49,7 @@ def compare_lists(cfg: CfgNode, data: DataFolder, splits: Sequence[str]) -> None
         if repeated := len(data.videos(split)) - len(labels):
             logger.warning("%s: %d of its %d lines repeat a video", split, repeated, len(data.videos(split)))
     _check_labels(data.path, lists)
-    names = {"mine": cfg.MINE.HOLDOUT or "train", "test": cfg.TEST.SPLIT}
+    names = {"mine": mine_split(cfg), "test": cfg.TEST.SPLIT}
     for (one, other), meaning in SHARED.items():
         first, second = names.get(one, one), names.get(other, other)
         if first == second or first not in lists or second not in lists or second not in splits:

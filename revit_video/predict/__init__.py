@@ -29,7 +29,6 @@ from revit_video.models.inference import for_inference, inference_dtype, probabi
 from revit_video.models.untrusted import believed
 from revit_video.runtime import output_dir
 
-logger = logging.getLogger(__name__)
 if TYPE_CHECKING:
     from revit_video.adaptive.drift import Watch
     from revit_video.models.assigner import TokenLengthAssigner

@@ -12,8 +12,9 @@ from revit_video.adaptive.labels import AGAIN, MinedLabels, read_labels
 from revit_video.adaptive.policies import Costs, Settings
 from revit_video.from_cfg.identity import ANSWERS, WEIGHTS, Record, assigner_record, check_same, mining_record
 from revit_video.from_cfg.identity import settings as settings_of
-from revit_video.from_cfg.inputs import mine_split, mined_batches
+from revit_video.from_cfg.inputs import mined_batches
 from revit_video.from_cfg.model import build_assigner, data_spec
+from revit_video.from_cfg.overlaps import mine_split
 from revit_video.models import checkpoint
 from revit_video.models.assigner import TokenLengthAssigner
 from revit_video.runtime import output_dir

@@ -21,7 +21,7 @@ from revit_video.data.loader import EvalBatches, TooManyUnreadable
 from revit_video.evaluate import tabulate
 from revit_video.from_cfg.identity import NOT_LATER, TRAINING, Record, check_same, settings
 from revit_video.from_cfg.inputs import eval_batches
-from revit_video.from_cfg.model import build_model, reader
+from revit_video.from_cfg.model import build_model, reader, views_per_video
 from revit_video.from_cfg.resolve import with_data
 from revit_video.models import checkpoint
 from revit_video.models.assigner import TokenLengthAssigner
@@ -83,8 +83,8 @@ class Job:
 
     @property
     def views(self) -> int:
-        """Views a video in testing: clips x crops."""
-        return self.cfg.TEST.NUM_ENSEMBLE_VIEWS * self.cfg.TEST.NUM_SPATIAL_CROPS
+        """See `views_per_video`."""
+        return views_per_video(self.cfg)
 
     def path(self, *names: str) -> str:
         """A file in OUTPUT_DIR."""

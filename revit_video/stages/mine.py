@@ -15,7 +15,8 @@ from revit_video.adaptive.labels import MinedLabels, write_labels
 from revit_video.adaptive.table import mine_labels
 from revit_video.data.batch import Skipped
 from revit_video.from_cfg.identity import mining_record
-from revit_video.from_cfg.inputs import eval_batches, mine_split
+from revit_video.from_cfg.inputs import eval_batches
+from revit_video.from_cfg.overlaps import mine_split
 from revit_video.report import write_labels_picture
 from revit_video.runtime import output_dir
 from revit_video.runtime.output_dir import atomic_write_text, csv_text

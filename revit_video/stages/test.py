@@ -24,9 +24,8 @@ from revit_video.adaptive.table import Table, static_top1
 from revit_video.data.batch import Batch
 from revit_video.evaluate import CONTROL, Answers, Speed, keep_first, replay, time_policies
 from revit_video.from_cfg.identity import ANSWERS, Record, check_same, settings, test_record
-from revit_video.from_cfg.inputs import mine_split
 from revit_video.from_cfg.model import data_spec
-from revit_video.from_cfg.overlaps import remarks
+from revit_video.from_cfg.overlaps import mine_split, remarks
 from revit_video.length import TokenLength
 from revit_video.meters import counts_by_name, interval
 from revit_video.models import checkpoint

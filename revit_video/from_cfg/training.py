@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -90,12 +91,28 @@ def check_resumable(cfg: CfgNode, optimizer: torch.optim.Optimizer, state: dict[
             f"SOLVER.WEIGHT_DECAY: the run in OUTPUT_DIR was trained with {decay:g}, not "
             f"{cfg.SOLVER.WEIGHT_DECAY:g}; {ANEW}"
         )
+    if (before := _divided(theirs)) != (now := _divided(ours)):
+        raise ValueError(
+            "SOLVER.LAYER_DECAY, SOLVER.HEAD_LR_FACTOR, SOLVER.DECAY_ALL, TRAIN.FREEZE: the run in "
+            f"OUTPUT_DIR was trained with {_in_words(before)}, these keys ask for {_in_words(now)}; {ANEW}"
+        )
     if (state["epoch"], state["batch"]) > (cfg.SOLVER.MAX_EPOCH, 0):
         more = f" and {state['batch']} steps" if state["batch"] else ""
         raise ValueError(
             f"SOLVER.MAX_EPOCH: the run in OUTPUT_DIR has trained {state['epoch']} epochs{more}, more than "
             f"{cfg.SOLVER.MAX_EPOCH}; {ANEW}"
         )
+
+
+def _divided(groups: Sequence[dict[str, Any]]) -> list[tuple[int, float]]:
+    """How many parameters each group of an optimiser has, and the factor on their learning rate."""
+    return [(len(group["params"]), round(group.get("lr_scale", 1.0), 9)) for group in groups]
+
+
+def _in_words(groups: Sequence[tuple[int, float]]) -> str:
+    factors = sorted({factor for _, factor in groups})
+    rates = f"{factors[0]:.3g}" if len(factors) == 1 else f"{factors[0]:.3g} to {factors[-1]:.3g}"
+    return f"{sum(count for count, _ in groups)} parameters at {rates} times the rate in {len(groups)} groups"
 
 
 def learning_rate(cfg: CfgNode, batches: int) -> LearningRate:

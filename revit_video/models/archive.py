@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import IO, Any
 
 CHUNK = 1 << 20
+LATER = (b"\x80\x03", b"\x80\x04", b"\x80\x05")  # how pickles of protocol 3 to 5 begin
 LARGE, ON_DISK = 1 << 28, 1 / 8  # bytes; a larger file has at least this share of them on the disk
 
 
@@ -57,6 +58,31 @@ def _wrong_sizes(archive: zipfile.ZipFile, file: IO[Any]) -> str:
     if (stated := sum(entry.file_size for entry in entries)) > size:
         return f"refused: its entries claim {stated} bytes, and the file has {size}"
     return ""
+
+
+def in_protocol_2(file: IO[bytes]) -> IO[bytes]:
+    """`file` from its start; where it was pickled in a later protocol, its content in protocol 2, in memory.
+
+    PyTorch reads protocol 2 alone without running code.
+
+    Raises:
+        pickle.UnpicklingError, ValueError: it holds no pickle, or one that protocol 2 has no words for.
+    """
+    pickled = ""
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            names = [name for name in archive.namelist() if name.split("/", 1)[-1] == "data.pkl"]
+            pickled = names[0] if len(names) == 1 else ""
+            start = archive.open(pickled).read(2) if pickled else b""
+    else:
+        file.seek(0)
+        start = file.read(2)
+    file.seek(0)
+    if start not in LATER:
+        return file
+    from revit_video.models import pickles  # few files need it
+
+    return pickles.archive(file, pickled) if pickled else pickles.legacy(file)
 
 
 def _wrong_content(archive: zipfile.ZipFile) -> str:

@@ -323,15 +323,13 @@ def load_payload(
         CheckpointError: there is no such file, it is damaged, or it holds more than tensors and plain values.
             Nothing in such a file is ever executed.
     """
-    from revit_video.models.archive import damage  # imported where a file is read
+    from revit_video.models.archive import damage, in_protocol_2  # imported where a file is read
 
     try:
-        with open_ordinary(path) as file:
+        with open_ordinary(path) as file, reading:
             if zipfile.is_zipfile(file) and (reason := damage(path)):
                 raise CheckpointError(f"{path}: {reason}")
-            file.seek(0)
-            with reading:
-                payload = torch.load(file, map_location=map_location, weights_only=True)
+            payload = torch.load(in_protocol_2(file), map_location=map_location, weights_only=True)
     except CheckpointError:
         raise
     except FileNotFoundError:

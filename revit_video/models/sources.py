@@ -51,7 +51,7 @@ from revit_video.models.transformers_folder import (
     hub_folder,
     read_config,
     settings_of,
-    weights_file,
+    weights_files,
     weights_of,
 )
 from revit_video.runtime.output_dir import open_ordinary
@@ -88,8 +88,10 @@ def read_source(path: str, key: str = "") -> PretrainedWeights:
     if path.startswith(HUB) or os.path.isdir(path):
         folder = hub_folder(path) if path.startswith(HUB) else path
         read_config(path, folder)  # says what it is before the weights are read
-        file = weights_file(path, folder)
-        return weights_of(path, folder, weights_in(file, _read_file(file))[1])
+        state: dict[str, Tensor] = {}
+        for file in weights_files(path, folder):
+            state |= weights_in(file, _read_file(file))[1]
+        return weights_of(path, folder, state)
     payload = _read_file(path)
     if "format" in payload:
         return _own(checkpoint.recognised(path, payload))

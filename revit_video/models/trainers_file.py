@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -42,24 +43,39 @@ SETTINGS = (  # objects that trainers leave beside the weights
         for kind in ("Path", "PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")
     ),
     *(
-        f"numpy{name}"
-        for core in (".core", "._core")
-        for name in (f"{core}.multiarray.scalar", f"{core}.multiarray._reconstruct")
+        f"numpy.{core}.{name}"
+        for core in ("core", "_core")
+        for name in ("multiarray.scalar", "multiarray._reconstruct", "numeric._frombuffer")
     ),
-    *("numpy.ndarray", "numpy.dtype"),
+    *("numpy.ndarray", "numpy.dtype", "builtins.frozenset", "builtins.list", "builtins.dict", "builtins.int"),
+    *("datetime.datetime", "datetime.date", "datetime.timedelta", "datetime.timezone", "uuid.UUID"),
     *(f"numpy.dtypes.{kind}DType" for kind in ("Float64", "Float32", "Float16", "Int64", "Int32", "Bool")),
     *("omegaconf.dictconfig.DictConfig", "omegaconf.listconfig.ListConfig", "omegaconf.nodes.AnyNode"),
     *("omegaconf.base.ContainerMetadata", "omegaconf.base.Metadata"),
 )
+DICTIONARIES = (  # of settings, likewise
+    *("yacs.config.CfgNode", "fvcore.common.config.CfgNode", "easydict.EasyDict", "addict.addict.Dict"),
+    *("pytorch_lightning.utilities.parsing.AttributeDict", "lightning.fabric.utilities.data.AttributeDict"),
+    *("lightning_fabric.utilities.data.AttributeDict", "ml_collections.config_dict.config_dict.ConfigDict"),
+)
+
+
+def no_default(*_: object) -> OrderedDict[Any, Any]:
+    """What is read of a `collections.defaultdict`: its entries."""
+    return OrderedDict()
 
 
 def stand_ins() -> AbstractContextManager[Any]:
-    """Reads objects of `SETTINGS` as `StandIn`: nothing of their own is imported or run."""
+    """Reads objects of `SETTINGS` as `StandIn`, `DICTIONARIES` as plain ones: nothing of theirs is run."""
     if not hasattr(torch.serialization, "safe_globals"):  # before PyTorch 2.5
         return nullcontext()
     kinds = [name.rpartition(".") for name in SETTINGS]
     return torch.serialization.safe_globals(
-        [type(name, (StandIn,), {"__module__": module}) for module, _, name in kinds]
+        [
+            *(type(name, (StandIn,), {"__module__": module}) for module, _, name in kinds),
+            *((OrderedDict, name) for name in DICTIONARIES),
+            (no_default, "collections.defaultdict"),
+        ]
     )
 
 

@@ -6,7 +6,7 @@ Their configuration is read here, and what they leave open is filled in; the wei
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import simplejson
@@ -24,13 +24,14 @@ from revit_video.models.layouts import (
 )
 from revit_video.models.pretrained import PretrainedWeights, single_length
 from revit_video.models.timm_weights import hub_answers
-from revit_video.models.untrusted import CheckpointError, one_line
+from revit_video.models.untrusted import CheckpointError, one_line, shown
 from revit_video.runtime.output_dir import open_ordinary
 
 HUB = "hf:"
 AT_ONCE = 0.8  # seconds for the hub's first answer
 CONFIG, PREPROCESSORS = "config.json", ("preprocessor_config.json", "video_preprocessor_config.json")
 SAFETENSORS, TORCH_BIN = "model.safetensors", "pytorch_model.bin"
+INDEX = ".index.json"  # after either name: where the weights are in several files
 
 # What a config of each model may not change, and what it is where the config does not say.
 FIXED: dict[str, dict[str, Any]] = {
@@ -273,12 +274,38 @@ def _normalisation(said: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def weights_file(path: str, folder: str) -> str:
-    """The file of weights in `folder`."""
-    names = [name for name in (SAFETENSORS, TORCH_BIN) if os.path.isfile(os.path.join(folder, name))]
-    if not names:
-        raise CheckpointError(f"{path} holds neither {SAFETENSORS} nor {TORCH_BIN}")
-    return os.path.join(folder, names[0])
+def weights_files(path: str, folder: str) -> list[str]:
+    """The files of weights in `folder`: one, or those that its index names.
+
+    Raises:
+        CheckpointError: there is none, or not all of them.
+    """
+    for name in (SAFETENSORS, TORCH_BIN):
+        whole = os.path.join(folder, name)
+        if os.path.isfile(whole):
+            return [whole]
+        if os.path.isfile(whole + INDEX):
+            names = shards_in(whole + INDEX)
+            if absent := [each for each in names if not os.path.isfile(os.path.join(folder, each))]:
+                raise CheckpointError(
+                    f"{path}: {name}{INDEX} names {len(names)} files, of which {', '.join(absent[:3])} "
+                    f"{'is' if len(absent) == 1 else 'are'} not there"
+                )
+            return [os.path.join(folder, each) for each in names]
+    raise CheckpointError(
+        f"{path} holds neither {SAFETENSORS} nor {TORCH_BIN}, and no index ({SAFETENSORS}{INDEX})"
+    )
+
+
+def shards_in(index: str) -> list[str]:
+    """The names of files in the folder of `index` over which the weights are spread."""
+    places = read_object(index).get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise CheckpointError(f"{index}: no weight_map, from weights to files")
+    for name in places.values():
+        if not isinstance(name, str) or os.path.basename(name) != name or name in ("", ".", ".."):
+            raise CheckpointError(f"{index}: {shown(name)} is no name of a file in this folder")
+    return sorted(set(places.values()))
 
 
 def read_object(path: str) -> dict[str, Any]:
@@ -327,7 +354,7 @@ def hub_folder(path: str, weights: bool = True) -> str:
             )
         for name in PREPROCESSORS:
             found(name)
-        if weights and found(SAFETENSORS) is None and found(TORCH_BIN) is None:
+        if weights and not _weights_found(found):
             where = "has neither" if online else "is not whole in the cache, and the hub does not answer: no"
             raise CheckpointError(f"{path} {where} {SAFETENSORS} nor {TORCH_BIN}")
     except CheckpointError:
@@ -337,3 +364,13 @@ def hub_folder(path: str, weights: bool = True) -> str:
     if config is None:
         raise CheckpointError(f"{path} has no {CONFIG}: it is no model of transformers")
     return os.path.dirname(config)
+
+
+def _weights_found(found: Callable[[str], str | None]) -> bool:
+    """Whether the weights are there, in one file or in all those of an index; `found` downloads them."""
+    for name in (SAFETENSORS, TORCH_BIN):
+        if found(name) is not None:
+            return True
+        if (index := found(name + INDEX)) is not None:
+            return all(found(shard) is not None for shard in shards_in(index))
+    return False

@@ -92,6 +92,38 @@ def test_a_folder_of_transformers(file: str, folder: Path) -> None:
     assert source.data == clip_data(str(folder)) == expected
 
 
+@pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin"])
+def test_a_folder_of_transformers_with_its_weights_in_several_files(file: str, folder: Path) -> None:
+    whole = read_source(str(folder)).states[0]
+    peer = random_timesformer()
+    (folder / "model.safetensors").unlink()
+    peer.save_pretrained(folder, max_shard_size="20KB")
+    index = folder / f"{file}.index.json"
+    shards = sorted(folder.glob("model-*.safetensors"))
+    assert len(shards) > 2
+    if file == "pytorch_model.bin":
+        places = simplejson.loads((folder / "model.safetensors.index.json").read_text())["weight_map"]
+        index.write_text(
+            simplejson.dumps({"weight_map": {k: v.replace("safetensors", "bin") for k, v in places.items()}})
+        )
+        (folder / "model.safetensors.index.json").unlink()
+        for shard in shards:
+            torch.save(safetensors.torch.load_file(shard), shard.with_suffix(".bin"), pickle_protocol=4)
+            shard.unlink()
+    state = read_source(str(folder)).states[0]
+    assert state.keys() == whole.keys() and all(torch.equal(state[name], whole[name]) for name in whole)
+    first = next(iter(sorted(folder.glob("*-00001-of-*"))))
+    first.unlink()
+    with pytest.raises(
+        ValueError, match=f"{index.name} names {len(shards)} files, of which {first.name} is not"
+    ):
+        read_source(str(folder))
+    for foreign in ("../other.bin", "/etc/hostname", "..", 3, ["a"]):
+        index.write_text(simplejson.dumps({"weight_map": {"head.weight": foreign}}))
+        with pytest.raises(ValueError, match="is no name of a file in this folder"):
+            read_source(str(folder))
+
+
 def test_numbered_labels_are_no_names(folder: Path) -> None:
     edit(folder / "config.json", id2label={str(n): f"LABEL_{n}" for n in range(5)})
     assert "class_names" not in clip_data(str(folder))
@@ -271,6 +303,10 @@ def test_what_is_at_the_hub_is_downloaded_once(
     assert "model.safetensors" not in asked  # only what describes it
     assert read_source("hf:a/b").num_heads == 3 and "model.safetensors" in asked
     assert "pytorch_model.bin" not in asked
+    (folder / "model.safetensors").unlink()
+    random_timesformer().save_pretrained(folder, max_shard_size="20KB")
+    assert read_source("hf:a/b").num_heads == 3
+    assert {path.name for path in folder.glob("model-*.safetensors")} <= set(asked)
 
     def broken(*_: object, **__: object) -> str:
         raise RuntimeError("401 Client Error\nlong")

@@ -82,6 +82,24 @@ def test_no_weight_decay_and_fewer_epochs_name_their_keys(own_run: Path, videos:
     assert message.startswith("SOLVER.MAX_EPOCH: the run in OUTPUT_DIR has trained 2 epochs, more than 1; ")
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (("SOLVER.LAYER_DECAY", 0.75), "at 0.562 to 1 times the rate in "),
+        (("SOLVER.HEAD_LR_FACTOR", 10), "at 1 to 10 times the rate in "),
+        (("SOLVER.DECAY_ALL", True), "at 1 times the rate in 1 groups"),
+        (("TRAIN.FREEZE", "backbone"), "at 1 times the rate in "),
+    ],
+)
+def test_parameters_in_other_groups_than_those_of_an_earlier_versions_run(
+    changes: tuple[object, ...], said: str, own_run: Path, videos: Path
+) -> None:
+    forget(own_run)
+    message = refused(own_run, videos, *changes, "SOLVER.MAX_EPOCH", 2, stages=["train"])
+    assert message.startswith("SOLVER.LAYER_DECAY, SOLVER.HEAD_LR_FACTOR, SOLVER.DECAY_ALL, TRAIN.FREEZE: ")
+    assert "was trained with " in message and said in message and "TRAIN.AUTO_RESUME False" in message
+
+
 def test_other_training_videos(own_run: Path, own_videos: Path) -> None:
     lines = (own_videos / "train.csv").read_text().splitlines(keepends=True)
     for other in (lines[1:], lines[::-1], [line.replace(" 0", " 1") for line in lines]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
@@ -17,6 +18,8 @@ CACHED_SCORES = 1 << 19  # attention scores computed at once: 1 MiB in bfloat16
 # PyTorch uses MKL for float32 products, at half of oneDNN's rate on an AMD processor (docs/benchmarks.md).
 # This operation is how torch.compile calls oneDNN; MKL is the fallback where it is missing.
 _ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+
+logger = logging.getLogger(__name__)
 
 
 class LengthNorm(nn.ModuleList):
@@ -88,9 +91,35 @@ class TimeAttention(Attention):
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         """`(B, T, N, C)` -> `(B, T, N, C)`."""
         heads = (*x.shape[:2], -1, x.shape[-1] // self.num_heads)
-        parts = (part.view(heads).transpose(1, 2) for part in self._projected(x, x, x))
-        attended = attend(*parts)  # (B, N heads, T, C / heads)
-        return self.drop(self.proj(attended.transpose(1, 2).reshape(x.shape)))
+        q, k, v = (part.view(heads) for part in self._projected(x, x, x))
+        if q.is_cuda and _has_time_kernel(q.shape[1], q.shape[3], q.dtype, q.device):
+            attended = torch.ops.revit_video.attend_over_time(q, k, v)
+        else:
+            attended = attend(*(part.transpose(1, 2) for part in (q, k, v))).transpose(1, 2)
+        return self.drop(self.proj(attended.reshape(x.shape)))
+
+
+@torch.compiler.assume_constant_result
+def _has_time_kernel(frames: int, width: int, dtype: torch.dtype, device: torch.device) -> bool:
+    return _time_kernel_tried(frames, width, dtype, device)
+
+
+@cache
+def _time_kernel_tried(frames: int, width: int, dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether `fused_time` computes this shape here, by a trial; PyTorch's attention always does."""
+    if dtype not in (torch.bfloat16, torch.float16):
+        return False
+    try:
+        from revit_video.models import fused_time
+
+        if frames not in fused_time.FRAMES or width not in fused_time.WIDTHS:
+            return False
+        q = torch.ones(1, frames, 1, width, dtype=dtype, device=device)
+        return bool((fused_time.attend_over_time(q, q, q) == 1).all())
+    except Exception as error:  # Triton, a compiler or a driver is missing, in as many ways
+        first = (str(error) or type(error).__name__).splitlines()[0]
+        logger.info("attention over time by PyTorch: Triton's kernel does not run here (%s)", first)
+        return False
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

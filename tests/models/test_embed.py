@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from timm.layers import resample_abs_pos_embed, resample_patch_embed
 from torch import Tensor, nn
 
+from revit_video.flops import count
 from revit_video.length import patch_geometry, token_lengths
 from revit_video.models.embed import (
     PatchEmbed,
@@ -23,6 +25,7 @@ from revit_video.models.embed import (
     place_waves,
     waves,
 )
+from revit_video.models.stem import project, project_by_product
 
 LENGTHS = token_lengths([8, 5, 4])
 
@@ -34,6 +37,32 @@ def cut(frame: Tensor, cells: int) -> list[Tensor]:
     padded[:, before : before + frame.shape[1], before : before + frame.shape[2]] = frame
     places = [(row, column) for row in range(cells) for column in range(cells)]
     return [padded[:, r * kernel : (r + 1) * kernel, c * kernel : (c + 1) * kernel] for r, c in places]
+
+
+def test_the_product_for_gpus_is_the_convolution() -> None:
+    """Its multiply-accumulates too, which are counted on the model's device."""
+    frames, kernel, bias = torch.randn(2, 6, 12, 20), torch.randn(5, 6, 3, 4), torch.randn(5)
+    expected = project(frames, (0, 0, 0, 0), kernel, bias)
+    torch.testing.assert_close(project_by_product(frames, kernel, bias), expected)
+    counted = [
+        count(Projection(way), frames, kernel, bias).gmacs for way in (by_convolution, project_by_product)
+    ]
+    assert counted[0] == counted[1] > 0
+
+
+class Projection(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, way: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.way = way
+
+    def forward(self, frames: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
+        return self.way(frames, kernel, bias)
+
+
+def by_convolution(frames: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
+    return project(frames, (0, 0, 0, 0), kernel, bias)
 
 
 @pytest.mark.parametrize("i", range(3))

@@ -19,6 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from gpu_checks.report import Report, distance
 from revit_video.models.inference import for_inference, logits_at
 from revit_video.models.revit import ReViT
+from revit_video.models.stem import project_by_product
 from revit_video.runtime.ranks import Ranks
 from revit_video.train.losses import Distillation
 from revit_video.train.optim import make_optimizer
@@ -39,10 +40,10 @@ def temporal_attention(report: Report) -> None:
     clips, heads, width = (1, 4, 24) if report.tiny else (8, 12, 64)
     tokens = 49 if report.tiny else 196
     over_time, in_space = (clips, 8, tokens * heads, width), (clips * 8, tokens + 1, heads, width)
-    compiled = torch.compile(_explicit, dynamic=False)
     ways: dict[str, Attention] = {"default": F.scaled_dot_product_attention}
     ways |= {name: _by(backend) for name, backend in BACKENDS.items()} if report.is_gpu else {}
-    for title, shape, more in (("time", over_time, {"compiled": compiled}), ("space", in_space, {})):
+    ours = {"ours": _fused} if report.is_gpu else {}
+    for title, shape, more in (("time", over_time, ours), ("space", in_space, {})):
         inputs = [torch.randn(shape, device=report.device, dtype=torch.bfloat16) for _ in range(3)]
         for x in inputs:
             x.requires_grad_()
@@ -64,10 +65,10 @@ def _time_attention(report: Report, title: str, way: Attention, inputs: list[Ten
     report.figure(title, forward_ms=forward, both_ms=both, error=error, peak_gib=report.peak_gib())
 
 
-def _explicit(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Without matrix products, for a compiler to fuse."""
-    scores = (q.unsqueeze(3) * k.unsqueeze(2)).sum(-1, dtype=torch.float32) * q.shape[-1] ** -0.5
-    return (scores.softmax(-1).to(v.dtype).unsqueeze(-1) * v.unsqueeze(2)).sum(3)
+def _fused(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    from revit_video.models.fused_time import attend_over_time
+
+    return attend_over_time(*(x.transpose(1, 2) for x in (q, k, v))).transpose(1, 2)
 
 
 def _by(backend: SDPBackend) -> Attention:
@@ -169,37 +170,29 @@ def _graph(once: Callable[[], object]) -> torch.cuda.CUDAGraph:
 
 def patches(report: Report) -> None:
     """Patch embedding as the convolution that it is, and as one matrix product: the same, and how fast."""
-    for side, padding in ((16, 0),) if report.tiny else ((16, 0), (23, 3), (32, 0)):
-        size = (2 if report.tiny else 64, 3, 224, 224)
+    for side in (16,) if report.tiny else (16, 23, 32):
+        size = (2 if report.tiny else 64, 3, *(side * (224 // side),) * 2)
         frames = torch.randn(size, device=report.device, dtype=torch.bfloat16)
         weight = 0.02 * torch.randn(768, 3, side, side, device=report.device, dtype=torch.bfloat16)
         weight.requires_grad_()
-        ways = {"convolution": _convolution, "product": _product}
-        outputs = {name: way(frames, weight, padding) for name, way in ways.items()}
-        error = distance(outputs["product"], outputs["convolution"])
+        ways: dict[str, Callable[[], Tensor]] = {
+            "convolution": partial(_convolution, frames, weight),
+            "product": partial(project_by_product, frames, weight, None),
+        }
+        error = distance(ways["product"](), ways["convolution"]())
         report.check(f"the same, {side} px", error < 1e-2, error=error)
-        up = torch.randn_like(outputs["product"])
-        for name, way in ways.items():
-            once = partial(way, frames, weight, padding)
+        up = torch.randn_like(ways["product"]())
+        for name, once in ways.items():
             both = report.milliseconds(partial(_back, once, weight, up), 10)
             report.figure(f"{name}, {side} px", forward_ms=report.milliseconds(once, 10), both_ms=both)
 
 
+def _convolution(frames: Tensor, weight: Tensor) -> Tensor:
+    return F.conv2d(frames, weight, stride=weight.shape[2:]).flatten(2).transpose(1, 2)
+
+
 def _back(forward: Callable[[], Tensor], weight: Tensor, up: Tensor) -> None:
     torch.autograd.grad(forward(), weight, up)
-
-
-def _convolution(frames: Tensor, weight: Tensor, padding: int) -> Tensor:
-    padded = F.pad(frames, (padding,) * 4)
-    return F.conv2d(padded, weight, stride=weight.shape[-1]).flatten(2).transpose(1, 2)
-
-
-def _product(frames: Tensor, weight: Tensor, padding: int) -> Tensor:
-    side = weight.shape[-1]
-    padded = F.pad(frames, (padding,) * 4)
-    count = padded.shape[-1] // side
-    patches_ = padded.unflatten(3, (count, side)).unflatten(2, (count, side)).permute(0, 2, 4, 1, 3, 5)
-    return (patches_.reshape(-1, 3 * side * side) @ weight.flatten(1).T).view(len(frames), count**2, -1)
 
 
 def compiled(report: Report) -> None:

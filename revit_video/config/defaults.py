@@ -199,7 +199,8 @@ _C.MINE.HOLDOUT = "mine"  # list to mine, of videos not trained on; empty = the 
 _C.MINE.FOLDS = 0  # if HOLDOUT is empty: mine each of k folds with a model trained on the others; 0 = as the
 #   paper
 _C.MINE.NUM_CLIPS = 1  # clips per video, at uniform intervals; >= 1
-_C.MINE.NONE_CORRECT = "longest"  # label of a clip that no length classifies correctly: longest | drop
+_C.MINE.NONE_CORRECT = "drop"  # a clip that no length classifies correctly: drop (the assigner does not learn
+#   from it) | longest (its label is the longest length)
 
 # ---- The Token-Length Assigner ---------------------------------------------------------------------------
 _C.ASSIGNER = CfgNode()

@@ -12,7 +12,7 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from revit_video.adaptive.labels import MinedLabels
+from revit_video.adaptive.labels import NONE_CORRECT, MinedLabels
 from revit_video.report import plots
 from revit_video.report.files import Missing, Run
 from revit_video.report.gallery import gallery
@@ -182,8 +182,18 @@ def _table(header: list[str], rows: list[list[str]], chosen: str | None = None) 
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _mined_labels(run: Run) -> Figure:
-    return plots.label_histogram(run.labels, run.class_names)
+def _mined_labels(run: Run) -> str:
+    wrong = ~run.labels.correct.any(dim=1)
+    dropped = bool((run.labels.token_lengths[wrong] == NONE_CORRECT).all())
+    fate = "have no label, so that the assigner does not learn from them" if dropped else "have the longest"
+    share = 100 * wrong.double().mean().item()
+    caption = (
+        "Mined token-length labels: the shortest length that was right. Hatched: no length was right, "
+        f"{int(wrong.sum()):,} of {len(wrong):,} clips ({share:.0f} %); they {fate}."
+    )
+    return _picture(
+        run, output_dir.LABELS_PICTURE, lambda _: plots.label_histogram(run.labels, run.class_names), caption
+    )
 
 
 def _confusion(run: Run) -> str:
@@ -254,10 +264,6 @@ COST = (
     "policies that were run. The oracle knows which lengths are right."
 )
 LENGTHS = "Share of each class's test videos at each length, as chosen by the adaptive policy."
-LABELS = (
-    "Mined token-length labels: the shortest length that was right. Hatched: no length was right; such "
-    "clips are labelled with the longest length or left out."
-)
 TRAINING = "Training batches: faint as logged, strong their running mean. Dots: the validation list."
 
 SECTIONS: tuple[tuple[str, Callable[[Run], str]], ...] = (
@@ -265,7 +271,7 @@ SECTIONS: tuple[tuple[str, Callable[[Run], str]], ...] = (
     ("Accuracy and cost", _figure(output_dir.ACCURACY_COST_PICTURE, plots.accuracy_cost, COST)),
     ("Lengths chosen", _figure(output_dir.LENGTHS_PICTURE, plots.lengths_per_class, LENGTHS)),
     ("Easy, medium and hard clips", _gallery),
-    ("Mined labels", _figure(output_dir.LABELS_PICTURE, _mined_labels, LABELS)),
+    ("Mined labels", _mined_labels),
     ("Confusion", _confusion),
     ("Training", _figure(output_dir.TRAINING_PICTURE, plots.training, TRAINING)),
     ("How it was made", _made_by),

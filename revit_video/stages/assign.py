@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from fvcore.common.config import CfgNode
 
 from revit_video import flops
-from revit_video.adaptive.labels import AGAIN, MinedLabels, read_labels
+from revit_video.adaptive.labels import AGAIN, NONE_CORRECT, MinedLabels, read_labels
 from revit_video.adaptive.policies import Costs, Settings
 from revit_video.from_cfg.identity import ANSWERS, WEIGHTS, Record, assigner_record, check_same, mining_record
 from revit_video.from_cfg.identity import settings as settings_of
@@ -25,6 +27,8 @@ from revit_video.train.loop import Training, fit
 from revit_video.train.mined import MinedBatches, class_weights
 from revit_video.train.optim import cosine_schedule, make_optimizer, warmup_epochs, with_warmup
 from revit_video.train.steps import AssignerStep
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ def assign(job: Job, trained: Trained | None = None, mined: MinedLabels | None =
     if mined is None:
         mined = read_labels(job.path(output_dir.LABELS), model.lengths)
         _check_labels(job, mined, trained)
+    mined = _learnable(mined)
     network = build_assigner(cfg).to(ranks.device)
     costs = flops.with_assigner(trained.costs, model, network)
     broadcast_parameters(network, ranks)
@@ -80,6 +85,19 @@ def assign(job: Job, trained: Trained | None = None, mined: MinedLabels | None =
         backbone = checkpoint.model_payload(model, data, costs, trained.record)
         checkpoint.save(job.path(output_dir.MODEL), backbone | payload)
     return Assigner(network.eval(), settings, costs, record)
+
+
+def _learnable(mined: MinedLabels) -> MinedLabels:
+    """Where no clip has a label, all have that of the longest length: a run of a weak model goes on."""
+    if bool((mined.token_lengths != NONE_CORRECT).any()):
+        return mined
+    logger.warning(
+        "no length is right on any of the %d mined clips, so the assigner learns to take always %s: the "
+        "backbone has not learned what these clips show",
+        len(mined.videos),
+        mined.lengths[0],
+    )
+    return replace(mined, token_lengths=torch.zeros_like(mined.token_lengths))
 
 
 def assigner_training(

@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 
+from fvcore.common.config import CfgNode
 from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 from torch import Tensor
 
@@ -70,13 +71,20 @@ def _show(job: Job, mined: MinedLabels) -> None:
         stats.write(stage="mine", labels=counts, none_correct=none_correct, labels_by_class=by_class.tolist())
     shares = {name: 100 * count / total for name, count in counts.items()}
     logger.info(
-        "token-length labels of %d clips: %s; no length is right on %.1f %%",
-        *(total, percents(shares), 100 * none_correct / total),
+        "token-length labels of %d clips: %s; no length is right on %.1f %%, %s",
+        *(total, percents(shares), 100 * none_correct / total, _none_correct_in_words(cfg, mined)),
     )
     longest = 100 * by_class[:, 0] / by_class.sum(dim=1).clamp(min=1)
     order = longest.argsort(descending=True, stable=True)[:HARDEST].tolist()
     shares = {names[n]: float(longest[n]) for n in order}
     logger.info("classes with the most labels %s: %s", mined.lengths[0], percents(shares))
+
+
+def _none_correct_in_words(cfg: CfgNode, mined: MinedLabels) -> str:
+    """What becomes of the clips that no length gets right."""
+    if cfg.MINE.NONE_CORRECT == "longest":
+        return f"which are labelled {mined.lengths[0]}"
+    return "from which the assigner does not learn (MINE.NONE_CORRECT drop)"
 
 
 def _mined(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from fvcore.common.config import CfgNode
 from torch import Tensor
 
 from revit_video.adaptive.labels import NONE_CORRECT, MinedLabels
+from revit_video.adaptive.table import Table, mine_labels
 from revit_video.from_cfg.inputs import data_folder, eval_batches, mined_batches
 from revit_video.from_cfg.model import build_assigner
 from revit_video.length import token_lengths
@@ -20,7 +22,7 @@ from revit_video.stages.assign import assigner_training
 from revit_video.stages.calibration import read_calibration
 from revit_video.train.mined import MinedBatches, class_weights
 from revit_video.train.steps import AssignerStep
-from tests.toy import run_toy, toy_cfg
+from tests.toy import run_toy, table_of, toy_cfg
 
 CPU = torch.device("cpu")
 ALONE = Ranks(0, 1, CPU)
@@ -239,3 +241,22 @@ def test_the_configs_weights_decay_and_warmup_act(videos: Path, tmp_path: Path, 
     loss = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
     factors = class_weights(labels) if weighted else torch.ones(2)
     assert float(training.step(frames, targets)["loss"]) == pytest.approx(float((factors * loss).mean()))
+
+
+def test_where_nothing_is_labelled_the_longest_length_is_learned(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A weak model's run goes on, and says what it means."""
+
+    def nothing_right(table: Table, *rest: Any) -> MinedLabels:
+        return mine_labels(replace(table, correct=torch.zeros_like(table.correct)), *rest)
+
+    monkeypatch.setattr("revit_video.stages.mine.mine_labels", nothing_right)
+    run = run_toy(videos, tmp_path / "run", "MINE.NONE_CORRECT", "drop")
+    assert {row["token_length"] for row in table_of(run / "labels.csv")} == {""}
+    said = capsys.readouterr().err
+    assert "no length is right on 100.0 %, from which the assigner does not learn" in said
+    assert (
+        "no length is right on any of the 12 mined clips, so the assigner learns to take always 4x4" in said
+    )
+    assert (run / "results.json").is_file()

@@ -1,15 +1,11 @@
-"""The ranks of a run: joining the process group, and the collectives.
-
-Gradients are all-reduced by hand after the last backward pass of a step. `DistributedDataParallel` would skip
-parameters that the last pass did not use, and here each token length has parameters of its own.
-"""
+"""The ranks of a run: joining the process group, and the collectives."""
 
 from __future__ import annotations
 
 import logging
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -19,7 +15,6 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 
-BUCKET_ELEMENTS = 1 << 24  # gradient values per all-reduce: 64 MiB in fp32
 MEETING = (
     "REVIT_VIDEO_MEETING"  # environment variable: the file by which the ranks of one machine find each other
 )
@@ -164,59 +159,6 @@ def shutdown() -> None:
         dist.destroy_process_group()
 
 
-def reduce_gradients(
-    parameters: Iterable[nn.Parameter], ranks: Ranks, parts: int = 1, stop: bool = False
-) -> bool:
-    """Replace every gradient by its sum over the ranks, divided by `ranks.data_size * parts`.
-
-    This is the mean over the shares of the batch and its `parts` (gradient accumulation), and the sum over
-    token lengths in ReViT-E. A missing gradient counts as zeros if another rank has one, so that afterwards
-    all ranks hold the same gradients for the same parameters.
-
-    Returns:
-        Whether any rank passed `stop`, so that all ranks stop in the same step.
-    """
-    parameters = [parameter for parameter in parameters if parameter.requires_grad]
-    if ranks.world_size == 1:
-        for gradient in [p.grad for p in parameters if p.grad is not None and parts > 1]:
-            gradient /= parts
-        return stop
-    flags = [*(p.grad is not None for p in parameters), stop]
-    used = torch.tensor(flags, dtype=torch.int32, device=ranks.device)
-    dist.all_reduce(used, dist.ReduceOp.MAX)
-    *used_by_any, stop_all = used.tolist()
-    gradients = []
-    for parameter, used_somewhere in zip(parameters, used_by_any, strict=True):
-        if used_somewhere:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-            gradients.append(parameter.grad)
-    for bucket in _buckets(gradients):
-        for gradient, mean in zip(bucket, _reduced(bucket, ranks.data_size * parts), strict=True):
-            gradient.copy_(mean)
-    return bool(stop_all)
-
-
-def _buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
-    """Groups of tensors of one dtype, closed as soon as they hold `BUCKET_ELEMENTS` values."""
-    by_dtype: dict[torch.dtype, list[Tensor]] = {}
-    for tensor in tensors:
-        bucket = by_dtype.setdefault(tensor.dtype, [])
-        bucket.append(tensor)
-        if sum(member.numel() for member in bucket) >= BUCKET_ELEMENTS:
-            yield by_dtype.pop(tensor.dtype)
-    yield from by_dtype.values()
-
-
-def _reduced(tensors: list[Tensor], divisor: int) -> list[Tensor]:
-    """Sums of the tensors over the ranks, divided by `divisor`, in one all-reduce and one floating dtype."""
-    flat = torch.cat([tensor.flatten() for tensor in tensors])
-    dist.all_reduce(flat)
-    flat /= divisor
-    parts = flat.split([tensor.numel() for tensor in tensors])
-    return [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
-
-
 @contextmanager
 def shared_statistics(module: nn.Module, ranks: Ranks) -> Iterator[None]:
     """Synchronise the running statistics of batch norms at the end of the block.
@@ -230,9 +172,12 @@ def shared_statistics(module: nn.Module, ranks: Ranks) -> Iterator[None]:
         return
     before = [statistic.clone() for statistic in running]
     yield
-    changes = [now - then for now, then in zip(running, before, strict=True)]
-    for now, then, change in zip(running, before, _reduced(changes, ranks.data_size), strict=True):
-        now.copy_(then + change.to(then.dtype))
+    changes = torch.cat([(now - then).flatten() for now, then in zip(running, before, strict=True)])
+    dist.all_reduce(changes)
+    changes /= ranks.data_size
+    parts = changes.split([statistic.numel() for statistic in running])
+    for now, then, change in zip(running, before, parts, strict=True):
+        now.copy_(then + change.view_as(then).to(then.dtype))
 
 
 def broadcast_parameters(module: nn.Module, ranks: Ranks) -> None:

@@ -128,6 +128,8 @@ class Checkpoints:
         minutes = (time.monotonic() - self.saved_at) / 60
         if not ranks.is_main or not (needed or 0 < cfg.CHECKPOINT_MINUTES <= minutes):
             return
+        if self.training.bad_steps:  # the loop ends at the next statistics
+            return
         try:
             self._save()
         except CheckpointError as error:

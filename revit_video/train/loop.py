@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,22 +13,18 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from revit_video.data.targets import Targets
+from revit_video.runtime.gradients import Gradients
 from revit_video.runtime.logging import StatsLog, progress
-from revit_video.runtime.ranks import Ranks, reduce_gradients, shared_statistics
+from revit_video.runtime.ranks import Ranks, shared_statistics
 from revit_video.runtime.rng import seeded_generator
-from revit_video.train.optim import LearningRate
+from revit_video.train.figures import Figures
+from revit_video.train.optim import LearningRate, leaves_out_bad_steps
 from revit_video.train.steps import Step, trainable
-
-MOST_NAMED = 8  # clips in an error message
 
 logger = logging.getLogger(__name__)
 
 # (epoch, first batch) -> (inputs, labels, names of the clips); labels are what the step takes.
 Batches = Callable[[int, int], Iterable[tuple[Tensor, Any, Sequence[str]]]]
-
-
-class NonFiniteLoss(ValueError):
-    """The loss or a gradient is infinite or NaN; the weights were not updated."""
 
 
 @dataclass
@@ -49,6 +44,7 @@ class Training:
         seed: dropout and stochastic depth are drawn from (seed, epoch, batch, rank), so that a resumed run
             equals one that never stopped.
         epoch, batch: complete epochs, and complete batches of the next epoch.
+        bad_steps: how many had a loss or gradient that is not finite; on the device.
     """
 
     model: nn.Module
@@ -68,6 +64,7 @@ class Training:
     seed: int = 0
     epoch: int = field(default=0, init=False)
     batch: int = field(default=0, init=False)
+    bad_steps: Tensor | int = field(default=0, init=False)
 
     @property
     def iteration(self) -> int:
@@ -105,10 +102,12 @@ class Training:
         if state["weights"] is not None:
             self.model.load_state_dict(state["weights"])
         # Keep this run's hyperparameters (weight decay, momentum …) instead of the checkpoint's.
-        settings = [{k: v for k, v in g.items() if k != "params"} for g in self.optimizer.param_groups]
-        self.optimizer.load_state_dict(state["optimizer"])
-        for group, own in zip(self.optimizer.param_groups, settings, strict=True):
-            group.update(own)
+        saved = state["optimizer"]
+        groups = [
+            theirs | {name: value for name, value in own.items() if name != "params"}
+            for theirs, own in zip(saved["param_groups"], self.optimizer.param_groups, strict=True)
+        ]
+        self.optimizer.load_state_dict(saved | {"param_groups": groups})
         self.step.load_state_dict(state["step"])
         changes = [
             f"{name} {state['division'][name]} -> {value}"
@@ -149,16 +148,25 @@ def fit(
     Raises:
         NonFiniteLoss: on all ranks.
     """
-    clock = _Clock(training)
-    while training.epoch < training.epochs:
-        training.model.train()
-        yield from _run_epoch(training, stats, clock, asked_to_stop)
+    clock, figures = (
+        _Clock(training),
+        Figures(ranks=training.ranks, at_once=not leaves_out_bad_steps(training.optimizer)),
+    )
+    with Gradients(trainable(training.model), training.ranks, training.accumulate) as gradients:
+        while training.epoch < training.epochs:
+            training.model.train()
+            yield from _run_epoch(training, stats, clock, figures, gradients, asked_to_stop)
 
 
 def _run_epoch(
-    training: Training, stats: StatsLog, clock: _Clock, asked_to_stop: Callable[[], bool]
+    training: Training,
+    stats: StatsLog,
+    clock: _Clock,
+    figures: Figures,
+    gradients: Gradients,
+    asked_to_stop: Callable[[], bool],
 ) -> Iterator[bool]:
-    parameters, ranks = trainable(training.model), training.ranks
+    ranks = training.ranks
     batches = clock.timed(training.batches(training.epoch, training.batch))
     left = training.batches_per_epoch - training.batch
     title = f"{training.stage} epoch {training.epoch + 1}/{training.epochs}"
@@ -166,21 +174,20 @@ def _run_epoch(
         for inputs, labels, names in bar:
             _seed(training)
             lr = _set_learning_rate(training)
-            training.optimizer.zero_grad(set_to_none=True)
+            gradients.clear()
             with shared_statistics(training.model, ranks):
                 metrics = _forward_backward(training, inputs, labels)
-            stop = reduce_gradients(parameters, ranks, training.accumulate, asked_to_stop())
-            norm = nn.utils.clip_grad_norm_(parameters, training.clip_gradient or math.inf)
-            values = _mean_over_ranks(metrics | {"grad_norm": norm}, ranks)
-            if not all(map(math.isfinite, values.values())):
-                raise _non_finite(f"{title}, iteration {training.batch}", values, metrics, names, ranks)
-            training.optimizer.step()
-            if training.average:
-                training.average.update(training.model, training.iteration)
+                stop = gradients.sum(asked_to_stop())
+            last = training.batch + 1 == training.batches_per_epoch
+            logged = last or (training.batch + 1) % training.log_period == 0
+            means = figures.add(training.batch, names, metrics, _clipped_norm(training, gradients.parameters))
+            training.step.learn_of(means)
+            if logged or stop or figures.due:
+                values = figures.read(title)
+            _update(training, figures.last_is_bad)
             iteration, training.batch = training.batch, training.batch + 1
             clock.clips += len(labels) * ranks.data_size
-            last = training.batch == training.batches_per_epoch
-            if last or training.batch % training.log_period == 0:
+            if logged:
                 times = clock.window(training.iteration)
                 place = {"epoch": training.epoch, "iter": iteration, "step": training.iteration}
                 stats.write(stage=training.stage, **place, lr=lr, **values, **times)
@@ -211,29 +218,21 @@ def _forward_backward(training: Training, inputs: Tensor, labels: Tensor | Targe
     return {name: torch.stack([each[name] for each in metrics]).mean() for name in metrics[0]}
 
 
-def _mean_over_ranks(metrics: dict[str, Tensor], ranks: Ranks) -> dict[str, float]:
-    """The mean of each metric over the ranks, in one all-reduce."""
-    stacked = torch.stack([value.float() for value in metrics.values()])
-    means = ranks.sum(stacked) / ranks.world_size
-    return dict(zip(metrics, means.tolist(), strict=True))
+def _clipped_norm(training: Training, parameters: Sequence[nn.Parameter]) -> Tensor:
+    """The norm of all gradients together, as it was before they were clipped to `clip_gradient`."""
+    if training.clip_gradient:
+        return nn.utils.clip_grad_norm_(parameters, training.clip_gradient)
+    return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
 
 
-def _non_finite(
-    place: str, values: dict[str, float], own: dict[str, Tensor], names: Sequence[str], ranks: Ranks
-) -> NonFiniteLoss:
-    """An error that names the clips of the ranks with a non-finite loss, or of all ranks if none has one."""
-    bad = [name for name, value in values.items() if not math.isfinite(value)]
-    is_bad = not all(bool(value.isfinite()) for value in own.values())
-    shares = ranks.gather((is_bad, list(names)))
-    worst = [share for share in shares if share[0]] or shares
-    clips = list(dict.fromkeys(name for _, share in worst for name in share))
-    shown = ", ".join(clips[:MOST_NAMED])
-    if len(clips) > MOST_NAMED:
-        shown += f" and {len(clips) - MOST_NAMED} more"
-    return NonFiniteLoss(
-        f"{place}: {', '.join(bad)} not finite{' on ' if clips else ''}{shown}; "
-        "lower SOLVER.BASE_LR or set SOLVER.CLIP_GRADIENT"
-    )
+def _update(training: Training, is_bad: Tensor) -> None:
+    """The optimiser's step, and the average's."""
+    training.bad_steps = training.bad_steps + is_bad
+    if leaves_out_bad_steps(training.optimizer):
+        training.optimizer.found_inf = is_bad  # type: ignore[attr-defined]
+    training.optimizer.step()
+    if training.average:
+        training.average.update(training.model, training.iteration)
 
 
 def _shown(values: dict[str, float]) -> dict[str, float]:

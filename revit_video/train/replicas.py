@@ -14,7 +14,7 @@ from revit_video.train.steps import MixedLengthStep
 class ReplicaStep(MixedLengthStep):
     """One batch at this rank's token length; its length group runs the same batch at the other lengths.
 
-    After `reduce_gradients` the gradients equal those of `MixedLengthStep`. A step takes as long as one of
+    After `Gradients.sum` the gradients equal those of `MixedLengthStep`. A step takes as long as one of
     the longest length. `ranks` come from `in_length_groups`.
 
     Modifications:
@@ -33,9 +33,7 @@ class ReplicaStep(MixedLengthStep):
             metrics = self._as_teacher(own, inputs, targets)
         else:
             metrics = self._as_student(own, inputs, targets)
-        metrics = self._of_all_lengths(metrics)
-        self._update_teacher_top1(metrics)
-        return metrics
+        return self._of_all_lengths(metrics)
 
     def _as_teacher(self, length: TokenLength, inputs: Tensor, targets: Targets) -> dict[str, Tensor]:
         output = self._forward(inputs, length, targets)

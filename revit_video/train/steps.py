@@ -22,11 +22,14 @@ class Step:
 
     `step(inputs, labels)` adds to the gradients of its model and returns the metrics to log: scalar tensors
     on the device, with the same names in the same order on all ranks, since the loop averages them over the
-    ranks. `labels` are as yielded by the loader.
+    ranks. `labels` are as yielded by the loader. Nothing here may wait for the device.
     """
 
     def __call__(self, inputs: Tensor, labels: Any) -> dict[str, Tensor]:
         raise NotImplementedError
+
+    def learn_of(self, metrics: dict[str, Tensor]) -> None:
+        """After all parts of a batch: the means of what they returned, over parts and ranks."""
 
     def state_dict(self) -> dict[str, Tensor]:
         """State to save in a checkpoint beside the weights; most steps have none."""
@@ -73,8 +76,11 @@ class MixedLengthStep(Step):
         metrics = self._backward(longest, output, targets)
         for length in others:
             metrics |= self._backward(length, self._forward(inputs, length, targets), targets, teacher)
-        self._update_teacher_top1(metrics)
         return metrics
+
+    def learn_of(self, metrics: dict[str, Tensor]) -> None:
+        if self.distillation is not None and self.distillation.min_teacher_top1 > 0:
+            self.teacher_top1.lerp_(metrics[f"top1_{self.model.lengths[0]}"], 1 - self.momentum)
 
     def _forward(self, inputs: Tensor, length: TokenLength, targets: Targets) -> Output:
         with torch.autocast(inputs.device.type, self.autocast, enabled=self.autocast is not None):
@@ -87,28 +93,25 @@ class MixedLengthStep(Step):
     ) -> dict[str, Tensor]:
         """Add the gradients of one length's loss; `teacher`: the longest length's logits, if it distils."""
         labels = targets.of_clips(length, self.model.num_classes)
-        if teacher is None:
-            loss = label_loss(output, labels, self.smoothing)
-        else:
-            assert self.distillation is not None
-            loss = distillation_loss(output, teacher, labels, self.distillation, self.smoothing)
+        loss = self._loss(output, labels, teacher)
         if output.dense is not None:
             loss = loss + self.dense_weight * dense_loss(output.dense, targets, length, self.smoothing)
         loss.backward()
         return {f"loss_{length}": loss.detach(), f"top1_{length}": top1(output, labels)}
 
-    def _distils(self) -> bool:
-        how = self.distillation
-        if how is None:
-            return False
-        # float() waits for the device: only where there is a threshold.
-        return how.min_teacher_top1 <= 0 or float(self.teacher_top1) >= how.min_teacher_top1
+    def _loss(self, output: Output, labels: Tensor, teacher: Tensor | None) -> Tensor:
+        if teacher is None:
+            return label_loss(output, labels, self.smoothing)
+        assert self.distillation is not None
+        taught = distillation_loss(output, teacher, labels, self.distillation, self.smoothing)
+        if self.distillation.min_teacher_top1 <= 0:
+            return taught
+        good_enough = self.teacher_top1 >= self.distillation.min_teacher_top1
+        # Both are computed, and the device chooses: this process would have to wait for it.
+        return torch.where(good_enough, taught, label_loss(output, labels, self.smoothing))
 
-    def _update_teacher_top1(self, metrics: dict[str, Tensor]) -> None:
-        if self.distillation is not None and self.distillation.min_teacher_top1 > 0:
-            top1 = metrics[f"top1_{self.model.lengths[0]}"]
-            top1 = self.ranks.sum(top1) / self.ranks.world_size
-            self.teacher_top1.lerp_(top1, 1 - self.momentum)
+    def _distils(self) -> bool:
+        return self.distillation is not None
 
     def state_dict(self) -> dict[str, Tensor]:
         return {"teacher_top1": self.teacher_top1}

@@ -8,57 +8,30 @@ import pytest
 import torch
 from torch import nn
 
-from revit_video.runtime import ranks as ranks_module
 from revit_video.runtime.launch import launch
 from revit_video.runtime.ranks import (
     Ranks,
     broadcast_parameters,
     in_length_groups,
     init,
-    reduce_gradients,
     shutdown,
 )
 
 ALONE = Ranks(rank=0, world_size=1, device=torch.device("cpu"))
 
 
-class TwoBranches(nn.Module):
-    """`shared` is always used, `own[i]` by branch i only, and `unused` by none."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.shared = nn.Linear(4, 4)
-        self.own = nn.ModuleList([nn.Linear(4, 2), nn.Linear(4, 2).double()])
-        self.unused = nn.Linear(4, 2)
-        self.frozen = nn.Linear(4, 4).requires_grad_(False)
-
-    def forward(self, x: torch.Tensor, branch: int) -> torch.Tensor:
-        own = self.own[branch]
-        return own(self.shared(self.frozen(x)).to(own.weight.dtype)).square().sum()
-
-
-def gradients_of(model: TwoBranches) -> dict[str, torch.Tensor | None]:
-    return {name: parameter.grad for name, parameter in model.named_parameters()}
-
-
-def on_two_ranks(bucket_elements: int) -> list[dict[str, object]]:
+def on_two_ranks() -> list[dict[str, object]]:
     """Everything that ranks tell each other, in one launch, because starting ranks takes seconds."""
-    ranks_module.BUCKET_ELEMENTS = bucket_elements
     ranks = init("cpu")
     torch.manual_seed(ranks.rank)
-    model = TwoBranches()
+    model = nn.Linear(4, 2)
     broadcast_parameters(model, ranks)
     state = {name: value.clone() for name, value in model.state_dict().items()}
-
-    x = torch.full((3, 4), 1.0 + ranks.rank)
-    model(x, branch=ranks.rank).backward()
-    reduce_gradients(model.parameters(), ranks)
 
     count = torch.tensor(10 + ranks.rank)
     ranks.barrier()
     told = {
         "state": state,
-        "gradients": gradients_of(model),
         "sum": ranks.sum(count),
         "own": count,
         "rank": (ranks.rank, ranks.world_size, ranks.is_main, torch.get_num_threads()),
@@ -70,8 +43,7 @@ def on_two_ranks(bucket_elements: int) -> list[dict[str, object]]:
 
 @pytest.fixture(scope="module")
 def told() -> list[dict[str, object]]:
-    # 5 values a bucket: some parameters fill one, others share one
-    return launch(on_two_ranks, 2, 5)
+    return launch(on_two_ranks, 2)
 
 
 def test_objects_are_gathered_in_rank_order(told: list[dict[str, object]]) -> None:
@@ -85,31 +57,14 @@ def test_sums_leave_the_own_value(told: list[dict[str, object]]) -> None:
 
 def test_parameters_start_as_those_of_rank_0(told: list[dict[str, object]]) -> None:
     torch.manual_seed(0)
-    expected = TwoBranches().state_dict()
+    expected = nn.Linear(4, 2).state_dict()
     for one in told:
         torch.testing.assert_close(one["state"], dict(expected), rtol=0, atol=0)
-
-
-def test_gradients_are_the_mean_over_ranks(told: list[dict[str, object]]) -> None:
-    """One process that does both ranks' passes and halves the sum gets the same, for every parameter."""
-    torch.manual_seed(0)
-    model = TwoBranches()
-    for rank in (0, 1):
-        (model(torch.full((3, 4), 1.0 + rank), branch=rank) / 2).backward()
-    expected = gradients_of(model)
-    assert expected["own.1.weight"] is not None and expected["unused.weight"] is None
-    for one in told:
-        torch.testing.assert_close(one["gradients"], expected)
 
 
 def test_a_single_rank_needs_no_group() -> None:
     ranks = init("cpu")
     assert ranks == ALONE and ranks.is_main
-    model = TwoBranches()
-    model(torch.ones(1, 4), branch=0).backward()
-    before = {name: g if g is None else g.clone() for name, g in gradients_of(model).items()}
-    reduce_gradients(model.parameters(), ranks)
-    torch.testing.assert_close(gradients_of(model), before)
     assert ranks.gather("a") == ["a"]
     assert ranks.sum(torch.tensor(3)) == 3
     ranks.barrier()

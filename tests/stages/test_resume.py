@@ -78,7 +78,7 @@ def interrupting(function: Callable[..., Any], call: int) -> Callable[..., Any]:
         (checkpoint, "save_progress", 9),  # just after an iteration within one
         (torch, "save", 13),  # in the middle of a save
         (train_stage, "static_top1", 1),  # in a validation
-        (loop, "reduce_gradients", 15),  # in the middle of an iteration
+        (loop, "_update", 15),  # in the middle of an iteration
     ],
 )
 def test_an_interrupted_run_goes_on(
@@ -152,7 +152,7 @@ def test_results_do_not_outlive_the_weights_they_are_of(videos: Path, own_run: P
     run_toy(videos, own_run, stages=["train"])
     assert (own_run / "results.json").exists(), "nothing was left to train"
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(loop, "reduce_gradients", interrupting(loop.reduce_gradients, 1))
+        patch.setattr(loop, "_update", interrupting(loop._update, 1))
         run_toy(videos, own_run, "SOLVER.MAX_EPOCH", 2, stages=["train"])
     assert not (own_run / "results.json").exists() and not (own_run / "predictions.csv").exists()
 

@@ -18,9 +18,10 @@ from revit_video.models import checkpoint
 from revit_video.runtime.launch import launch
 from revit_video.runtime.logging import StatsLog
 from revit_video.runtime.ranks import Ranks, in_length_groups, init, shared_statistics
-from revit_video.train.loop import NonFiniteLoss, Training, fit
+from revit_video.train.figures import Figures, NonFiniteLoss
+from revit_video.train.loop import Training, fit
 from revit_video.train.losses import Distillation
-from revit_video.train.optim import cosine_schedule, make_optimizer, with_warmup
+from revit_video.train.optim import cosine_schedule, leaves_out_bad_steps, make_optimizer, with_warmup
 from revit_video.train.replicas import ReplicaStep
 from revit_video.train.steps import MixedLengthStep
 from tests.tiny import CLASSES, random_clips, tiny_revit
@@ -216,9 +217,12 @@ class Constant:
 
     def __call__(self, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
         (parameter,) = self.model.parameters()
-        assert parameter.grad is None and self.model.training
-        parameter.grad = self.gradient.clone()
+        assert (parameter.grad is None or not parameter.grad.any()) and self.model.training
+        (parameter * self.gradient).sum().backward()
         return {"loss": torch.tensor(next(self.losses))}
+
+    def learn_of(self, metrics: dict[str, Tensor]) -> None:
+        pass
 
     def state_dict(self) -> dict[str, Tensor]:
         return {}
@@ -305,6 +309,49 @@ def test_a_gradient_that_is_not_finite_ends_the_run_too(tmp_path: Path) -> None:
     assert torch.equal(job.model.weight, torch.zeros(1, 2))
 
 
+def test_a_fused_optimizer_leaves_out_bad_steps_and_they_are_named_when_metrics_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, whose metrics are read every LOG_PERIOD iterations, and in a run's first."""
+    read: list[int] = []
+    real = Figures.read
+    monkeypatch.setattr(Figures, "read", lambda self, title: read.append(job.batch) or real(self, title))
+    clips = iter("abcdefgh")
+    job = constant(
+        [1.0] * 4 + [math.nan, 1.0, 1.0, 1.0],
+        batches=lambda epoch, first: ((torch.zeros(4, 2), torch.zeros(4), [next(clips)]) for _ in range(8)),
+        batches_per_epoch=8,
+        epochs=1,
+        log_period=4,
+    )
+    job.optimizer = make_optimizer(job.model, "sgd", 1.0, 0.0, momentum=0.0, nesterov=False)
+    assert not leaves_out_bad_steps(job.optimizer)
+    job.optimizer = torch.optim.SGD(job.model.parameters(), 1.0, fused=True)
+    with pytest.raises(NonFiniteLoss, match="train epoch 1/1, iteration 4: loss not finite on e; lower"):
+        for _ in fit(job, stats := StatsLog(str(tmp_path), tensorboard=False)):
+            assert bool(job.bad_steps) == (job.batch > 4)
+            steps = job.batch - (job.batch > 4)
+            torch.testing.assert_close(job.model.weight.detach(), -steps * torch.tensor([[3.0, 4.0]]))
+    stats.close()
+    assert read == [0, 3, 7]
+
+
+def test_an_optimizer_goes_on_fused_or_not(tmp_path: Path) -> None:
+    """A run may be resumed on another kind of device."""
+    plain = run_through(training(), tmp_path)
+    for made, goes_on in ((None, True), (True, None)):
+        with pytest.raises(Killed):
+            job = training(dies_at=(1, 1))
+            job.optimizer.param_groups[0]["fused"] = job.optimizer.param_groups[1]["fused"] = made
+            run_through(job, tmp_path, save=True)
+        job = training()
+        for group in job.optimizer.param_groups:
+            group["fused"] = goes_on
+        weights = run_through(resumed(job, tmp_path), tmp_path)
+        assert job.optimizer.param_groups[0]["fused"] == goes_on
+        torch.testing.assert_close(weights, plain)
+
+
 def one_bad_share() -> list[str]:
     """What each rank says where rank 1 alone has a loss that is not finite, with finite gradients."""
     ranks = init("cpu")
@@ -325,6 +372,28 @@ def test_all_ranks_stop_together_and_name_the_clips_of_the_one() -> None:
 
 
 # ---- Batch norms and ranks -------------------------------------------------------------------------------
+
+
+def steps_of_ranks(ranks: Ranks) -> dict[str, Tensor]:
+    """The state after two steps with all that touches gradients: parts, clipping, momentum, an average."""
+    model = tiny_revit()
+    share = torch.arange(8).view(2, ranks.data_size, -1)[:, ranks.data_rank].flatten()
+    method = MixedLengthStep if ranks.length_size == 1 else ReplicaStep
+    job = training(
+        accumulate=2,
+        epochs=1,
+        batches_per_epoch=2,
+        ranks=ranks,
+        model=model,
+        step=method(model, Distillation(), ranks),
+        optimizer=torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, weight_decay=0.01),
+        average=ModelEmaV3(model, 0.9),
+        clip_gradient=0.1,
+        batches=lambda epoch, first: [(random_clips(8)[share], share % CLASSES, NAMES)] * 2,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        average = run_through(job, Path(folder))
+    return average | {f"raw {name}": value for name, value in job.model.state_dict().items()}
 
 
 def a_step_with_batch_norms(ranks: Ranks) -> dict[str, Tensor]:
@@ -351,6 +420,7 @@ def steps_with_batch_norms() -> dict[str, list[dict[str, Tensor]]]:
     ranks = init("cpu")
     meshes = {"data": ranks, "length": in_length_groups(ranks, 2)}
     states = {name: a_step_with_batch_norms(mesh) for name, mesh in meshes.items()}
+    states |= {f"no norms, {name}": steps_of_ranks(mesh) for name, mesh in meshes.items()}
     return {name: ranks.gather(state) for name, state in states.items()}
 
 
@@ -359,9 +429,24 @@ def test_without_batch_norms_ranks_tell_each_other_nothing() -> None:
         pass  # here is no other rank to talk to
 
 
-def test_ranks_have_the_statistics_of_all_clips() -> None:
+Found = dict[str, list[dict[str, Tensor]]]
+
+
+@pytest.fixture(scope="module")
+def found() -> Found:
+    return launch(steps_with_batch_norms, 2)
+
+
+@pytest.mark.parametrize("mesh", ["data", "length"])
+def test_ranks_end_with_the_weights_of_one(mesh: str, found: Found) -> None:
+    """Clipped, averaged, in parts; in double precision."""
+    for states in found[f"no norms, {mesh}"]:
+        torch.testing.assert_close(states, steps_of_ranks(ALONE), rtol=1e-10, atol=1e-13)
+
+
+def test_ranks_have_the_statistics_of_all_clips(found: Found) -> None:
     """Those of each length, from its rank; the mean of all shares', the whole's in the first norm's mean."""
-    found, alone = launch(steps_with_batch_norms, 2), a_step_with_batch_norms(ALONE)
+    alone = a_step_with_batch_norms(ALONE)
     for states in found.values():
         assert same(*states)
     names = [name for name in alone if name.endswith(("running_mean", "running_var", "batches_tracked"))]

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from revit_video.data.targets import Targets
 from revit_video.data.token_labels import TokenLabels
+from revit_video.runtime.gradients import Gradients
 from revit_video.runtime.launch import launch
-from revit_video.runtime.ranks import Ranks, in_length_groups, init, reduce_gradients, shutdown
+from revit_video.runtime.ranks import Ranks, in_length_groups, init, shutdown
 from revit_video.train import replicas
 from revit_video.train.losses import Distillation
 from revit_video.train.replicas import ReplicaStep
@@ -68,18 +69,20 @@ def trained(case: Case, lengths: list[int], ranks: Ranks, shares: int = 1) -> di
         ranks.data_rank * CLIPS // ranks.data_size, (ranks.data_rank + 1) * CLIPS // ranks.data_size
     )
     parts = case.parts * shares if case.token_labels else case.parts
-    told = {}
+    told: dict[str, Tensor] = {}
+    gradients = Gradients(trainable(model), ranks, parts)
     for n in range(STEPS):
         labels = torch.randint(CLASSES, (CLIPS,), generator=torch.Generator().manual_seed(n))
         clips, targets = random_clips(CLIPS, seed=n)[share], labels[share]
         if case.token_labels:
             targets = mixed(labels, n).chunk(ranks.data_size)[ranks.data_rank]
-        optimizer.zero_grad()
-        for part in zip(clips.chunk(parts), targets.chunk(parts), strict=True):
-            for name, value in step(*part).items():
-                mean = ranks.sum(value) / ranks.world_size / parts
-                told[f"{name} in step {n}"] = told.get(f"{name} in step {n}", 0) + mean
-        reduce_gradients(trainable(model), ranks, parts)
+        gradients.clear()
+        metrics = [step(*part) for part in zip(clips.chunk(parts), targets.chunk(parts), strict=True)]
+        gradients.sum()
+        own = {name: sum(each[name] for each in metrics) / parts for name in metrics[0]}
+        means = {name: ranks.sum(value) / ranks.world_size for name, value in own.items()}
+        step.learn_of(means)
+        told |= {f"{name} in step {n}": value for name, value in means.items()}
         if n == 0:
             told |= {f"gradient of {name}": p.grad.clone() for name, p in model.named_parameters()}
         optimizer.step()
@@ -101,8 +104,10 @@ def assigners_gradient(ranks: Ranks) -> dict[str, Tensor]:
         torch.arange(12)[rows] % 3,
     )
     assigner, weights = LinearAssigner(), torch.tensor([2.0, 0.5, 1.0], dtype=torch.float64)
+    gradients = Gradients(trainable(assigner), ranks)
+    gradients.clear()
     AssignerStep(assigner, weights)(features, labels)  # type: ignore[arg-type]
-    reduce_gradients(trainable(assigner), ranks)
+    gradients.sum()
     return {name: parameter.grad for name, parameter in assigner.named_parameters()}
 
 

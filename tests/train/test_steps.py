@@ -86,7 +86,7 @@ def test_teachers_accuracy_is_a_running_mean_and_survives_a_checkpoint(tmp_path:
     right = model(random_clips(4), 8).cls.argmax(dim=1)
     step = MixedLengthStep(model, Distillation(min_teacher_top1=75.0), ALONE)
     for _ in range(3):
-        step(random_clips(4), right)
+        step.learn_of(step(random_clips(4), right))
     assert step.teacher_top1.item() == pytest.approx(100 * (1 - 0.98**3))
 
     path = str(tmp_path / "step.pyth")

@@ -17,8 +17,9 @@ from benchmarks.timesformer import LENGTHS, base, clock, dvt_base, gmacs, random
 from benchmarks.timing import Measurement, Target, Timing, interleaved, milliseconds, ratio
 from revit_video.models.base import ResizableModel
 from revit_video.models.revit import ReViT
+from revit_video.runtime.gradients import Gradients
 from revit_video.runtime.launch import launch
-from revit_video.runtime.ranks import Ranks, in_length_groups, init, reduce_gradients, shutdown
+from revit_video.runtime.ranks import Ranks, in_length_groups, init, shutdown
 from revit_video.train.losses import Distillation
 from revit_video.train.replicas import ReplicaStep
 from revit_video.train.steps import CascadeStep, MixedLengthStep, Step
@@ -79,12 +80,13 @@ class TimedStep:
         self.model, self.step, self.ranks = model, step, ranks
         self.clips = random_clips(model, batch)
         self.labels = torch.arange(batch, device=ranks.device) % model.num_classes
+        self.gradients = Gradients(model.parameters(), ranks)
         self.optimizer = optimizer or torch.optim.SGD(model.parameters(), 1e-3, momentum=0.9)
 
     def __call__(self) -> dict[str, Tensor]:
-        self.optimizer.zero_grad()
+        self.gradients.clear()
         metrics = self.step(self.clips, self.labels)
-        reduce_gradients(self.model.parameters(), self.ranks)
+        self.gradients.sum()
         self.optimizer.step()
         return metrics
 

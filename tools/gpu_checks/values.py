@@ -23,7 +23,8 @@ from revit_video.from_cfg.resolve import load_checked
 from revit_video.models.inference import for_inference, logits_at_all
 from revit_video.models.revit import ReViT
 from revit_video.predict import load
-from revit_video.runtime.ranks import Ranks, reduce_gradients
+from revit_video.runtime.gradients import Gradients
+from revit_video.runtime.ranks import Ranks
 from revit_video.stages.run import STAGES, run
 from revit_video.train.losses import Distillation
 from revit_video.train.steps import MixedLengthStep
@@ -152,15 +153,19 @@ def exchange(report: Report) -> None:
     dist.init_process_group("cpu:gloo,cuda:nccl")
     try:
         ranks, model = Ranks(0, 2, report.device), base(report.device, LENGTHS[::2])
-        for parameter in model.parameters():
-            parameter.grad = torch.ones_like(parameter)
-        stop = reduce_gradients(model.parameters(), ranks, stop=True)
-        halved = all(bool((p.grad == 0.5).all()) for p in model.parameters() if p.grad is not None)
-        report.check("gradients halved, stop told", stop and halved)
-        took = report.milliseconds(lambda: reduce_gradients(model.parameters(), ranks), 5, 2)
-        report.figure(
-            f"{sum(p.numel() for p in model.parameters()) / 1e6:.0f} M gradients, no network", ms=took
-        )
+        with Gradients(model.parameters(), ranks) as gradients:
+
+            def step() -> bool:
+                gradients.clear()
+                torch.stack([parameter.sum() for parameter in model.parameters()]).sum().backward()
+                return gradients.sum(stop=True)
+
+            stops = [step() for _ in range(3)]  # from the second on, sums start in the backward pass
+            halved = all(bool((p.grad == 0.5).all()) for p in model.parameters() if p.grad is not None)
+            report.check("gradients halved, stop told", all(stops) and halved)
+            took = report.milliseconds(step, 5, 2)
+        count = sum(parameter.numel() for parameter in model.parameters())
+        report.figure(f"{count / 1e6:.0f} M gradients and their sum, no network", ms=took)
     finally:
         dist.destroy_process_group()
 

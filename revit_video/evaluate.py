@@ -119,7 +119,7 @@ class Answers:
 
 def replay(table: Table, policy: Policy, costs: Costs) -> Answers:
     """Predictions and cost of `policy`, equal to those of running it on the views of `table`."""
-    start, stop, videos = table.follow(policy)
+    start, stop, _, videos = table.follow(policy)
     return Answers(start, stop, costs.spent(start, stop, policy.asks_assigner, policy.usable), videos)
 
 

@@ -31,7 +31,7 @@ UNCOUNTED = frozenset(
     "aten::" + name
     for name in (
         *("add", "add_", "sub", "rsub", "mul", "mul_", "div", "div_", "pow"),
-        *("mean", "amax", "sum", "softmax", "square", "exp", "im2col", "abs", "sqrt"),
+        *("mean", "amax", "adaptive_max_pool2d", "sum", "softmax", "square", "exp", "im2col", "abs", "sqrt"),
         *("gelu", "relu", "relu_", "silu", "silu_", "sigmoid", "tanh", "hardtanh", "hardtanh_"),
         *("hardswish", "hardswish_", "hardsigmoid", "hardsigmoid_", "dropout", "dropout_"),
         *("clone", "copy_", "expand", "repeat", "unflatten", "view_as", "pad", "constant_pad_nd"),

@@ -238,8 +238,9 @@ def test_a_replay_of_any_start_and_thresholds_is_what_running_them_gives(
     table = tabulate(batches(labels, SHARES), running, ALONE, ASSIGNER)
     policy = Policy(policies.assigned(0.6).start, thresholds, asks_assigner=True)
     costs = Costs(GMACS, 0.5, cumulative)
-    engine = Engine(running, policy, costs, ASSIGNER, batch_size=4)
-    same_as_running(replay(table, policy, costs), streamed(engine, batches(labels, SHARES)), table)
+    prediction = streamed(Engine(running, policy, costs, ASSIGNER, 4), batches(labels, SHARES))
+    same_as_running(replay(table, policy, costs), prediction, table)
+    assert torch.equal(table.follow(policy).agreed, prediction.agreed)
 
 
 @pytest.mark.parametrize("averaged", [True, False])

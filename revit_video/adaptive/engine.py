@@ -23,6 +23,8 @@ from revit_video.models.inference import (
 if TYPE_CHECKING:
     from revit_video.models.assigner import TokenLengthAssigner
 
+NOTHING, DIFFERENT = -1, -2  # in place of the class that the answers for a view name so far
+
 
 class Prediction(NamedTuple):
     """Predictions for B views.
@@ -31,12 +33,14 @@ class Prediction(NamedTuple):
         numbers: position of each view in the order of submission `(B,)`.
         logits: `(B, classes)`; mean log-probabilities, where the policy averages its answers.
         lengths: position of the length at which the view exited `(B,)`.
+        agreed: whether the answers after all lengths that were run name the same class `(B,)`.
         gmacs: cost of all lengths that were run, and of the assigner `(B,)`.
     """
 
     numbers: Tensor
     logits: Tensor
     lengths: Tensor
+    agreed: Tensor
     gmacs: Tensor
 
     @classmethod
@@ -100,7 +104,7 @@ class Engine:
         asked = ask(self.assigner, clips) if self.assigner is not None else None
         rows = numbers if rows is None else rows.cpu()
         start = self.policy.start(Known(rows, len(self.model.lengths), asked))
-        tickets = torch.stack([numbers, start], dim=1)
+        tickets = torch.stack([numbers, start, torch.full_like(start, NOTHING)], dim=1)
         if self.policy.thresholds is not None and self.model.carries_state:
             batches = zip(clips.split(self.batch_size), tickets.split(self.batch_size), strict=True)
             return [part for batch in batches for part in self._through_stages(*batch)]
@@ -123,11 +127,12 @@ class Engine:
                 continue
             stops = self.policy.stops(self._confidence(answers), group.i)
             here = stops.to(group.tickets.device)
+            tickets = _named(group.tickets, answers)
             if here.any():
-                yield self._predicted(group.tickets[here], answers[stops], group.i)
+                yield self._predicted(tickets[here], answers[stops], group.i)
             if not here.all():
                 onward = torch.full((int((~here).sum()),), self.policy.next_longer(group.i))
-                waiting = self.buckets.add(group.clips[~stops], group.tickets[~here], onward)
+                waiting = self.buckets.add(group.clips[~stops], tickets[~here], onward)
                 yield from self._settled(waiting)
 
     def _through_stages(self, clips: Tensor, tickets: Tensor) -> Iterator[Prediction]:
@@ -147,6 +152,7 @@ class Engine:
             reading = started.to(logits.device)
             answers = self._answers(tickets[started], logits[reading], i)
             stops = self.policy.stops(self._confidence(answers), i)
+            tickets[started] = _named(tickets[started], answers)
             here = started.clone()
             here[started] = stops.cpu()
             if here.any():
@@ -165,7 +171,7 @@ class Engine:
         )
         if not self.policy.averaged:
             return answers
-        numbers, start = tickets.unbind(dim=1)
+        numbers, start, _ = tickets.unbind(dim=1)
         run = self.policy.runs(start.cpu(), len(self.model.lengths))[:, i:].sum(dim=1)
         answers = torch.stack(
             [own + self.sums.get(n, 0) for n, own in zip(numbers.tolist(), answers, strict=True)]
@@ -177,13 +183,21 @@ class Engine:
         return confidence(probabilities(answers, self.multi_label), self.multi_label)
 
     def _predicted(self, tickets: Tensor, logits: Tensor, i: int) -> Prediction:
-        numbers, start = tickets.unbind(dim=1)
+        numbers, start, named = tickets.unbind(dim=1)
         if self.sums:
             for n in numbers.tolist():
                 self.sums.pop(n, None)
         stop = torch.full_like(start, i)
         spent = self.costs.spent(start, stop, self.assigner is not None, self.policy.usable)
-        return Prediction(numbers, logits, stop, spent)
+        return Prediction(numbers, logits, stop, named != DIFFERENT, spent)
+
+
+def _named(tickets: Tensor, answers: Tensor) -> Tensor:
+    """The tickets with the class that `answers` `(B, classes)` name, `DIFFERENT` if earlier ones did not."""
+    numbers, start, before = tickets.unbind(dim=1)
+    now = answers.argmax(dim=1).to(before.device)
+    named = torch.where((before == NOTHING) | (before == now), now, DIFFERENT)
+    return torch.stack([numbers, start, named], dim=1)
 
 
 def ask(assigner: TokenLengthAssigner, clips: Tensor) -> Tensor:

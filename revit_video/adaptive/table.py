@@ -21,10 +21,17 @@ COLUMNS = ("rows", "labels", "starts", "clip_index", "crops", "correct", "scores
 
 
 class Followed(NamedTuple):
-    """The first and the last length at which a policy runs each view `(V,)`, and the videos' answers."""
+    """What a policy does with V views of N videos.
+
+    Attributes:
+        start, stop: the first and the last length at which each view is run `(V,)`.
+        agreed: whether the answers after all lengths that are run name the same class `(V,)`.
+        videos: the videos' answers.
+    """
 
     start: Tensor
     stop: Tensor
+    agreed: Tensor
     videos: VideoScores
 
 
@@ -119,8 +126,11 @@ class Table:
         start = policy.start(self.known)
         scores = policy.answers(self.scores, start, self.multi_label)
         stop = policy.exits(start, confidence(scores, self.multi_label))
-        at_exit = scores[torch.arange(len(stop)), stop]
-        return Followed(start, stop, by_video(at_exit, self.labels, self.rows, self.ensemble))
+        every = torch.arange(len(stop))
+        named, at_exit = scores.argmax(dim=2), scores[every, stop]
+        not_run = ~policy.runs(start, scores.shape[1]) | (torch.arange(scores.shape[1]) < stop[:, None])
+        agreed = (not_run | (named == named[every, stop][:, None])).all(dim=1)
+        return Followed(start, stop, agreed, by_video(at_exit, self.labels, self.rows, self.ensemble))
 
     def videos_at(self, lengths: Tensor) -> VideoScores:
         """Class probabilities of each video, from its views, each at its own length `(V,)`."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import logging
+from itertools import pairwise
 from typing import Any
 
 import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from revit_video.models.timm_weights import pretrained_network
 
@@ -69,8 +72,29 @@ class TokenLengthAssigner(nn.Module):
         batch = clips.shape[0]
         frames = small_frames(clips, self.num_frames, self.input_size)
         features = self.backbone(frames)
-        pooled = torch.cat([features.mean(dim=(2, 3)), features.amax(dim=(2, 3))], dim=1)
+        if self.training:
+            largest = features.amax(dim=(2, 3))
+        else:  # the same values; `amax` alone takes a fifth of the time of a small assigner on a CPU
+            largest = F.adaptive_max_pool2d(features, 1).flatten(1)
+        pooled = torch.cat([features.mean(dim=(2, 3)), largest], dim=1)
         return self.head(pooled.unflatten(0, (batch, -1)).mean(dim=1))
+
+    def for_inference(self) -> TokenLengthAssigner:
+        """A faster copy: each batch norm is folded into the convolution before it.
+
+        Not in a network whose layers do not run in the order of their registration.
+        """
+        plain = copy.deepcopy(self).eval().requires_grad_(False)
+        fast = copy.deepcopy(plain)
+        for module in list(fast.backbone.modules()):
+            for (name, conv), (norm_name, norm) in pairwise(list(module.named_children())):
+                if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                    setattr(module, name, fuse_conv_bn_eval(conv, norm))
+                    setattr(module, norm_name, getattr(norm, "act", nn.Identity()))  # timm's also activate
+        pixels = torch.linspace(-1, 1, 3 * 64 * 64, device=self.head.weight.device)
+        with torch.inference_mode():
+            ours, theirs = (each(pixels.view(1, 3, 1, 64, 64)) for each in (fast, plain))
+        return fast if torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3) else plain
 
 
 def _trunk(model: str, stages: int, pretrained: bool) -> tuple[nn.Module, int]:

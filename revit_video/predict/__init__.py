@@ -300,8 +300,10 @@ class Predictor:
         views = Prediction(*(column.cpu() for column in views))  # once, not for each class
         scores = self.probabilities(path, views)
         order = scores.argsort(descending=True).tolist()
-        if self._watch and (words := self._watch.see(float(scores.max()), int(views.lengths[0]))):
-            logger.warning("drift: %s", words)
+        if self._watch:
+            seen = float(scores.max()), int(views.lengths[0]), bool(views.agreed[0])
+            if words := self._watch.see(*seen):
+                logger.warning("drift: %s", words)
         return VideoPrediction(
             path,
             [(self.class_names[n], float(scores[n])) for n in order],
@@ -381,7 +383,7 @@ def load(
     if assigner is not None:
         if "assigned" not in policies or assigner.spec["num_lengths"] != len(model.lengths):
             raise checkpoint.CheckpointError(f"{saved.path}: its assigner cannot choose for its model")
-        assigner = assigner.to(place)
+        assigner = assigner.to(place).for_inference()
     if "hybrid" in policies:
         shipped = "hybrid"
         if policies["hybrid"].asks_assigner and assigner is None:

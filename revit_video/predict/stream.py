@@ -66,7 +66,7 @@ class _Answers:
         self._predictor, self._paths = predictor, paths
         self._row_of: list[int] = []  # of each view, by its number
         self._views: dict[int, list[Prediction]] = {}  # by row, of files that wait for some of their views
-        self._done: dict[int, VideoPrediction | DecodeError] = {}
+        self._done: dict[int, Prediction | DecodeError] = {}
         self._read = self._given = 0
 
     @property
@@ -92,12 +92,11 @@ class _Answers:
                 views = self._views.setdefault(row, [])
                 views.append(view)
                 if len(views) == self._predictor.grid.num_views:
-                    joined = Prediction.joined(self._views.pop(row))
-                    self._done[row] = self._predictor.answer(self._paths[row], joined)
+                    self._done[row] = Prediction.joined(self._views.pop(row))
 
     def ready(self) -> Iterator[VideoPrediction | DecodeError]:
-        """The answers whose turn it is."""
+        """The answers whose turn it is: the guard against drift sees them in order, short ones not first."""
         while self._given in self._done:
-            answer = self._done.pop(self._given)
+            done, path = self._done.pop(self._given), self._paths[self._given]
             self._given += 1
-            yield answer
+            yield done if isinstance(done, DecodeError) else self._predictor.answer(path, done)

@@ -70,11 +70,12 @@ def assign(job: Job, trained: Trained | None = None, mined: MinedLabels | None =
         for stop in fit(training, stats, lambda: job.termination.asked > 0):
             if stop:
                 job.termination.leave()
-    table = job.tabulate(trained.reader, "val", job.test_batches("val"), network)
+    fast = network.for_inference()
+    table = job.tabulate(trained.reader, "val", job.test_batches("val"), fast)
     if ranks.is_main:
         write_calibration(job.path(output_dir.CALIBRATION), cfg, table)
     own = Costs.from_table(costs, model.carries_state)
-    settings = calibrated(cfg, table, costs_in_wish(cfg, own, trained.reader, network, ranks))
+    settings = calibrated(cfg, table, costs_in_wish(cfg, own, trained.reader, fast, ranks))
     record = assigner_record(cfg, trained.weights, job.data.class_names) | settings_of(cfg, ANSWERS)
     job.forget_results()
     if ranks.is_main:

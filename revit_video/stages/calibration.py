@@ -71,8 +71,9 @@ def calibrated(cfg: CfgNode, table: Table, costs: Costs) -> Settings:
     if not takes_hybrid(cfg):
         return settings
     hybrid, certificate = hybrid_settings(cfg, table, costs)
-    _, stop, videos = table.follow(hybrid.policy())
-    seen = Seen.of(videos, stop[table.first_views], len(costs.gmacs))
+    _, stop, agreed, videos = table.follow(hybrid.policy())
+    first = table.first_views
+    seen = Seen.of(videos, stop[first], agreed[first], len(costs.gmacs))
     return replace(settings, hybrid=hybrid, certificate=certificate, seen=seen)
 
 

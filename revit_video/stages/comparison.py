@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from fvcore.common.config import CfgNode
@@ -42,6 +43,7 @@ class Comparison:
 
     Attributes:
         model: as `Trained.reader` gives it.
+        assigner: as it was trained; `reading_assigner` is what runs.
         policies: by name; a static policy has the name of its length.
         cost_table: see `flops.cost_table`.
         batch_size: views in one pass of this rank.
@@ -62,7 +64,12 @@ class Comparison:
 
     def engine(self, policy: Policy) -> Engine:
         """Runs `policy` on the model."""
-        return Engine(self.model, policy, self.costs, self.assigner, self.batch_size)
+        return Engine(self.model, policy, self.costs, self.reading_assigner, self.batch_size)
+
+    @cached_property
+    def reading_assigner(self) -> TokenLengthAssigner | None:
+        """The copy of the assigner for inference."""
+        return None if self.assigner is None else self.assigner.for_inference()
 
     def engines(self) -> dict[str, Engine]:
         """Every policy's but the oracle's, which cannot run; the first is always the longest length's."""
@@ -134,7 +141,8 @@ def _assigner(job: Job, trained: Trained) -> Assigner | None:
     with believed(path, "policy"):
         chosen = Settings.of(saved.settings)
     own = Costs.from_table(costs, trained.model.carries_state)
-    return Assigner(network, _as_wished(job, chosen, own, trained.reader, network), costs, made)
+    wished = _as_wished(job, chosen, own, trained.reader, network.for_inference())
+    return Assigner(network, wished, costs, made)
 
 
 def _as_wished(

@@ -85,7 +85,7 @@ def _answered(
         return out_of_fold.table, _cross_fitted(cfg, compared, out_of_fold), list(islice(batches, 1))
     first = keep_first(batches, kept, max(2, int(CLOCK_SHARE * len(batches))), CLOCK_BYTES)
     stage = f"test {cfg.TEST.NAME}" if cfg.TEST.NAME else "test"
-    table = job.tabulate(compared.model, stage, first, compared.assigner, total=len(batches))
+    table = job.tabulate(compared.model, stage, first, compared.reading_assigner, total=len(batches))
     answers = {name: replay(table, policy, compared.costs) for name, policy in compared.policies.items()}
     return table, answers, kept
 

@@ -2,34 +2,41 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import pytest
 import torch
 
 from revit_video.adaptive.drift import ALARMS, BLOCK, Seen, Watch, same_distribution, same_mix
 from revit_video.meters import VideoScores
 
-Stream = tuple[torch.Tensor, torch.Tensor]
+Stream = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
-def stream(count: int, generator: torch.Generator, hard: float = 0.2) -> Stream:
-    """Confidence and length of `count` videos, a share of which is hard: long and unsure."""
+def stream(count: int, generator: torch.Generator, hard: float = 0.2, disagree: float = 0.3) -> Stream:
+    """Confidence, length and agreement of `count` videos, a share of which is hard: long and unsure.
+
+    Lengths disagree on a share of the hard ones.
+    """
     is_hard = torch.rand(count, generator=generator) < hard
     draws = torch.rand(count, generator=generator)
     confidence = torch.where(is_hard, 0.4 + 0.5 * draws, 0.9 + 0.1 * draws)
-    return confidence, torch.where(is_hard & (draws < 0.7), 0, torch.where(is_hard, 1, 2))
+    agreed = ~is_hard | (torch.rand(count, generator=generator) >= disagree)
+    return confidence, torch.where(is_hard & (draws < 0.7), 0, torch.where(is_hard, 1, 2)), agreed
 
 
 def reference(generator: torch.Generator, count: int) -> Seen:
-    confidence, length = stream(count, generator)
+    confidence, length, agreed = stream(count, generator)
     scores = torch.stack([confidence, 1 - confidence], dim=1)
     videos = VideoScores(scores, torch.zeros(count, dtype=torch.long), torch.arange(count))
-    return Seen.of(videos, length, 3)
+    return Seen.of(videos, length, agreed, 3)
 
 
 def alarm(watch: Watch, videos: Stream) -> int | None:
     """Videos until the first alarm."""
-    for n, (confidence, length) in enumerate(zip(*(each.tolist() for each in videos), strict=True), 1):
-        if watch.see(confidence, length):
+    for n, video in enumerate(zip(*(each.tolist() for each in videos), strict=True), 1):
+        if watch.see(*video):
             return n
     return None
 
@@ -53,14 +60,23 @@ def test_drift_is_found_within_200_videos() -> None:
     assert alarm(watch, stream(200, generator, hard=0.6)) in (BLOCK, 2 * BLOCK)
 
 
+def test_lengths_that_disagree_more_often_are_a_drift() -> None:
+    """Where nothing else differs; statistics of earlier versions do not know it."""
+    generator = torch.Generator().manual_seed(3)
+    before = reference(generator, 2400)
+    videos = stream(200, generator, disagree=1.0)
+    assert alarm(Watch(before), videos) in (BLOCK, 2 * BLOCK)
+    assert alarm(Watch(replace(before, disagreed=None)), videos) is None
+
+
 def test_it_warns_once_and_says_what_differs() -> None:
     generator = torch.Generator().manual_seed(2)
     watch = Watch(reference(generator, 600))
-    confidence, length = stream(300, generator, hard=1.0)
-    pairs = zip(confidence.tolist(), length.tolist(), strict=True)
-    words = [text for c, i in pairs if (text := watch.see(c, i))]
+    videos = zip(*(each.tolist() for each in stream(300, generator, hard=1.0)), strict=True)
+    words = [text for video in videos if (text := watch.see(*video))]
     assert len(words) == 1
     assert "the last 100 videos are not like the validation list: mean confidence 0.6" in words[0]
+    assert re.search(r"lengths disagree on [23]\d % \(there \d %\)", words[0])
 
 
 def test_p_values() -> None:

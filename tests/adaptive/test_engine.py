@@ -154,6 +154,17 @@ def test_what_comes_before_the_start_is_not_paid(model: ReViT) -> None:
     assert prediction.gmacs.tolist() == paid
 
 
+def test_agreement_is_that_of_all_lengths_run(model: ReViT, dvt: DVT) -> None:
+    """The views start at each of the three lengths and go on to the longest."""
+    for each, costs in ((model, COSTS), (dvt, PAID)):
+        named = [each.eval()(random_clips(COUNT), n).logits.argmax(dim=1) for n in each.lengths]
+        expected = [len({named[i][n].item() for i in range(TRUTH[n] + 1)}) == 1 for n in range(COUNT)]
+        running = engine(each, Policy(given(TRUTH), [1.1] * 3), costs)
+        assert streamed(running, [5, 8]).agreed.tolist() == expected
+        assert True in expected and False in expected
+    assert engine(model, static(1))(random_clips(COUNT)).agreed.all()
+
+
 @pytest.mark.parametrize(("threshold", "i", "cost"), [(0.0, 2, 1.0), (1.1, 0, 13.0)])
 def test_cascades_at_the_ends(threshold: float, i: int, cost: float, model: ReViT) -> None:
     prediction = streamed(engine(model, cascade([threshold] * 3)), [5, 5, 3])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from revit_video.adaptive.engine import ask
 from revit_video.adaptive.policies import sufficiency
@@ -49,6 +50,35 @@ def test_frames_are_averaged_clip_by_clip() -> None:
     alone = [assigner(clips[:, :, [n]]) for n in (0, 1)]
     torch.testing.assert_close(assigner(clips), torch.stack(alone).mean(dim=0))
     assert assigner(clips).shape == (2, 3)
+
+
+@pytest.mark.parametrize("sizes", [dict(model="lcnet_035", stages=2), dict(), dict(model="resnet18")])
+def test_the_copy_for_inference_answers_alike_without_batch_norms(sizes: dict[str, object]) -> None:
+    torch.manual_seed(0)
+    assigner = TokenLengthAssigner(3, num_frames=2, input_size=48, **sizes).train()  # type: ignore[arg-type]
+    for _ in range(2):  # norms that do something
+        assigner(0.5 + 2 * torch.randn(8, 3, 2, 48, 48))
+    fast, clips = assigner.for_inference(), torch.randn(4, 3, 4, 60, 60)
+    torch.testing.assert_close(fast(clips), assigner.eval()(clips), rtol=1e-4, atol=1e-4)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in fast.modules())
+    assert any(isinstance(module, nn.BatchNorm2d) for module in assigner.modules())
+
+
+def test_norms_that_do_not_follow_their_convolution_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Registered after it, but run before it: folding would change the answers."""
+
+    class NormFirst(nn.Sequential):
+        def __init__(self) -> None:
+            super().__init__(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3))
+            self[1].running_mean += 5
+            self[1].running_var *= 4
+
+        def forward(self, frames: torch.Tensor) -> torch.Tensor:
+            return self[0](self[1](frames).relu())
+
+    monkeypatch.setattr("revit_video.models.assigner._trunk", lambda *_: (NormFirst().eval(), 3))
+    assigner, clips = TokenLengthAssigner(2, input_size=8).eval(), torch.randn(2, 3, 4, 8, 8)
+    torch.testing.assert_close(assigner.for_inference()(clips), assigner(clips))
 
 
 def test_a_cut_network_is_the_start_of_the_whole_one() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
 import pytest
 import simplejson
@@ -78,6 +78,14 @@ def test_no_answer_waits_for_long(mixed: Predictor, files: list[Path]) -> None:
             for _ in answers:
                 held = max(held, *(call.args[0].held for call in ready.call_args_list))
     assert held <= (2 + 1) * 4
+
+
+def test_the_guard_sees_videos_in_their_order(mixed: Predictor, files: list[Path]) -> None:
+    """Not in that of their exits: short lengths would come first, as if the stream had drifted."""
+    with patch.object(mixed, "_watch", Mock(see=Mock(return_value=""))) as watch:
+        answers = [each for each in mixed.predict_many(files, 8, 0) if isinstance(each, VideoPrediction)]
+        sure = [confidence for confidence, *_ in (call.args for call in watch.see.call_args_list)]
+    assert sure == pytest.approx([answer.classes[0][1] for answer in answers], abs=1e-5)
 
 
 def test_ranks_answer_as_one_process(toy_run: Path, files: list[Path], tmp_path: Path) -> None:

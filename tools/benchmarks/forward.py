@@ -146,7 +146,7 @@ def adaptive(device: torch.device, rounds: int) -> list[Measurement]:
     """Adaptive evaluation against static full length, for several shares of clips on the short length."""
     model = base(device, (LENGTHS[0], LENGTHS[-1]))
     reader = for_inference(model, inference_dtype("auto", model))
-    assigner = TokenLengthAssigner(2).to(device).eval()
+    assigner = TokenLengthAssigner(2).to(device).for_inference()
     count, batch = (ADAPTIVE_CLIPS, ADAPTIVE_BATCH) if device.type == "cpu" else (20 * 32, 32)
     clips = random_clips(model, batch)
     cost = [gmacs(model, i) for i in range(2)]

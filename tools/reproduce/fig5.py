@@ -95,7 +95,7 @@ def _replayed(
 ) -> tuple[dict[str, list[Answers]], dict[str, list[Engine]]]:
     """Answers and engines of a job's series of policies; the oracle has no engine."""
     compared = compare(job, job.trained)
-    table = job.tabulate(compared.model, "test", batches, compared.assigner)
+    table = job.tabulate(compared.model, "test", batches, compared.reading_assigner)
     found = series(job, compared)
     answers = {name: [replay(table, each, compared.costs) for each in some] for name, some in found.items()}
     engines = {
@@ -107,7 +107,7 @@ def _replayed(
 def _revit_series(job: Job, compared: Comparison) -> Series:
     """The policies of a ReViT; the first adaptive and the first cascade are the calibrated ones."""
     costs, own, per_view = compared.costs, compared.policies, compared.settings.per_view
-    table = job.tabulate(compared.model, "val", job.test_batches("val"), compared.assigner)
+    table = job.tabulate(compared.model, "val", job.test_batches("val"), compared.reading_assigner)
     assigned = along(assigned_points(table, costs, per_view), POINTS)
     worthwhile = [point for point in cascade_points(table, costs) if point.gmacs <= costs.gmacs[0]]
     count = len(costs.gmacs)

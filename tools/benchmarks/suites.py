@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from benchmarks.decode import decode
+from benchmarks.estimate import estimate
 from benchmarks.forward import adaptive, backbones, forward, lengths
 from benchmarks.growth import growth
 from benchmarks.kinetics import kinetics
@@ -26,5 +27,6 @@ SUITES: dict[str, Suite] = {
     "train": training,
     "replicas": replicas,
     "growth": growth,
+    "estimate": estimate,
     "many_files": many_files,
 }

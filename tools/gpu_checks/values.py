@@ -91,8 +91,6 @@ def _gradients(model: ReViT, clips: Tensor, autocast: torch.dtype | None) -> Ten
 
 def pipeline(report: Report) -> None:
     """All stages of small runs; then the same weights on the CPU: at most one answer in 24 may differ."""
-    videos = report.folder / "videos"
-    write_dataset(str(videos), COUNTS, processes=2)
     for name, changes in CASES.items():
         stages = ["train", "test"] if name == "DVT" else list(STAGES)
         folder = _run(report, name, stages, *changes)
@@ -101,7 +99,7 @@ def pipeline(report: Report) -> None:
     _run(report, "plain", ["test"], *CASES["plain"], "DEVICE", "cpu")
     differ = sum(a != b for a, b in zip(answers, _answers(folder), strict=True))
     report.check("the CPU's answers", differ <= 1, differ=differ, of=len(answers))
-    video = next((videos / "test").rglob("*.mp4"))
+    video = next((report.folder / "videos/test").rglob("*.mp4"))
     on_device, on_cpu = (
         load(str(folder), device).predict(str(video)) for device in (report.device.type, "cpu")
     )
@@ -110,10 +108,12 @@ def pipeline(report: Report) -> None:
 
 
 def _run(report: Report, name: str, stages: list[str], *changes: object) -> Path:
-    """Runs stages in this process; what they say goes to run.txt."""
-    folder = report.folder / name.split(",")[0]
+    """Runs stages in this process on generated videos; what they say goes to run.txt."""
+    videos, folder = report.folder / "videos", report.folder / name.split(",")[0]
+    if not videos.exists():
+        write_dataset(str(videos), COUNTS, processes=2)
     options: tuple[object, ...] = (
-        *("DATA.PATH_TO_DATA_DIR", report.folder / "videos", "OUTPUT_DIR", folder, "SOLVER.MAX_EPOCH", 1),
+        *("DATA.PATH_TO_DATA_DIR", videos, "OUTPUT_DIR", folder, "SOLVER.MAX_EPOCH", 1),
         *("ASSIGNER.MAX_EPOCH", 2, "DATA_LOADER.NUM_WORKERS", 2, "DEVICE", report.device.type),
     )
     cfg = load_checked(find_config(CONFIG), [str(word) for word in (*options, *SMALL, *changes)])

@@ -191,6 +191,8 @@ _C.DVT.ENABLE = False  # train this cascade instead of one resizable model; it e
 #   at the assigner's length where an assigner is trained too
 _C.DVT.FEATURE_REUSE = True  # a model's MLPs also get the last tokens of the model before it
 _C.DVT.RELATION_REUSE = True  # a model's attention adds the attention scores of the model before it
+_C.DVT.UPSAMPLE = ""  # how both come to a longer grid: bilinear (DVT's paper) | nearest (its code: repeated,
+#   then averaged); empty = as in the checkpoint, else bilinear
 
 # ---- Mining token-length labels --------------------------------------------------------------------------
 _C.MINE = CfgNode()

@@ -185,6 +185,7 @@ RULES = {
     "REVIT.DISTILL.MIN_TEACHER_TOP1": PERCENT,
     "MINE.FOLDS": Rule(lambda k: k == 0 or 2 <= k <= 1000, "0 or at least 2, and at most 1000"),
     "MINE.NUM_CLIPS": at_least(1, 1_000),
+    "DVT.UPSAMPLE": one_of("", "bilinear", "nearest"),
     "MINE.NONE_CORRECT": one_of("longest", "drop"),
     "ASSIGNER.OBJECTIVE": one_of("label", "sufficiency"),
     "ASSIGNER.AUGMENT": one_of("mirror", "turn"),

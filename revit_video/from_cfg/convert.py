@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import safetensors.torch
@@ -16,18 +18,20 @@ from revit_video.from_cfg.model import (
     HEAD_WIDTH,
     KEYS,
     PRESET_KEYS,
+    REUSE_KEYS,
     build_model,
     check_heads,
     data_spec,
     views_per_video,
 )
 from revit_video.from_cfg.resolve import fill_normalisation, load_checked
-from revit_video.length import patch_geometry
+from revit_video.length import patch_geometry, soft_splits
 from revit_video.models import checkpoint
+from revit_video.models.base import ResizableModel
 from revit_video.models.config import ReViTConfig
-from revit_video.models.layouts import KERNEL, REGISTERS, fixed_places, to_transformers
+from revit_video.models.layouts import KERNEL, REGISTERS, T2T_FIRST, fixed_places, to_transformers
 from revit_video.models.presets import PRESETS, preset
-from revit_video.models.pretrained import PretrainedWeights, Report, at_length, initialise
+from revit_video.models.pretrained import PretrainedWeights, Report, at_length, initialise_parts
 from revit_video.models.revit import ReViT
 from revit_video.models.sources import read_source
 from revit_video.models.transformers_folder import (
@@ -41,6 +45,7 @@ from revit_video.models.transformers_folder import (
 )
 from revit_video.runtime import output_dir
 
+T2T_SIZE = 224  # of DVT's model in the middle, whose kernel tells less than those of the others
 WITHOUT_KEYS = ("qkv_bias", "residual_scale", "dense_head")  # in which LV-ViT differs
 
 
@@ -69,11 +74,11 @@ def convert(source: str, destination: str, to: str, cfg_path: str | None, opts: 
             f"{source} has no head: say for how many classes the new one is, MODEL.NUM_CLASSES n"
         )
     fill_normalisation(cfg, source, found.data)
-    if cfg.DVT.ENABLE:
-        raise ValueError("DVT.ENABLE: a cascade is no model that could be converted to")
     check_heads(cfg, found)
-    (model,) = build_model(cfg).parts
-    report = initialise(model, found)
+    if cfg.DVT.ENABLE and to != "revit":
+        raise ValueError(f"--to {to}: only --to revit can express a DVT")
+    model = build_model(cfg)
+    report, *_ = initialise_parts(model, found)  # of the longest length, like the others'
     names = found.data.get("class_names")
     EXPORTS[to](destination, cfg, model.eval(), names if found.num_classes == model.num_classes else None)
     return report
@@ -82,11 +87,12 @@ def convert(source: str, destination: str, to: str, cfg_path: str | None, opts: 
 def description(source: PretrainedWeights, opts: Sequence[Any]) -> list[Any]:
     """The config of a model like the source, as `KEY VALUE` pairs."""
     values = source.config.to_dict() if source.config else _values_like(source, opts)
-    crop, keys = values["img_size"], KEYS | PRESET_KEYS
+    crop, keys = values["img_size"], KEYS | PRESET_KEYS | REUSE_KEYS
     pairs = {
         "DATA.TEST_CROP_SIZE": crop,
         "DATA.TRAIN_JITTER_SCALES": [crop, crop],
         "MODEL.ARCH": _arch(values),
+        "DVT.ENABLE": source.cascade,
         **{keys[name]: value for name, value in values.items() if name in keys},
     }
     if source.config is not None:
@@ -106,32 +112,51 @@ def description(source: PretrainedWeights, opts: Sequence[Any]) -> list[Any]:
 
 
 def _values_like(source: PretrainedWeights, opts: Sequence[Any]) -> dict[str, Any]:
-    """Fields of `ReViTConfig` for a video model, an LV-ViT, or an image model, the last with 8 frames."""
-    state, sizes, (length,) = source.states[0], source.settings | source.sizes, source.lengths
+    """Fields of `ReViTConfig` for a video model, an LV-ViT, a T2T-ViT, or another image model of 8 frames."""
+    state, sizes, length = source.states[0], source.settings | source.sizes, source.lengths[0]
     heads = sizes["num_heads"] or sizes["embed_dim"] // HEAD_WIDTH
     if source.num_heads is None and sizes["embed_dim"] % HEAD_WIDTH and "MODEL.NUM_HEADS" not in opts:
         raise ValueError(
             f"{source.name} does not tell its attention heads, and its width {sizes['embed_dim']} is no "
             f"multiple of {HEAD_WIDTH}: give MODEL.NUM_HEADS n"
         )
-    half, lvvit = -(-length.h // 2), source.halving > 1
+    half = -(-length.h // 2)
+    stem = "lvvit" if source.halving > 1 else "t2t" if T2T_FIRST in state else "patch"
     values = {
         "num_frames": state["time_embed"].shape[1] if "time_embed" in state else 8,
         **sizes,
         "num_heads": heads,
         "attention": source.attention or "divided_space_time",
         "positions": sizes["positions"] or "separate",
-        "img_size": length.h * state[KERNEL].shape[-1] * source.halving,
+        "img_size": _size_of(source),
         "num_classes": source.num_classes,
         "lengths": [str(length), f"{half}x{half}"][: 2 if half < length.h else 1],
+        "qkv_bias": "blocks.0.attn.qkv.bias" in state,
         "token_at_longest": source.is_distilled,
-        "stem": "patch",
+        "stem": stem,
         "registers": state[REGISTERS].shape[1] if REGISTERS in state else 0,
         "pre_norm": "norm_pre.weight" in state,
         "pos_init": "sine" if sizes["positions"] == "fixed" else "normal",
     }
-    known = ("num_frames", "stem", *WITHOUT_KEYS)
-    return values | ({name: preset("lvvit_small")[name] for name in known} if lvvit else {})
+    if source.cascade:
+        parts = ("feature_reuse", "relation_reuse")
+        reused = {part: any(f"{part}." in name for name in state) for part in parts}
+        return values | {"lengths": list(map(str, source.lengths)), "distill_token": False} | reused
+    known = ("num_frames", *WITHOUT_KEYS)
+    return values | ({name: preset("lvvit_small")[name] for name in known} if stem == "lvvit" else {})
+
+
+def _size_of(source: PretrainedWeights) -> int:
+    """Side of its frames, in pixels."""
+    state, side = source.states[0], source.lengths[0].h
+    if T2T_FIRST not in state:
+        return side * state[KERNEL].shape[-1] * source.halving
+    first = math.isqrt(state[T2T_FIRST].shape[1] // 3)
+    for size in (side * 16, side * 32, T2T_SIZE):
+        with suppress(ValueError):
+            if soft_splits(size, side)[0][0] == first:
+                return size
+    raise ValueError(f"{source.name}: no size is known from which splits of {first} px lead to {side}x{side}")
 
 
 def _arch(values: dict[str, Any]) -> str:
@@ -146,7 +171,7 @@ def _arch(values: dict[str, Any]) -> str:
 # ---- Writing ---------------------------------------------------------------------------------------------
 
 
-def _to_revit(path: str, cfg: CfgNode, model: ReViT, names: list[str] | None) -> None:
+def _to_revit(path: str, cfg: CfgNode, model: ResizableModel, names: list[str] | None) -> None:
     costs = flops.cost_table(model, views_per_video(cfg))
     checkpoint.save(path, checkpoint.model_payload(model, data_spec(cfg, names), costs))
 
@@ -175,7 +200,11 @@ def _to_transformers(path: str, cfg: CfgNode, model: ReViT, names: list[str] | N
         output_dir.write_json(os.path.join(path, name), content)
 
 
-EXPORTS = {"revit": _to_revit, "timesformer": _to_timesformer, "transformers": _to_transformers}
+EXPORTS: dict[str, Callable[[str, CfgNode, Any, list[str] | None], None]] = {
+    "revit": _to_revit,
+    "timesformer": _to_timesformer,
+    "transformers": _to_transformers,
+}
 
 
 def _longest(model: ReViT, kind: str) -> dict[str, Tensor]:

@@ -61,6 +61,12 @@ PRESET_KEYS = {
     "head_norm_eps": "MODEL.HEAD_NORM_EPS",
 }
 """Of fields for which 0 or an empty text means the preset's value."""
+REUSE_KEYS = {
+    "feature_reuse": "DVT.FEATURE_REUSE",
+    "relation_reuse": "DVT.RELATION_REUSE",
+    "upsample": "DVT.UPSAMPLE",
+}
+"""Of the fields of `DVTConfig`."""
 
 
 def model_config(cfg: CfgNode) -> ReViTConfig:
@@ -78,7 +84,9 @@ def model_config(cfg: CfgNode) -> ReViTConfig:
         return FrozenConfig(**values | {"distill_token": False, "token_at_longest": False})
     if not cfg.DVT.ENABLE:
         return ReViTConfig(**values)
-    return DVTConfig(**values, feature_reuse=cfg.DVT.FEATURE_REUSE, relation_reuse=cfg.DVT.RELATION_REUSE)
+    reuse = {field: get(cfg, key) for field, key in REUSE_KEYS.items()}
+    reuse["upsample"] = reuse["upsample"] or DVTConfig.upsample
+    return DVTConfig(**values, **reuse)
 
 
 def model_mistakes(cfg: CfgNode) -> Iterator[Mistake]:
@@ -90,7 +98,7 @@ def model_mistakes(cfg: CfgNode) -> Iterator[Mistake]:
     try:
         model_config(cfg)
     except ModelConfigError as error:
-        keys = KEYS | PRESET_KEYS
+        keys = KEYS | PRESET_KEYS | REUSE_KEYS
         for fields, message in error.problems:
             taking_part = [keys.get(field, "MODEL.ARCH") for field in fields]
             yield Mistake((*taking_part, *(["DVT.ENABLE"] if dvt else [])), message)

@@ -87,6 +87,8 @@ def fill_parts(cfg: CfgNode, parts: Mapping[str, Any]) -> None:
         ConfigError: the model with these parts cannot be built.
     """
     ours = model_config(cfg)
+    if cfg.DVT.ENABLE:
+        cfg.DVT.UPSAMPLE = cfg.DVT.UPSAMPLE or parts.get("upsample", "")
     for field in PARTS_OF_SOURCES:
         value, key = parts.get(field), PRESET_KEYS[field]
         if not get(cfg, key) and value is not None and value != getattr(ours, field):

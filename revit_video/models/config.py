@@ -34,6 +34,7 @@ CHOICES = {
     "drop_path_per": ("clip", "sequence"),
     "init": ("normal", "timesformer"),
 }
+UPSAMPLING = ("bilinear", "nearest")  # of a DVT
 MOST = {
     "img_size": 1 << 14,
     "num_frames": 1 << 14,
@@ -291,6 +292,8 @@ class DVTConfig(ReViTConfig):
         feature_reuse, relation_reuse: whether each transformer reuses the patch tokens, the attention scores
             of the shorter length. With neither, each is a `ReViT` of one length that stands alone.
         reuse_hidden, reuse_dim: hidden and output width of the MLPs through which features are reused.
+        upsample: how they are brought to the longer grid: `bilinear` as in DVT's paper; `nearest` as in its
+            code, to twice the shorter grid by repetition and from there by averages.
     """
 
     distill_token: bool = False
@@ -298,6 +301,7 @@ class DVTConfig(ReViTConfig):
     relation_reuse: bool = True
     reuse_hidden: int = 128
     reuse_dim: int = 48
+    upsample: str = "bilinear"
 
     def of_length(self, i: int) -> ReViTConfig:
         """Settings of the transformer for `lengths[i]`."""
@@ -307,6 +311,8 @@ class DVTConfig(ReViTConfig):
 
     def _contradictions(self) -> Iterator[Problem]:
         yield from super()._contradictions()
+        if self.upsample not in UPSAMPLING:
+            yield ("upsample",), f"must be one of {', '.join(UPSAMPLING)}, got {self.upsample!r}"
         for name in ("norm", "patch_embed", "pos_embed"):
             if getattr(self, name) != "per_length":
                 yield (

@@ -27,7 +27,7 @@ class DVT(ResizableModel):
     """A cascade of ViTs (`space_only`) or TimeSformers (`divided_space_time`), one per token length.
 
     Modifications:
-        Grids are up-sampled bilinearly, as in the paper; its code repeats and averages cells instead.
+        Grids are up-sampled bilinearly, as in the paper, or by repetition and averages, as in its code.
         For videos, features are reused per frame, and relations are those of the attention over space in each
         frame. The attention over time, which the paper does not consider, is not reused.
     """
@@ -86,7 +86,8 @@ class Backbone(ReViT):
         super().__init__(config.of_length(i), partial(reusing_block_of, cascade=config, before=before))
         self.relation_reuse: RelationReuse | None = None
         if config.relation_reuse and before is not None:
-            self.relation_reuse = RelationReuse(config.depth * config.num_heads, before, length)
+            scores = config.depth * config.num_heads
+            self.relation_reuse = RelationReuse(scores, before, length, config.upsample)
 
     def reuse(
         self, clips: Tensor, state: CascadeState, keep_features: bool, keep_relations: bool
@@ -125,7 +126,7 @@ class FeatureReuse(nn.Module):
         self.dim = config.reuse_dim
         self.norm = nn.LayerNorm(config.embed_dim, eps=config.norm_eps)
         self.mlp = Mlp(config.embed_dim, config.reuse_hidden, out_dim=self.dim)
-        self.interpolate = GridInterpolation(before, after)
+        self.interpolate = GridInterpolation(before, after, config.upsample)
 
     def forward(self, features: Tensor) -> Tensor:
         """`(B, T, N, C)` -> `(B, T, N', dim)`."""
@@ -140,11 +141,13 @@ class RelationReuse(nn.Module):
     Each pair of tokens has `count` scores, of all layers and heads, which a MLP maps to as many new ones.
     """
 
-    def __init__(self, count: int, before: TokenLength, after: TokenLength) -> None:
+    def __init__(
+        self, count: int, before: TokenLength, after: TokenLength, upsample: str = "bilinear"
+    ) -> None:
         super().__init__()
         self.fc1 = nn.Conv2d(count, 3 * count, 1)
         self.fc2 = nn.Conv2d(3 * count, count, 1)
-        self.interpolate = GridInterpolation(before, after)
+        self.interpolate = GridInterpolation(before, after, upsample)
 
     def forward(self, relations: Tensor) -> Tensor:
         """`(F, count, 1 + N, 1 + N)` -> `(F, count, 1 + N', 1 + N')`."""
@@ -158,17 +161,17 @@ class RelationReuse(nn.Module):
 
 
 class GridInterpolation(nn.Module):
-    """Bilinear interpolation from one grid to another.
+    """From one grid to another, see `DVTConfig.upsample`.
 
     Computed as products with small matrices: `F.interpolate` runs one GPU thread per cell, each over all of
     the thousands of channels here, and its backward pass is not deterministic.
     """
 
-    def __init__(self, before: TokenLength, after: TokenLength) -> None:
+    def __init__(self, before: TokenLength, after: TokenLength, how: str = "bilinear") -> None:
         super().__init__()
         self.before = before
-        self.register_buffer("down", _linear_interpolation(before.h, after.h), persistent=False)
-        self.register_buffer("across", _linear_interpolation(before.w, after.w), persistent=False)
+        self.register_buffer("down", _along_one_side(before.h, after.h, how), persistent=False)
+        self.register_buffer("across", _along_one_side(before.w, after.w, how), persistent=False)
 
     def forward(self, values: Tensor) -> Tensor:
         """`(..., N)` -> `(..., N')`."""
@@ -177,8 +180,10 @@ class GridInterpolation(nn.Module):
         return ((grid @ across).transpose(-2, -1) @ down).transpose(-2, -1).flatten(-2)
 
 
-def _linear_interpolation(size: int, target: int) -> Tensor:
-    """Matrix `(size, target)` that interpolates a row of `size` values to `target`."""
+def _along_one_side(size: int, target: int, how: str) -> Tensor:
+    """Matrix `(size, target)` that brings a row of `size` values to `target`."""
+    if how == "nearest":
+        return F.adaptive_avg_pool1d(torch.eye(size).repeat_interleave(2, dim=1)[None], target)[0]
     return F.interpolate(torch.eye(size)[None], size=target, mode="linear")[0]
 
 

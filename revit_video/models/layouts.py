@@ -147,23 +147,51 @@ def fixed_places(state: Weights, count: int, first: int = 0) -> Tensor:
 # ---- T2T-ViT ---------------------------------------------------------------------------------------------
 
 T2T_STEM = "tokens_to_token.project.weight"  # tells its weights from a ViT's
-T2T_SIZE, T2T_HEAD = 224, 64
+T2T_FIRST = "patch_embed.attention1.kqv.weight"  # there, likewise
+T2T_HEAD = 64
 T2T: dict[str, Any] = dict(attention="space_only", positions="fixed", pool="cls", norm_eps=1e-5)
 
 
-def from_t2t(state: Weights) -> dict[str, Tensor]:
+def from_t2t(state: Weights, by_width: bool = True) -> dict[str, Tensor]:
     """From T2T-ViT's names.
 
-    Its released weights are for queries scaled by width^-0.5, not by head width^-0.5; that is folded in.
+    Args:
+        by_width: its queries are scaled by width^-0.5, as in its released weights, not by head width^-0.5;
+            that is folded in.
     """
     renamed = {}
     for name, value in state.items():
-        if name.endswith("attn.qkv.weight"):
+        if by_width and name.endswith("attn.qkv.weight"):
             width = value.shape[1]
             value = torch.cat([value[:width] * (T2T_HEAD / width) ** 0.5, value[width:]])
         name = name.replace("tokens_to_token.project.", "patch_embed.proj.")
         renamed[name.replace("tokens_to_token.", "patch_embed.")] = value
     return renamed
+
+
+# ---- DVT -------------------------------------------------------------------------------------------------
+
+DVT_PARTS = (
+    "normal_token.",
+    "less_token.",
+    "less_less_token.",
+)  # longest first; tell its weights from others
+
+
+def parts_of_dvt(state: Weights) -> list[dict[str, Tensor]]:
+    """The weights of each transformer of a DVT, longest first, of what it reuses under our names."""
+    parts = [
+        {_reused(name.removeprefix(part)): value for name, value in state.items() if name.startswith(part)}
+        for part in DVT_PARTS
+    ]
+    return [part for part in parts if part]
+
+
+def _reused(name: str) -> str:
+    name = name.replace(".feature_resuse_mlp.0.", ".feature_reuse.norm.")  # its authors' spelling
+    name = name.replace(".feature_resuse_mlp.1.", ".feature_reuse.mlp.")
+    name = re.sub(r"^relation_reuse_conv\.0\.", "relation_reuse.fc1.", name)
+    return re.sub(r"^relation_reuse_conv\.2\.", "relation_reuse.fc2.", name)
 
 
 # ---- Parts that several have -----------------------------------------------------------------------------

@@ -14,22 +14,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from timm.layers import resample_patch_embed
 from torch import Tensor
 
 from revit_video.length import TokenLength
 from revit_video.models.accounting import Report, patterns
-from revit_video.models.config import NORM_EPS, ReViTConfig
-from revit_video.models.embed import (
-    OnePatchEmbed,
-    OnePositionEmbed,
-    PatchEmbeds,
-    ResizedPatchEmbed,
-    over_steps,
-    resized_places,
-)
+from revit_video.models.base import ResizableModel
+from revit_video.models.config import NORM_EPS, DVTConfig, ReViTConfig
+from revit_video.models.embed import OnePositionEmbed
 from revit_video.models.layouts import KERNEL, Weights
+from revit_video.models.resampling import resampled
 from revit_video.models.revit import ReViT
 
 PER_LENGTH = re.compile(r"((?:^|\.)(?:norm(?:[12]|_pre)?|temporal_norm1|patch_embed|pos_embed))\.(\d+)")
@@ -62,6 +55,7 @@ class PretrainedWeights:
         config: a ReViT's; None for other models.
         notes: remarks for the report.
         steps: steps in time with position embeddings of their own.
+        cascade: its lengths are those of a DVT, each with a state of its own, what it reuses included.
     """
 
     name: str
@@ -72,6 +66,7 @@ class PretrainedWeights:
     config: ReViTConfig | None = None
     notes: tuple[str, ...] = ()
     steps: int = 1
+    cascade: bool = False
 
     @property
     def attention(self) -> str | None:
@@ -93,6 +88,13 @@ class PretrainedWeights:
         """These weights for other classes."""
         states = tuple({k: v for k, v in state.items() if not k.startswith("head")} for state in self.states)
         return replace(self, states=states)
+
+    def of_length(self, i: int) -> PretrainedWeights:
+        """One transformer of a cascade."""
+        name = f"{self.name} at {self.lengths[i]}"
+        return replace(
+            self, name=name, lengths=self.lengths[i : i + 1], states=self.states[i : i + 1], cascade=False
+        )
 
     @property
     def is_distilled(self) -> bool:
@@ -176,6 +178,23 @@ def all_lengths(name: str, model: ReViT, **known: Any) -> PretrainedWeights:
     return PretrainedWeights(name, model.lengths, states, settings, config=config, steps=steps, **known)
 
 
+def cascade_of(parts: Sequence[PretrainedWeights], config: DVTConfig | None = None) -> PretrainedWeights:
+    """A DVT's weights, of its transformers, longest first.
+
+    Args:
+        config: a checkpoint's of this project; None for its authors' models.
+    """
+    first = parts[0]
+    return replace(
+        first,
+        lengths=tuple(part.lengths[0] for part in parts),
+        states=tuple(part.states[0] for part in parts),
+        settings=first.settings | {"upsample": config.upsample if config else "nearest"},
+        config=config,
+        cascade=True,
+    )
+
+
 @torch.no_grad()
 def at_length(model: ReViT, i: int) -> dict[str, Tensor]:
     """Weights used at length `i`, under TimeSformer's names; `dist_token` and `head_dist` only if used."""
@@ -200,6 +219,20 @@ def split_name(name: str) -> tuple[str, int | None]:
 
 
 # ---- Initialisation --------------------------------------------------------------------------------------
+
+
+def initialise_parts(model: ResizableModel, source: PretrainedWeights) -> list[Report]:
+    """`initialise` for every part of `model`: a ReViT, or a DVT's transformers, from a DVT's one by one.
+
+    Raises:
+        ValueError: see `initialise`; or one is a DVT and the other is not its like.
+    """
+    config = model.config
+    if not source.cascade or not isinstance(config, DVTConfig) or source.lengths != model.lengths:
+        return [initialise(part, source) for part in model.parts]
+    if config.upsample != (theirs := source.settings["upsample"]):
+        raise ValueError(f"DVT.UPSAMPLE: {source.name} was trained with {theirs}, not {config.upsample}")
+    return [initialise(part, source.of_length(i)) for i, part in enumerate(model.parts)]
 
 
 def initialise(model: ReViT, source: PretrainedWeights) -> Report:
@@ -250,7 +283,7 @@ def _fit(name: str, like: Tensor, model: ReViT, source: PretrainedWeights) -> Fi
     if common.startswith("head") and source.num_classes != model.num_classes:
         theirs = source.num_classes or "none"
         return Fitted(like, "initialised", f"new: {model.num_classes} classes, the source has {theirs}")
-    if REUSE in common:
+    if REUSE in common and common not in source.states[0]:
         return Fitted(like, "initialised", "new: what a DVT reuses passes through it")
     target = _target(model, common, own)
     state, grid = source.states[-1], source.lengths[-1]
@@ -264,7 +297,7 @@ def _fit(name: str, like: Tensor, model: ReViT, source: PretrainedWeights) -> Fi
         return Fitted(like, "initialised", remark)
     if key is None:
         return Fitted(torch.zeros_like(like), "initialised" if remark else "lacking", remark)
-    value = _resampled(model, source.steps, common, state[key].to(like.dtype), like, grid, target)
+    value = resampled(model, source.steps, common, state[key].to(like.dtype), like, grid, target)
     if own is not None and common.startswith("patch_embed.attention"):
         stems: Any = model.patch_embed
         value = stems[own].fitted(common.removeprefix("patch_embed."), value)
@@ -272,11 +305,11 @@ def _fit(name: str, like: Tensor, model: ReViT, source: PretrainedWeights) -> Fi
         shapes = [" x ".join(map(str, tensor.shape)) for tensor in (state[key], like)]
         raise ValueError(f"{source.name}: {key} is {shapes[0]}, which does not fit {name}, {shapes[1]}")
     if common.startswith("pos_embed"):
-        resampled = (grid, source.steps) != (target, model.config.placed_steps) and like.ndim > 2
-        resampled &= common != "pos_embed.special"
+        changed = (grid, source.steps) != (target, model.config.placed_steps) and like.ndim > 2
+        changed &= common != "pos_embed.special"
     else:
-        resampled = value.shape != state[key].shape
-    return Fitted(value, "initialised" if remark else "resampled" if resampled else "copied", remark, key)
+        changed = value.shape != state[key].shape
+    return Fitted(value, "initialised" if remark else "resampled" if changed else "copied", remark, key)
 
 
 def source_length(lengths: Sequence[TokenLength], wanted: TokenLength) -> TokenLength:
@@ -286,6 +319,11 @@ def source_length(lengths: Sequence[TokenLength], wanted: TokenLength) -> TokenL
 
 
 def _check_settings(config: ReViTConfig, source: PretrainedWeights) -> None:
+    if source.cascade:
+        raise ValueError(
+            f"{source.name} is a DVT, whose models do not stand alone: only a DVT of its lengths can start "
+            f"from it, DVT.ENABLE True REVIT.TOKEN_LENGTHS [{', '.join(map(str, source.lengths))}]"
+        )
     ours = {name: getattr(config, name) for name in SHARED_SETTINGS}
     ours["mlp_ratio"] = int(config.embed_dim * config.mlp_ratio) / config.embed_dim
     ours["head_norm_eps"] = config.head_norm_eps or config.norm_eps
@@ -364,61 +402,3 @@ def _origin(common: str, source: PretrainedWeights, state: Weights) -> tuple[str
     if common.startswith("norm.") and not source.num_classes:
         return None, "new: the source has none"
     return None, ""
-
-
-def _resampled(
-    model: ReViT,
-    steps: int,
-    common: str,
-    value: Tensor,
-    like: Tensor,
-    grid: TokenLength,
-    target: TokenLength,
-) -> Tensor:
-    """`value`, of `steps` placed steps, in the shape of `like`; `grid` and `target` are their lengths."""
-    if common.endswith(("norm2.weight", "norm2.bias", "mlp.fc1.weight")):
-        return torch.cat([value, like[..., value.shape[-1] :]], dim=-1)  # with more channels in a DVT
-    if common.startswith("pos_embed"):
-        return _positions(common, value, like, grid, target, steps, model.config.placed_steps)
-    if common == KERNEL and value.ndim == 4:
-        value = _over_frames(value, model.config.tubelet) if model.config.stem == "patch" else value
-        return _kernel(model.patch_embed, value, like) if value.shape[:2] == like.shape[:2] else value
-    if common == "time_embed":
-        return over_steps(value, like.shape[1])
-    return value
-
-
-def _over_frames(kernel: Tensor, tubelet: int) -> Tensor:
-    """A kernel for as many frames, with the same tokens for a still clip: divided among them, or summed."""
-    frames = kernel.shape[1] // 3
-    if frames in (0, tubelet) or kernel.shape[1] % 3:
-        return kernel
-    parts = kernel.unflatten(1, (frames, 3)).movedim(1, -1).flatten(1, 3)  # (C, RGB h w, frames)
-    parts = F.adaptive_avg_pool1d(parts, tubelet) * (frames / tubelet)
-    return parts.unflatten(1, (3, *kernel.shape[2:])).movedim(-1, 1).flatten(1, 2)
-
-
-def _kernel(embed: PatchEmbeds | OnePatchEmbed, value: Tensor, like: Tensor) -> Tensor:
-    if value.shape == like.shape or not isinstance(embed, ResizedPatchEmbed):
-        return resample_patch_embed(value, list(like.shape[2:]))
-    # The kernel that becomes `value` at the longest length: invert the resampling there.
-    value = resample_patch_embed(value, list(embed.kernels[0]))
-    down, across = (torch.linalg.pinv(embed.get_buffer(name)) for name in ("down0", "across0"))
-    return down @ value @ across.mT
-
-
-def _positions(
-    common: str, value: Tensor, like: Tensor, grid: TokenLength, target: TokenLength, steps: int, ours: int
-) -> Tensor:
-    """A position embedding for `ours` steps at `target` from one `(1, S + steps N, C)` for `grid`."""
-    count = value.shape[1] - steps * grid.count
-    # The last special token is the distillation token, or the class token as its twin.
-    special = torch.cat([value[:, :1], value[:, count - 1 : count]], dim=1)
-    special = special if count else special.new_zeros(like.shape[0], 2, special.shape[2])
-    if common == "pos_embed.special":
-        return special[:, : like.shape[1]]
-    places = resized_places(value[:, count:], grid, target, steps, ours)
-    if common == "pos_embed.grid":
-        by_step = places.unflatten(1, (ours, -1)).transpose(2, 3).flatten(1, 2)  # (1, steps C, N)
-        return by_step.unflatten(2, (target.h, target.w))
-    return torch.cat([special[:, : like.shape[1] - places.shape[1]], places], dim=1)

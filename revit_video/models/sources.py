@@ -3,8 +3,8 @@
 - `timm:<name>`: a ViT of timm, its weights by way of timm, which may download them.
 - `hf:<owner>/<name>[@revision]`, or a folder: transformers' TimeSformer, VideoMAE or ViViT.
 - A file, of torch or safetensors: a checkpoint of this project, TimeSformer's `.pyth`, VideoMAE's `.pth`, a
-  ViT's weights under timm's names, LV-ViT's and T2T-ViT's `.pth.tar`; see `trainers_file` for what may be
-  around them.
+  ViT's weights under timm's names, LV-ViT's, T2T-ViT's and DVT's `.pth.tar`; see `trainers_file` for what may
+  be around them.
 
 Nothing in a folder, or in any file, is ever executed.
 """
@@ -25,12 +25,12 @@ from torch import Tensor
 
 from revit_video.models import checkpoint
 from revit_video.models.checkpoint import CheckpointError
-from revit_video.models.config import NORM_EPS
+from revit_video.models.config import NORM_EPS, DVTConfig
 from revit_video.models.layouts import (
+    DVT_PARTS,
     KERNEL,
     T2T,
     T2T_HEAD,
-    T2T_SIZE,
     T2T_STEM,
     VIDEOMAE,
     VIDEOMAE_BIAS,
@@ -40,9 +40,17 @@ from revit_video.models.layouts import (
     from_t2t,
     from_videomae,
     from_vit,
+    parts_of_dvt,
     pooling,
+    with_biases,
 )
-from revit_video.models.pretrained import LVVIT_STEM, PretrainedWeights, all_lengths, single_length
+from revit_video.models.pretrained import (
+    LVVIT_STEM,
+    PretrainedWeights,
+    all_lengths,
+    cascade_of,
+    single_length,
+)
 from revit_video.models.timm_weights import pretrained_network, settings_of_vit, unlike_ours
 from revit_video.models.trainers_file import stand_ins, weights_in
 from revit_video.models.transformers_folder import (
@@ -144,31 +152,29 @@ def _read_file(path: str, device: str = "cpu") -> dict[str, Any]:
 
 
 def _own(found: checkpoint.Checkpoint) -> PretrainedWeights:
-    if found.kind == "dvt":
-        raise CheckpointError(
-            f"{found.path} is a DVT, whose models do not stand alone: nothing is made of its weights"
-        )
     if found.kind == "frozen":
         raise CheckpointError(
             f"{found.path} has a frozen backbone: start from the weights that it was made of"
         )
     with torch.random.fork_rng():  # its initial weights are not used, and must not move the seed on
-        (model,) = found.model().parts
+        model = found.model()
     notes = ("the assigner that it holds is left out",) if "assigner" in found.payload else ()
-    return all_lengths(found.path, model, data=found.payload["data"], notes=notes)
+    parts = [all_lengths(found.path, part, data=found.payload["data"], notes=notes) for part in model.parts]
+    return cascade_of(parts, model.config) if isinstance(model.config, DVTConfig) else parts[0]
 
 
 def _bare(path: str, payload: Mapping[str, Any], key: str) -> PretrainedWeights:
     """TimeSformer's, VideoMAE's, a ViT's or an LV-ViT's weights, alone or as a training left them."""
     taken, state, note = weights_in(path, payload, key)
     notes = (note,) if note else ()
+    if any(name.startswith(DVT_PARTS) for name in state):
+        parts = [_part_of_dvt(path, part, notes) for part in parts_of_dvt(state)]
+        return cascade_of(parts)
     if LVVIT_STEM in state:
         state = {re.sub(r"^aux_head\.", "head_dense.", name): value for name, value in state.items()}
         return single_length(path, state, **LVVIT, notes=(*notes, LVVIT_NOTE))
     if T2T_STEM in state:
-        heads, size = len(state["cls_token"][0, 0]) // T2T_HEAD, dict(img_size=T2T_SIZE, num_frames=1)
-        known = dict(T2T, num_heads=heads, data=IMAGENET_DATA, **size)
-        return single_length(path, from_t2t(state), notes=(*notes, T2T_NOTE), **known)
+        return _t2t(path, from_t2t(state), (*notes, T2T_NOTE))
     if VIDEOMAE_BIAS in state or f"encoder.{VIDEOMAE_BIAS}" in state:
         return _videomae(path, from_videomae(state), notes)
     if any(".temporal_attn." in name for name in state):
@@ -182,6 +188,20 @@ def _bare(path: str, payload: Mapping[str, Any], key: str) -> PretrainedWeights:
     note = f"it does not tell LayerNorm's eps, GELU's kind and the pooling: taken as 1e-6, exact, {words}"
     state = from_vit(state, pool)
     return single_length(path, state, pool=pool, act=activation(state), notes=(*notes, note))
+
+
+def _t2t(path: str, state: dict[str, Tensor], notes: tuple[str, ...]) -> PretrainedWeights:
+    heads = state[KERNEL].shape[0] // T2T_HEAD
+    return single_length(path, state, data=IMAGENET_DATA, notes=notes, num_heads=heads, num_frames=1, **T2T)
+
+
+def _part_of_dvt(path: str, state: dict[str, Tensor], notes: tuple[str, ...]) -> PretrainedWeights:
+    """A T2T-ViT or a DeiT, whose heads have 64 channels, with queries scaled by that."""
+    if T2T_STEM in state:
+        return _t2t(path, from_t2t(state, by_width=False), notes)
+    heads = state[KERNEL].shape[0] // T2T_HEAD if KERNEL in state else None
+    known: dict[str, Any] = dict(num_heads=heads, attention="space_only", norm_eps=NORM_EPS, num_frames=1)
+    return single_length(path, with_biases(state), data=IMAGENET_DATA, notes=notes, **known)
 
 
 def _videomae(path: str, state: dict[str, Tensor], notes: tuple[str, ...]) -> PretrainedWeights:

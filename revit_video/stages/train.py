@@ -32,7 +32,7 @@ from revit_video.from_cfg.training import (
 from revit_video.models import checkpoint
 from revit_video.models.base import ResizableModel
 from revit_video.models.checkpoint import Checkpoint, CheckpointError
-from revit_video.models.pretrained import initialise
+from revit_video.models.pretrained import initialise_parts
 from revit_video.models.sources import read_source
 from revit_video.models.untrusted import believed
 from revit_video.runtime import output_dir
@@ -255,8 +255,8 @@ def _starting_point(job: Job, model: ResizableModel) -> Checkpoint | None:
         if names and theirs and names != theirs and len(names) == len(theirs):
             logger.info("%s: its %d classes have other names, so the head is new", source.name, len(theirs))
             source = source.without_head()
-        for part in model.parts:
-            logger.info("starting from %s", initialise(part, source))
+        for report in initialise_parts(model, source):
+            logger.info("starting from %s", report)
     return None
 
 

@@ -107,13 +107,14 @@ class Plain(nn.Module):
 
 def peer(grid: int, dim: int = 256, depth: int = 2, ratio: int = 2) -> Plain:
     first = {14: (7, 4, 2), 10: (11, 6, 5), 7: (14, 8, 3)}[grid]
-    model = Plain(first, grid, dim, depth, ratio)
-    table, rows = model.pos_embed.clone(), [p.w.clone() for p in model.modules() if isinstance(p, Performer)]
+    return with_random_weights(Plain(first, grid, dim, depth, ratio))
+
+
+def with_random_weights(model: nn.Module) -> Any:
+    """`model` with random weights; those that are not trained (positions, performers' rows) as they are."""
+    fixed = {name: p.clone() for name, p in model.named_parameters() if not p.requires_grad}
     randomised(model)
-    model.pos_embed.data = table
-    performers = [part for part in model.modules() if isinstance(part, Performer)]
-    for part, row in zip(performers, rows, strict=True):
-        part.w.data = row
+    model.load_state_dict(model.state_dict() | fixed)
     return model
 
 

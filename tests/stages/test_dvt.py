@@ -132,8 +132,18 @@ def test_a_checkpoint_says_what_it_holds(run: Path, toy_run: Path, videos: Path,
     other = toy_cfg(videos, run, *VIDEOS, "DVT.RELATION_REUSE", False)
     with pytest.raises(CheckpointError, match=r"relation_reuse True \(config: False\)"):
         checkpoint.read(path).load_into(build_model(other))
+    finished = tool("convert", path, tmp_path / "out", "--to", "timesformer")
+    assert finished.code == 2 and "--to timesformer: only --to revit can express a DVT" in finished.err
     finished = tool("convert", path, tmp_path / "out.pyth", "--to", "revit")
-    assert finished.code == 2 and "is a DVT" in finished.err
+    assert finished.code == 0, finished.err
+    theirs, ours = (
+        trained.model.state_dict(),
+        checkpoint.read(str(tmp_path / "out.pyth")).model().state_dict(),
+    )
+    assert theirs.keys() == ours.keys() and all(torch.equal(theirs[name], ours[name]) for name in ours)
+    words = ("--to", "revit", "REVIT.TOKEN_LENGTHS", "[4]", "DVT.ENABLE", "False")
+    finished = tool("convert", path, tmp_path / "out.pyth", *words)
+    assert finished.code == 2 and "is a DVT, whose models do not stand alone" in finished.err
 
 
 def test_each_model_starts_from_a_single_one(toy_run: Path, videos: Path, tmp_path: Path) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from revit_video.length import TokenLength
 from revit_video.models.config import ReViTConfig
+
+if TYPE_CHECKING:
+    from revit_video.models.graphs import Graphs
 
 
 class Output(NamedTuple):
@@ -75,6 +78,7 @@ class ResizableModel(nn.Module, ABC):
             at the longest length it has then cost as much as running that length alone.
         lengths: token lengths, longest first.
         num_frames, img_size: shape of a clip, `(3, num_frames, img_size, img_size)`.
+        cuda_graphs: of small passes, on a GPU, where this is a copy for inference.
     """
 
     kind: ClassVar[str]
@@ -85,6 +89,7 @@ class ResizableModel(nn.Module, ABC):
         self.config = config
         self.lengths, self.num_classes = config.lengths, config.num_classes
         self.img_size, self.num_frames = config.img_size, config.num_frames
+        self.cuda_graphs: Graphs | None = None
 
     @abstractmethod
     def forward(self, clips: Tensor, length: int | str | TokenLength) -> Output:
@@ -165,6 +170,9 @@ class ResizableModel(nn.Module, ABC):
     @property
     def compiled(self) -> bool:
         return False
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"cuda_graphs": None}  # which are of these weights, not of a copy's
 
 
 def count_params(part: nn.Module | Tensor) -> int:

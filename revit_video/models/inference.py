@@ -68,6 +68,10 @@ def for_inference(model: ResizableModel, dtype: torch.dtype = torch.float32) -> 
         part.pos_embed.to(dtype)  # fixed ones are no parameters
         if model.compiled:
             part.compile()
+    if fast.device.type == "cuda":
+        from revit_video.models.graphs import Graphs
+
+        fast.cuda_graphs = Graphs()
     return fast
 
 
@@ -75,8 +79,14 @@ def logits_at(model: ResizableModel, clips: Tensor, length: int | str | TokenLen
     """Logits `(B, classes)` of normalised `clips` `(B, 3, T, H, W)` at one length, in single precision."""
     length = model.lengths[find(model.lengths, length)]
     clips = clips.to(model.dtype)
-    parts = clips.split(_pass_size(model, clips, length))
-    return torch.cat([model(part, length).logits for part in parts]).float()
+
+    def run(part: Tensor) -> Tensor:
+        logits: Tensor = model(part, length).logits
+        return logits
+
+    if model.cuda_graphs is not None:
+        return model.cuda_graphs(run, length, clips, _activations(model, length)).float()
+    return torch.cat([run(part) for part in clips.split(_pass_size(model, clips, length))]).float()
 
 
 def logits_at_all(model: ResizableModel, clips: Tensor) -> Tensor:
@@ -96,6 +106,8 @@ def logits_at_next(
     Args:
         state: from the next shorter length, for the same clips; empty at the shortest.
     """
+    if not model.carries_state:
+        return logits_at(model, clips, model.lengths[i]), state
     clips = clips.to(model.dtype)
     size = _pass_size(model, clips, model.lengths[i])
     parts = [slice(start, start + size) for start in range(0, len(clips), size)]
@@ -107,7 +119,12 @@ def logits_at_next(
 def _pass_size(model: ResizableModel, clips: Tensor, length: TokenLength) -> int:
     if clips.device.type != "cpu" or model.compiled:
         return max(1, len(clips))
-    return max(1, CPU_PASS // (model.config.steps * length.count * model.width))
+    return max(1, CPU_PASS // _activations(model, length))
+
+
+def _activations(model: ResizableModel, length: TokenLength) -> int:
+    """Tokens x channels of a clip."""
+    return model.config.steps * length.count * model.width
 
 
 # ---- Probabilities -----------------------------------------------------------------------------------------

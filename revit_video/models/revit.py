@@ -141,7 +141,7 @@ class ReViT(ResizableModel):
         if mixed is None:
             return output
         assert output.dense is not None
-        return output._replace(dense=torch.where(mixed, output.dense.flip(0), output.dense))
+        return Output(output.cls, output.dist, torch.where(mixed, output.dense.flip(0), output.dense))
 
     def _embed(self, clips: Tensor, i: int, mixed: Tensor | None = None) -> tuple[Tensor, Tensor]:
         batch, frames = clips.shape[0], clips.shape[2] // self.config.tubelet

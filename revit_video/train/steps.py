@@ -71,11 +71,13 @@ class MixedLengthStep(Step):
     def __call__(self, inputs: Tensor, labels: Tensor | Targets) -> dict[str, Tensor]:
         targets = Targets.of(labels)
         longest, *others = self.model.lengths
-        output = self._forward(inputs, longest, targets)
-        teacher = output.cls.detach() if self._distils() else None
-        metrics = self._backward(longest, output, targets)
-        for length in others:
-            metrics |= self._backward(length, self._forward(inputs, length, targets), targets, teacher)
+        # Weights that autocast has cast serve all lengths: it forgets them when its outermost context ends.
+        with torch.autocast(inputs.device.type, enabled=False):
+            output = self._forward(inputs, longest, targets)
+            teacher = output.cls.detach() if self._distils() else None
+            metrics = self._backward(longest, output, targets)
+            for length in others:
+                metrics |= self._backward(length, self._forward(inputs, length, targets), targets, teacher)
         return metrics
 
     def learn_of(self, metrics: dict[str, Tensor]) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from revit_video.data.targets import Targets
 from revit_video.data.token_labels import TokenLabels
@@ -225,3 +227,39 @@ def test_shares_teach_a_cascade_what_classes_teach() -> None:
     same = CascadeStep(other)(random_clips(4), torch.eye(CLASSES, dtype=torch.float64)[LABELS])
     torch.testing.assert_close(metrics, same)
     torch.testing.assert_close(gradients(model), gradients(other))
+
+
+class Casts(TorchDispatchMode):
+    """How often tensors of a shape are cast."""
+
+    def __init__(self, shape: torch.Size) -> None:
+        super().__init__()
+        self.shape, self.count = shape, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._to_copy.default and args[0].shape == self.shape:
+            self.count += args[0].dtype == torch.float32
+        return func(*args, **(kwargs or {}))
+
+
+def test_autocast_casts_weights_once_for_all_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gradients are those of weights that are cast for each length."""
+
+    def gradients_and_casts() -> tuple[dict[str, Tensor], int]:
+        model = tiny_revit(lengths=LENGTHS, depth=1).float()
+        step = MixedLengthStep(model, HOW, ALONE, autocast=torch.bfloat16)
+        with Casts(model.blocks[0].mlp.fc1.weight.shape) as casts:
+            step(random_clips(4).float(), LABELS)
+        return gradients(model), casts.count
+
+    once, few = gradients_and_casts()
+    backward = MixedLengthStep._backward
+
+    def forgetting(*arguments: Any) -> Any:
+        torch.clear_autocast_cache()
+        return backward(*arguments)
+
+    monkeypatch.setattr(MixedLengthStep, "_backward", forgetting)
+    each_time, many = gradients_and_casts()
+    assert (few, many) == (1, len(LENGTHS))
+    torch.testing.assert_close(once, each_time, rtol=0, atol=0)

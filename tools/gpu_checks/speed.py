@@ -144,31 +144,26 @@ def _profile(report: Report, step: TimedStep, shown: int) -> None:
 
 
 def reading(report: Report) -> None:
-    """Inference, eager and as a CUDA graph: where the graph is much faster, the host is the limit."""
+    """Inference, launched one by one and with graphs of small passes: how fast, and the same answers."""
     trained = _model(report, ("14x14", "10x10", "7x7"))
     model = for_inference(trained, torch.bfloat16)
+    graphs = model.cuda_graphs
     with torch.inference_mode():
-        for batch in (1,) if report.tiny else (1, 8, 32, 64):
+        for batch in (1,) if report.tiny else (1, 3, 8, 32, 64):
             clips = random_clips(model, batch)
             for i, length in enumerate(model.lengths):
-                once = partial(logits_at, model, clips, length)
-                times = {"eager_ms": report.milliseconds(once, 10)}
-                if report.is_gpu:
-                    times["graph_ms"] = report.milliseconds(_graph(once).replay, 10)
+                times, answers = {}, []
+                for name, own in {"eager_ms": None, "graph_ms": graphs}.items():
+                    model.cuda_graphs = own
+                    times[name] = report.milliseconds(partial(logits_at, model, clips, length), 10)
+                    answers.append(logits_at(model, -clips, length))
                 rate = 2e12 * batch * gmacs(trained, i) / min(times.values())
                 report.figure(f"{length}, batch {batch}", **times, of_800_TFLOP_per_s=rate / RATE)
-
-
-def _graph(once: Callable[[], object]) -> torch.cuda.CUDAGraph:
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        once()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        once()
-    return graph
+                error = distance(answers[1], answers[0])
+                report.check(f"{length}, batch {batch}: the same answers", error < 1e-2, error=error)
+    if graphs is not None:
+        recorded = [f"{length}x{size}" for (length, size), pass_ in graphs.recorded.items() if pass_]
+        report.check(f"graphs recorded: {' '.join(recorded)}", graphs.work and bool(recorded))
 
 
 def patches(report: Report) -> None:

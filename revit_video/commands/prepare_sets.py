@@ -24,6 +24,11 @@ ANNOTATIONS = {
     "csv": "a table with a header",
     "lists": "a data folder with train.csv, …",
 }
+VIDEOS = {
+    "cifar": "unpacked python version of CIFAR-10 or CIFAR-100",
+    "mnist": "{train,t10k}-{images-idx3,labels-idx1}-ubyte, or with .gz",
+}
+DRAWN = {"folder": ("val", "test"), "csv": ("val", "test"), "cifar": ("val",), "mnist": ("val",)}
 
 
 def prepare_command(parser: ArgumentParser, words: Sequence[str]) -> int:
@@ -78,7 +83,12 @@ def _add_data_sets(whole: ArgumentParser) -> None:
         command = commands.add_parser(name, formatter_class=ArgumentDefaultsHelpFormatter)
         add = command.add_argument
         if name != "lists":
-            add("--videos", required=True, metavar="DIR", help="videos or images, in any layout")
+            add(
+                "--videos",
+                required=True,
+                metavar="DIR",
+                help=VIDEOS.get(name, "videos or images, in any layout"),
+            )
         add("--out", required=True, metavar="DIR", help="the data folder to write")
         if name in ANNOTATIONS:
             required = name != "imagenet"
@@ -87,8 +97,8 @@ def _add_data_sets(whole: ArgumentParser) -> None:
             add("--split", type=int, default=1, choices=(1, 2, 3), help="official split")
         if name in ("folder", "csv"):
             add("--group", default="", metavar="REGEX", help="what paths of one source share")
-            for split in ("val", "test"):
-                add(f"--{split}", type=float, default=0.1, metavar="SHARE", help="of each class")
+        for split in DRAWN.get(name, ()):
+            add(f"--{split}", type=float, default=0.1, metavar="SHARE", help="of each class")
         if name == "csv":
             for field in fields(TableColumns):
                 add(f"--{field.name}-column", default=field.default, metavar="NAME", help="of the table")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 from revit_video.prepare.action_sets import read_diving48, read_hmdb51, read_ssv2, read_ucf101
 from revit_video.prepare.annotation import Annotation, Entry
@@ -17,6 +18,7 @@ from revit_video.prepare.leaks import Leak, find_leaks, sha256
 from revit_video.prepare.media import MediaFiles
 from revit_video.prepare.own_sets import TableColumns, read_folder, read_lists, read_table
 from revit_video.prepare.pack import pack
+from revit_video.prepare.packed_images import PACKED, unpack
 from revit_video.prepare.resize import Encoding, resize_all
 from revit_video.runtime.output_dir import write_csv
 
@@ -87,6 +89,7 @@ READERS: dict[str, Callable[[DatasetFiles, MediaFiles], Annotation]] = {
     "hmdb51": lambda source, media: read_hmdb51(source.annotations, media, source.official_split),
     "diving48": lambda source, media: read_diving48(source.annotations, media),
     "imagenet": lambda source, media: read_imagenet(source.annotations, media),
+    **dict.fromkeys(PACKED, lambda source, media: read_folder(media)),
     "folder": lambda source, media: read_folder(media, source.group),
     "csv": lambda source, media: read_table(source.annotations, media, source.columns, source.group),
     "lists": lambda source, media: read_lists(source.annotations),
@@ -102,7 +105,10 @@ def prepare_data(source: DatasetFiles, out: str, steps: Steps) -> Prepared:
     Raises:
         ValueError: something that `source` or `steps` names is not there, or contradicts itself.
     """
-    out = os.path.abspath(out)
+    out, used = os.path.abspath(out), list[Path]()
+    if source.dataset in PACKED:
+        used, unpacked = unpack(source.dataset, source.videos, os.path.join(out, "images"))
+        source = replace(source, videos=unpacked)
     media = MediaFiles(source.videos)
     try:
         annotation = READERS[source.dataset](source, media)
@@ -111,14 +117,14 @@ def prepare_data(source: DatasetFiles, out: str, steps: Steps) -> Prepared:
     prepared = Prepared(
         dataset=source.dataset,
         settings={**asdict(source), **asdict(steps)},
-        annotations={str(file): sha256(file) for file in annotation.files},
+        annotations={str(file): sha256(file) for file in (*used, *annotation.files)},
         duplicates=len(media.duplicates),
         notes=list(annotation.notes),
         classes={name: {} for name in annotation.classes},
     )
     os.makedirs(out, exist_ok=True)
     root = media.folder if source.videos else _common_folder(annotation.entries)
-    entries = _drawn(_usable(annotation, root, out, steps, prepared), steps)
+    entries = _drawn(_usable(annotation, root, out, steps, prepared), steps, source.dataset in PACKED)
     leaks = list(find_leaks(entries, compare_files=steps.check))
     prepared.leaks = count_by(leak.kind for leak in leaks)
     write_csv(os.path.join(out, "leaks.csv"), Leak._fields, leaks)
@@ -190,8 +196,13 @@ def _resize(
     return copies, failed
 
 
-def _drawn(entries: Sequence[Entry], steps: Steps) -> list[Entry]:
-    """The entries, those that are held out of training in their new splits."""
+def _drawn(entries: Sequence[Entry], steps: Steps, only_tested: bool) -> list[Entry]:
+    """The entries, those that are held out of training in their new splits.
+
+    Args:
+        only_tested: the data set has a list for testing alone, and thresholds are not to be chosen on it.
+    """
     own = {entry.split for entry in entries}
     shares = {} if own & {"val", "test"} else {"test": steps.test, "val": steps.val}
+    shares |= {"val": steps.val} if only_tested else {}
     return hold_out(entries, shares if "mine" in own else shares | {"mine": steps.mine}, steps.seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
@@ -52,7 +53,7 @@ class TrainClips(Dataset[Sample]):
         self._seed, self._label_maps = seed, label_maps
         self._nothing = VideoViews.none(sampling.num_frames, transform.crop_size)
         self.largest = 3 * sampling.num_frames * transform.crop_size**2
-        self._decode = isolated(self._view, len(videos), self.largest, timeout, sampling.limits)
+        self._decode = isolated(self._read, len(videos), self.largest, timeout, sampling.limits)
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -62,7 +63,7 @@ class TrainClips(Dataset[Sample]):
         for attempt, row in enumerate(self._candidates(*key)):
             path, annotation = self.videos[row]
             try:
-                label_map = self._label_maps.read(path) if self._label_maps else None
+                label_map = torch.from_numpy(self._decode(row, path)) if self._label_maps else None
                 views = self._decode(row, path, *key, attempt)
                 return Sample(
                     views, target_of(annotation["label"], self._classes), row, path, skipped, label_map
@@ -78,7 +79,13 @@ class TrainClips(Dataset[Sample]):
         for _ in range(_MAX_TRIES - 1):
             yield int(torch.randint(len(self.videos), (), generator=generator))
 
-    def _view(self, _: int, path: str, epoch: int, row: int, attempt: int) -> VideoViews:
+    def _read(self, _: int, path: str, *draw: int) -> Any:
+        """The view of this `draw`; without one, the label map."""
+        if not draw and self._label_maps:
+            return self._label_maps.read(path).numpy()  # of whose kind no memory is shared
+        return self._view(path, *draw)
+
+    def _view(self, path: str, epoch: int, row: int, attempt: int) -> VideoViews:
         # One generator per attempt: the draws of a failed attempt must not affect the next one.
         generator = seeded_generator(self._seed, epoch, row, attempt)
         return train_view(path, self._sampling, self._transform, self._frame_jitter, generator)

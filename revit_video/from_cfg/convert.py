@@ -43,6 +43,7 @@ from revit_video.models.transformers_folder import (
     kind_of,
     preprocessor_for,
 )
+from revit_video.models.untrusted import believed
 from revit_video.runtime import output_dir
 
 T2T_SIZE = 224  # of DVT's model in the middle, whose kernel tells less than those of the others
@@ -65,7 +66,8 @@ def convert(source: str, destination: str, to: str, cfg_path: str | None, opts: 
     """
     given = dict(zip(opts[::2], opts[1::2], strict=False))
     found = read_source(source, given.get("TRAIN.CHECKPOINT_KEY", ""))
-    described = [] if cfg_path else description(found, opts)
+    with believed(source, "weights"):
+        described = [] if cfg_path else description(found, opts)
     cfg = load_checked(cfg_path, [*described, *opts]).clone()
     cfg.defrost()
     cfg.MODEL.NUM_CLASSES = cfg.MODEL.NUM_CLASSES or found.num_classes

@@ -113,4 +113,4 @@ def _starting_from(
     if not path:
         return path, ({}, {})
     found = checkpoint.read(path, device="meta")
-    return path, (found.payload["data"], found.config.to_dict())
+    return path, (vars(found.data), found.config.to_dict())

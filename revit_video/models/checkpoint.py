@@ -36,13 +36,10 @@ if TYPE_CHECKING:
 
 FORMAT = "revit_video 1"
 CONVERT = "tools/convert.py SOURCE DESTINATION --to revit makes one of a ViT, a TimeSformer or timm:<name>"
-RESAVE = (
-    "where you trust it, keep its weights alone: "
-    "torch.save(torch.load('a.pth', weights_only=False)['model'], 'weights.pth')"
-)
 BEST = "best.pyth"  # there: a model without the state of its training
 POINTER = "last"  # in a folder of checkpoints: a text file with the name of the newest one
 CONFIGS = {"revit": ReViTConfig, "dvt": DVTConfig, "frozen": FrozenConfig}  # by the model's kind
+DTYPES = ["auto", "float32", "bfloat16"]
 NAME = re.compile(r"epoch_(\d{5,})(?:_batch_(\d{5,}))?\.pyth")
 
 
@@ -84,8 +81,9 @@ class DataSpec:
     squash: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("num_frames", "sampling_rate", "crop_size", "num_clips"):
+        for name in ("num_frames", "sampling_rate", "crop_size"):
             whole(name, getattr(self, name), 1, 100_000)
+        whole("num_clips", self.num_clips, 1, 1000)
         whole("num_crops", self.num_crops, 1, 3)
         whole("test_scale", self.test_scale, 0, 100_000)
         number("target_fps", self.target_fps, 1e-6)
@@ -97,6 +95,8 @@ class DataSpec:
         names = self.class_names or ()
         if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
             raise ValueError("class_names must be texts")
+        if (dtype := self.dtype) not in DTYPES:
+            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {shown(dtype)}")
 
 
 @dataclass(frozen=True)
@@ -323,11 +323,12 @@ def load_payload(
         CheckpointError: there is no such file, it is damaged, or it holds more than tensors and plain values.
             Nothing in such a file is ever executed.
     """
-    from revit_video.models.archive import damage, in_protocol_2  # imported where a file is read
+    # imported where a file is read
+    from revit_video.runtime.archive import damage, damage_before_archives, in_protocol_2, refusal
 
     try:
         with open_ordinary(path) as file, reading:
-            if zipfile.is_zipfile(file) and (reason := damage(path)):
+            if reason := damage(path) if zipfile.is_zipfile(file) else damage_before_archives(path):
                 raise CheckpointError(f"{path}: {reason}")
             payload = torch.load(in_protocol_2(file), map_location=map_location, weights_only=True)
     except CheckpointError:
@@ -337,10 +338,7 @@ def load_payload(
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {one_line(error)}") from None
     except pickle.UnpicklingError as error:
-        if refused := re.search(r"GLOBAL (\S+)", str(error)):
-            reason = f"it holds a Python object ({refused[1]}), and only tensors and plain values are loaded"
-            raise CheckpointError(f"{path}: refused: {reason}; {RESAVE}") from None
-        raise CheckpointError(f"{path}: not a checkpoint, or damaged") from None
+        raise CheckpointError(f"{path}: {refusal(str(error))}") from None
     except Exception as error:  # readers of arbitrary bytes raise all kinds
         reason = f"{type(error).__name__}: {one_line(error)}"  # a KeyError's is the key alone
         raise CheckpointError(f"{path}: not a checkpoint, or damaged ({reason})") from None
@@ -421,7 +419,7 @@ def latest_and_damaged(directory: str) -> tuple[str | None, list[str]]:
 
 
 def _why_not_whole(path: str) -> str:
-    from revit_video.models.archive import damage
+    from revit_video.runtime.archive import damage
 
     try:
         with open_ordinary(path) as file:

@@ -24,6 +24,7 @@ from revit_video.models.embed import OnePositionEmbed
 from revit_video.models.layouts import KERNEL, Weights
 from revit_video.models.resampling import resampled
 from revit_video.models.revit import ReViT
+from revit_video.models.untrusted import believed
 
 PER_LENGTH = re.compile(r"((?:^|\.)(?:norm(?:[12]|_pre)?|temporal_norm1|patch_embed|pos_embed))\.(\d+)")
 # Weights that the source lacks start as copies of a twin. Temporal parts: TimeSformer's initialisation from
@@ -245,10 +246,11 @@ def initialise(model: ReViT, source: PretrainedWeights) -> Report:
     Raises:
         ValueError: the source is of another model, lacks weights, or has some that this model cannot use.
     """
-    _check_settings(model.config, source)
-    fitted = {name: _fit(name, like, model, source) for name, like in model.state_dict().items()}
-    ignored = _check_accounted(fitted, model, source)
-    model.load_state_dict({name: each.value for name, each in fitted.items()}, strict=True)
+    with believed(source.name, "weights"):
+        _check_settings(model.config, source)
+        fitted = {name: _fit(name, like, model, source) for name, like in model.state_dict().items()}
+        ignored = _check_accounted(fitted, model, source)
+        model.load_state_dict({name: each.value for name, each in fitted.items()}, strict=True)
     report = Report(source.name, source.notes)
     for name, each in fitted.items():
         report.add(each.verb, name, each.remark)

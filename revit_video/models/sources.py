@@ -62,6 +62,8 @@ from revit_video.models.transformers_folder import (
     weights_files,
     weights_of,
 )
+from revit_video.models.untrusted import believed
+from revit_video.runtime.archive import hollow
 from revit_video.runtime.output_dir import open_ordinary
 
 TIMM = "timm:"
@@ -91,6 +93,11 @@ def read_source(path: str, key: str = "") -> PretrainedWeights:
         ValueError: likewise for what is inside; always one line.
     """
     path = os.path.expanduser(path)
+    with believed(path, "weights"):
+        return _source(path, key)
+
+
+def _source(path: str, key: str) -> PretrainedWeights:
     if path.startswith(TIMM):
         return _timm_model(path)
     if path.startswith(HUB) or os.path.isdir(path):
@@ -116,6 +123,11 @@ def described(path: str, key: str = "") -> tuple[dict[str, Any], dict[str, Any]]
         CheckpointError, ValueError: see `read_source`.
     """
     path = os.path.expanduser(path)
+    with believed(path, "weights"):
+        return _described(path, key)
+
+
+def _described(path: str, key: str) -> tuple[dict[str, Any], dict[str, Any]]:
     if path.startswith(TIMM):
         return _timm_data(path), _timm_settings(path)
     if path.startswith(HUB) or os.path.isdir(path):
@@ -125,7 +137,7 @@ def described(path: str, key: str = "") -> tuple[dict[str, Any], dict[str, Any]]
     payload = _read_file(path, "meta")  # only names and shapes matter here
     if "format" in payload:
         found = checkpoint.recognised(path, payload)
-        return found.payload["data"], found.config.to_dict()
+        return vars(found.data), found.config.to_dict()
     source = _bare(path, payload, key)
     return source.data, source.settings
 
@@ -144,6 +156,8 @@ def _read_file(path: str, device: str = "cpu") -> dict[str, Any]:
             start = file.read(9)
             if start[8:] != b"{":  # what safetensors' header begins with, after its length
                 return checkpoint.load_payload(path, device, stand_ins())
+            if reason := hollow(path):
+                raise CheckpointError(f"{path}: {reason}")
             return safetensors.torch.load(start + file.read())
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such checkpoint") from None
@@ -159,7 +173,7 @@ def _own(found: checkpoint.Checkpoint) -> PretrainedWeights:
     with torch.random.fork_rng():  # its initial weights are not used, and must not move the seed on
         model = found.model()
     notes = ("the assigner that it holds is left out",) if "assigner" in found.payload else ()
-    parts = [all_lengths(found.path, part, data=found.payload["data"], notes=notes) for part in model.parts]
+    parts = [all_lengths(found.path, part, data=vars(found.data), notes=notes) for part in model.parts]
     return cascade_of(parts, model.config) if isinstance(model.config, DVTConfig) else parts[0]
 
 

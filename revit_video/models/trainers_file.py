@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from revit_video.models.untrusted import CheckpointError
+from revit_video.models.untrusted import CheckpointError, check_tensors
 
 # Names of sets of weights, the likeliest to be meant first.
 WRAPPERS = (
@@ -89,7 +89,7 @@ def weights_in(path: str, payload: Mapping[str, Any], key: str = "") -> tuple[st
         The key that was taken (empty for the whole file), the weights, and a note if there are others.
 
     Raises:
-        CheckpointError: there is none, or not this one.
+        CheckpointError: there is none, or not this one, or it holds more than finite numbers.
     """
     sets = dict(_sets(payload))
     if not sets:
@@ -104,6 +104,7 @@ def weights_in(path: str, payload: Mapping[str, Any], key: str = "") -> tuple[st
         )
     taken = key or min(sets, key=_rank)
     others = [name for name in sets if name != taken]
+    check_tensors(path, sets[taken])
     note = f"{taken} taken; TRAIN.CHECKPOINT_KEY picks another: {', '.join(others)}" if others else ""
     return taken, _without_prefixes(path, sets[taken]), note
 

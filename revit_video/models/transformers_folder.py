@@ -9,11 +9,10 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import simplejson
 from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError
 
-from revit_video.models.config import NORM_EPS, ReViTConfig
+from revit_video.models.config import CHOICES, NORM_EPS, ReViTConfig
 from revit_video.models.layouts import (
     KERNEL,
     VIDEOMAE,
@@ -24,8 +23,8 @@ from revit_video.models.layouts import (
 )
 from revit_video.models.pretrained import PretrainedWeights, single_length
 from revit_video.models.timm_weights import hub_answers
-from revit_video.models.untrusted import CheckpointError, one_line, shown
-from revit_video.runtime.output_dir import open_ordinary
+from revit_video.models.untrusted import CheckpointError, believed, number, one_line, shown, whole
+from revit_video.runtime.output_dir import open_ordinary, parsed_json
 
 HUB = "hf:"
 AT_ONCE = 0.8  # seconds for the hub's first answer
@@ -70,6 +69,11 @@ SPACE_ONLY_NOTE = (
 DECODER_NOTE = (
     "a pretrained VideoMAE: its decoder and mask token are left out, its last norm and head are new"
 )
+SIZES = ("num_attention_heads", "image_size", "patch_size", "num_frames", "tubelet_size")
+LARGEST = 4096  # of those
+KINDS_OF_VALUES = {"use_mean_pooling": bool, "id2label": dict, "architectures": list}
+MOST_PLACES = 1 << 17  # of a model whose file does not hold them; a VideoMAE has 1568
+MOST_BYTES = 1 << 24  # of a JSON file
 PREPROCESSING = {"do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True}
 
 
@@ -84,6 +88,7 @@ def weights_of(path: str, folder: str, state: Weights) -> PretrainedWeights:
     steps = 1 if kind == "timesformer" else settings["num_frames"] // settings["tubelet"]
     if kind == "videomae" and KERNEL in renamed:
         count = steps * (settings["img_size"] // config["patch_size"]) ** 2
+        whole("the number of its tokens", count, 1, MOST_PLACES)
         renamed = without_decoder(renamed) | {"pos_embed": fixed_places(renamed, count)}
         if "head.weight" not in renamed:
             notes = (DECODER_NOTE,)
@@ -224,21 +229,40 @@ def read_config(path: str, folder: str) -> dict[str, Any]:
         )
     said = read_object(file)
     kind = said.get("model_type")
-    if kind not in FIXED:
+    if not isinstance(kind, str) or kind not in FIXED:
         others = ", ".join(f"'{name}'" for name in FIXED)
-        raise CheckpointError(f"{path} is a model of type {kind!r}, not {others.replace(', ', ' or ')}")
+        raise CheckpointError(f"{path} is a model of type {shown(kind)}, not {others.replace(', ', ' or ')}")
     config = {"num_attention_heads": 12, "image_size": 224} | DEFAULTS[kind] | FIXED[kind] | said
-    differing = [f"{k} {config[k]!r} (here: {v!r})" for k, v in FIXED[kind].items() if config[k] != v]
-    if kind != "timesformer" and config["hidden_act"] not in ACTS:
-        differing.append(f"hidden_act {config['hidden_act']!r} (here: {' or '.join(ACTS)})")
+    differing = [f"{k} {shown(config[k])} (here: {v!r})" for k, v in FIXED[kind].items() if config[k] != v]
+    if kind != "timesformer" and config["hidden_act"] not in list(ACTS):
+        differing.append(f"hidden_act {shown(config['hidden_act'])} (here: {' or '.join(ACTS)})")
     if differing:
         raise CheckpointError(f"{path} has another arithmetic: {', '.join(differing)}")
-    if kind == "vivit":
-        config["tubelet_size"], config["patch_size"] = config["tubelet_size"][0], config["tubelet_size"][1:]
-    for name in ("image_size", "patch_size"):
-        sides = config[name] if isinstance(config[name], list) else [config[name]]
-        config[name] = sides[0] if len(set(sides)) == 1 and kind != "timesformer" else config[name]
+    with believed(path, CONFIG):
+        if kind == "vivit":
+            frames, *patch = config["tubelet_size"]
+            config |= {"tubelet_size": frames, "patch_size": patch}
+        for name in ("image_size", "patch_size"):
+            sides = config[name] if isinstance(config[name], list) else [config[name]]
+            one = sides[0] if sides == sides[:1] * len(sides) and kind != "timesformer" else config[name]
+            config[name] = one
+        _check_values(config)
     return config
+
+
+def _check_values(config: dict[str, Any]) -> None:
+    """ValueError unless what is used of a completed config has the right kinds, and sizes that can be."""
+    for name in SIZES:
+        value = config.get(name, 1)
+        for side in value if isinstance(value, list) else [value]:
+            whole(name, side, 1, LARGEST)
+    number("layer_norm_eps", config["layer_norm_eps"], 0)
+    for name, kind in KINDS_OF_VALUES.items():
+        if not isinstance(config.get(name), kind | None):
+            raise ValueError(f"{name} must be a {kind.__name__}, got {shown(config[name])}")
+    kinds = CHOICES["attention"]
+    if (attention := config.get("attention_type", kinds[0])) not in kinds:
+        raise ValueError(f"attention_type must be one of {', '.join(kinds)}, got {shown(attention)}")
 
 
 def clips_of(folder: str, config: dict[str, Any]) -> dict[str, Any]:
@@ -246,7 +270,8 @@ def clips_of(folder: str, config: dict[str, Any]) -> dict[str, Any]:
     data: dict[str, Any] = {}
     for preprocessor in (os.path.join(folder, name) for name in reversed(PREPROCESSORS)):
         if os.path.isfile(preprocessor):
-            data |= _normalisation(read_object(preprocessor))
+            with believed(preprocessor, "normalisation"):
+                data |= _normalisation(read_object(preprocessor))
     labels = {int(n): str(label) for n, label in config.get("id2label", {}).items()}
     names = [labels[n] for n in sorted(labels)]
     if names and names != [f"LABEL_{n}" for n in range(len(names))]:
@@ -263,15 +288,18 @@ def _normalisation(said: dict[str, Any]) -> dict[str, Any]:
         return {}
     shifts = str(said.get("video_processor_type")).startswith("Vivit")  # whose config does not say so
     how = PREPROCESSING | {"offset": shifts} | said
+    number("rescale_factor", how["rescale_factor"], 1e-9)
     scale = 255 * how["rescale_factor"] if how["do_rescale"] else 255.0
     mean, std = (how["image_mean"], how["image_std"]) if how["do_normalize"] else ([0.0] * 3, [1.0] * 3)
     offset = 1.0 if how["offset"] and how["do_rescale"] else 0.0
-    if (scale, offset) == (1.0, 0.0):
-        return {"mean": mean, "std": std}
-    return {
-        "mean": [(value + offset) / scale for value in mean],
-        "std": [value / scale for value in std],
-    }
+    if (scale, offset) != (1.0, 0.0):
+        mean, std = [(value + offset) / scale for value in mean], [value / scale for value in std]
+    for name, values, low in (("image_mean", mean, -1e6), ("image_std", std, 1e-6)):
+        if len(values) != 3:
+            raise ValueError(f"{name} must be 3 numbers, got {shown(values)}")
+        for value in values:
+            number(name, value, low)
+    return {"mean": mean, "std": std}
 
 
 def weights_files(path: str, folder: str) -> list[str]:
@@ -312,9 +340,16 @@ def read_object(path: str) -> dict[str, Any]:
     """The object in a JSON file."""
     try:
         with open_ordinary(path, "r", encoding="utf-8") as file:
-            content = simplejson.load(file)
+            text = file.read(MOST_BYTES + 1)
+        if len(text) > MOST_BYTES:
+            raise CheckpointError(f"{path}: larger than {MOST_BYTES >> 20} MiB, which no such file is")
+        content = parsed_json(text)
+    except CheckpointError:
+        raise
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {one_line(error)}") from None
     except ValueError as error:
-        raise CheckpointError(f"{path}: not JSON: {error}") from None
+        raise CheckpointError(f"{path}: not JSON: {one_line(error)}") from None
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: not an object with keys")
     return content

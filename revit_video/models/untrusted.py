@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -10,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+STRETCHED = 1 << 26  # bytes that a tensor may claim without having them
 Module = TypeVar("Module", bound=nn.Module)
 
 
@@ -29,6 +31,8 @@ def believed(path: str, part: str) -> Iterator[None]:
     except CheckpointError:
         raise
     except Exception as error:  # content of any kind raises any kind
+        if isinstance(error, ValueError) and path in str(error):
+            raise
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         raise CheckpointError(f"{path}: its {part} cannot be used: {kind}{one_line(error)}") from error
 
@@ -72,6 +76,20 @@ def check_weights(module: nn.Module, weights: Any) -> None:
             raise ValueError(f"weight {name} holds values that are not finite")
 
 
+def check_tensors(path: str, weights: Mapping[str, Tensor]) -> None:
+    """CheckpointError unless all weights of the file at `path` are plain numbers, as many as they claim."""
+    for name, value in weights.items():
+        problem = ""
+        if value.layout != torch.strided or value.is_quantized or value.is_complex():
+            problem = f"is no plain tensor: {str(value.dtype).removeprefix('torch.')}, {value.layout}"
+        elif value.numel() * value.element_size() > max(value.untyped_storage().nbytes(), STRETCHED):
+            problem = f"claims {'x'.join(map(str, value.shape))} values, of which the file does not hold all"
+        elif not value.is_meta and not bool(value.isfinite().all()):
+            problem = "holds values that are not finite"
+        if problem:
+            raise CheckpointError(f"{path}: weight {shown(name)} {problem}")
+
+
 def _kind(tensor: Tensor) -> str:
     return f"{'x'.join(map(str, tensor.shape)) or 'one'} of {str(tensor.dtype).removeprefix('torch.')}"
 
@@ -95,5 +113,12 @@ def number(name: str, value: Any, low: float = -math.inf) -> None:
 
 def shown(value: Any) -> str:
     """A value for a message, at most 60 characters of it."""
-    text = repr(value)
+    try:
+        text = _SHORT.repr(value)
+    except Exception:  # an integer of more digits than Python writes, a foreign type
+        text = f"a {type(value).__name__}"
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxlong, _SHORT.maxstring, _SHORT.maxother = 2, 60, 60, 60

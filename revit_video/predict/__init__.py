@@ -292,7 +292,7 @@ class Predictor:
         else:
             scores = probabilities(views.logits, multi_label).mean(dim=0)
         if not bool(scores.isfinite().all()):
-            raise ValueError(f"{path}: the model's answer is not finite")
+            raise ValueError(f"{path or 'these frames'}: the model's answer is not finite")
         return scores
 
     def answer(self, path: str, views: Prediction) -> VideoPrediction:

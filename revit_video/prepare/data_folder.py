@@ -72,6 +72,8 @@ def write_data_folder(out: str, lists: Lists, paths: Mapping[str, str], prepared
     Args:
         paths: a clip's path -> the one to list. Those inside `out` are listed relative to it.
     """
+    if odd := [name for name in prepared.classes if not stands_in_a_line(name)]:
+        raise ValueError(f"class {odd[0]!r}: no name for a line of classes.txt; rename it")
     numbers = {name: number for number, name in enumerate(prepared.classes)}
     inside = os.path.join(os.path.abspath(out), "")
     for split in set(SPLITS) - set(lists):
@@ -85,6 +87,12 @@ def write_data_folder(out: str, lists: Lists, paths: Mapping[str, str], prepared
     atomic_write_text(os.path.join(out, "classes.txt"), "".join(f"{name}\n" for name in numbers))
     text = yaml.safe_dump(asdict(prepared), sort_keys=False, allow_unicode=True, width=110)
     atomic_write_text(os.path.join(out, "data.yaml"), text)
+
+
+def stands_in_a_line(name: str) -> bool:
+    """Whether a class name or a path is what a reader takes from a line of UTF-8 that holds it."""
+    is_text = name.encode("utf-8", "replace").decode() == name
+    return is_text and bool(name) and name.strip() == name and not set(name) & {"\n", "\r"}
 
 
 def by_split(entries: Iterable[Entry]) -> tuple[dict[str, list[Entry]], dict[str, str]]:

@@ -20,6 +20,7 @@ _GROUND_TRUTH = (
     "imagenet_2012_validation_synset_labels.txt",
     "val.txt",  # Caffe's: `ILSVRC2012_val_00000001.JPEG 65`
 )
+_LARGEST = 1 << 26  # bytes of an unpacked element of meta.mat
 _NAMES = ("LOC_synset_mapping.txt", "synset_words.txt")
 
 
@@ -90,7 +91,7 @@ def _devkit_synsets(meta: Path) -> list[str]:
     while at < len(data):
         kind, size = struct.unpack_from("<II", data, at)
         element = data[at + 8 : at + 8 + size]
-        texts.append(zlib.decompress(element) if kind == 15 else element)
+        texts.append(zlib.decompressobj().decompress(element, _LARGEST) if kind == 15 else element)
         at += 8 + size
     letters = b"".join(texts).replace(b"\0", b"")  # of one byte or two
     return [synset.decode() for synset in re.findall(rb"n\d{8}", letters)]

@@ -13,8 +13,8 @@ from itertools import islice
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
-from revit_video.data.isolate import limit_memory
-from revit_video.data.video import LIMITS
+from revit_video.data.isolate import isolated, limit_memory
+from revit_video.data.video import LIMITS, DecodeError
 from revit_video.runtime.termination import deaf_children, end_with_parent
 
 STARTING = 120.0  # seconds for a process to import what it needs
@@ -38,11 +38,11 @@ def in_processes(
 
     Args:
         function: importable by name. What it raises is raised here.
-        processes: 0 calls it in this process, where nothing protects from a crash.
+        processes: 0 forks one, which starts at once and shares what this process has imported.
         timeout: seconds that a call may take, by this process's clock: a stopped one has none.
     """
     if processes == 0:
-        yield from ((item, function(item)) for item in items)
+        yield from _in_one(function, items, timeout)
         return
     waiting = iter(items)
     workers: dict[Any, _Worker] = {}
@@ -66,6 +66,17 @@ def in_processes(
     finally:
         for worker in workers.values():
             worker.end()
+
+
+def _in_one(
+    function: Callable[[Item], Result], items: Iterable[Item], timeout: float
+) -> Iterator[tuple[Item, Result | Died]]:
+    call = isolated(lambda row, _, item: function(item), 0, 0, timeout)
+    for item in items:
+        try:
+            yield item, call(None, str(item), item)
+        except DecodeError as error:
+            yield item, Died(error.reason)
 
 
 def _answered(workers: Collection[_Worker]) -> list[Any]:

@@ -10,7 +10,13 @@ from pathlib import Path
 from revit_video.prepare.action_sets import read_diving48, read_hmdb51, read_ssv2, read_ucf101
 from revit_video.prepare.annotation import Annotation, Entry
 from revit_video.prepare.check import check_files
-from revit_video.prepare.data_folder import Prepared, by_split, count_by, write_data_folder
+from revit_video.prepare.data_folder import (
+    Prepared,
+    by_split,
+    count_by,
+    stands_in_a_line,
+    write_data_folder,
+)
 from revit_video.prepare.holdout import hold_out
 from revit_video.prepare.imagenet import read_imagenet
 from revit_video.prepare.kinetics import read_kinetics
@@ -80,6 +86,7 @@ class Steps:
             raise ValueError(f"--processes: must be 0 or more, got {self.processes}")
 
 
+UNLISTED = "its name cannot stand in a line of a list"
 READERS: dict[str, Callable[[DatasetFiles, MediaFiles], Annotation]] = {
     "kinetics400": lambda source, media: read_kinetics(source.annotations, media, 400),
     "kinetics600": lambda source, media: read_kinetics(source.annotations, media, 600),
@@ -110,10 +117,7 @@ def prepare_data(source: DatasetFiles, out: str, steps: Steps) -> Prepared:
         used, unpacked = unpack(source.dataset, source.videos, os.path.join(out, "images"))
         source = replace(source, videos=unpacked)
     media = MediaFiles(source.videos)
-    try:
-        annotation = READERS[source.dataset](source, media)
-    except LookupError as error:  # a line without a field, an object without a key
-        raise ValueError(f"{source.annotations!r} is not of {source.dataset}: {error!r}") from error
+    annotation = _read(source, media)
     prepared = Prepared(
         dataset=source.dataset,
         settings={**asdict(source), **asdict(steps)},
@@ -143,6 +147,19 @@ def prepare_data(source: DatasetFiles, out: str, steps: Steps) -> Prepared:
     return prepared
 
 
+def _read(source: DatasetFiles, media: MediaFiles) -> Annotation:
+    """What the official files say; ValueError for files that are none, whatever is in them."""
+    try:
+        return READERS[source.dataset](source, media)
+    except OSError:
+        raise
+    except Exception as error:  # a line without a field, an object without a key, a table of other kinds
+        places = filter(None, (source.annotations, source.videos, "--"))
+        if isinstance(error, ValueError) and any(place in str(error) for place in places):
+            raise
+        raise ValueError(f"{source.annotations!r} is not of {source.dataset}: {error!r:.200}") from error
+
+
 def _common_folder(entries: Sequence[Entry]) -> str:
     folders = {os.path.dirname(entry.path) for entry in entries if entry.path}
     return os.path.commonpath(folders) if folders else ""
@@ -151,7 +168,9 @@ def _common_folder(entries: Sequence[Entry]) -> str:
 def _usable(annotation: Annotation, root: str, out: str, steps: Steps, prepared: Prepared) -> list[Entry]:
     """The entries whose files are there and not known to be broken, with the paths of copies, if any."""
     found = [entry for entry in annotation.entries if entry.path]
-    problems = _check(found, out, steps, prepared) if steps.check else {}
+    unlisted = {entry.path: UNLISTED for entry in found if not stands_in_a_line(entry.path)}
+    found = [entry for entry in found if entry.path not in unlisted]
+    problems = unlisted | (_check(found, out, steps, prepared) if steps.check else {})
     readable = [entry for entry in found if entry.path not in problems]
     copies, failed = _resize(readable, root, out, steps) if steps.resize else ({}, {})
     problems |= failed

@@ -9,7 +9,7 @@ import av
 import pytest
 
 from revit_video.prepare import check
-from revit_video.prepare.check import check_file, check_files
+from revit_video.prepare.check import Checked, check_file, check_files
 from tests.images import picture
 from tests.prepare.files import data_yaml, listed, prepared
 from tests.toy import table_of
@@ -72,12 +72,23 @@ def test_results_are_kept_until_a_file_changes(tmp_path: Path, monkeypatch: pyte
     assert [found.frames for found in first] == [1, 2, 3, 4]
     text = Path(cache).read_text()
     Path(cache).write_text(text[: text.rindex(",0.")])  # killed in the middle of a line
-    opened: list[str] = []
-    monkeypatch.setattr(check, "check_file", lambda path: opened.append(path) or check_file(path))
+    log = tmp_path / "opened.txt"  # by a child process
+
+    def logged(path: str) -> Checked:
+        with log.open("a") as file:
+            print(path, file=file)
+        return check_file(path)
+
+    monkeypatch.setattr(check, "check_file", logged)
     os.utime(paths[1], ns=(1, 1))
     again = sorted(check_files(paths, cache, 0), key=lambda found: found.path)
-    assert opened == [paths[1], paths[3]] and [found.frames for found in again] == [1, 2, 3, 4]
-    assert len(list(check_files(paths, cache, 0))) == 4 and len(opened) == 2
+    assert log.read_text().split() == [paths[1], paths[3]] and [found.frames for found in again] == [
+        1,
+        2,
+        3,
+        4,
+    ]
+    assert len(list(check_files(paths, cache, 0))) == 4 and len(log.read_text().split()) == 2
 
 
 def test_what_is_broken_is_not_listed(tmp_path: Path) -> None:

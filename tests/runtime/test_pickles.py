@@ -15,10 +15,10 @@ import pytest
 import torch
 from fvcore.common.config import CfgNode
 
-from revit_video.models import pickles
 from revit_video.models.checkpoint import CheckpointError, load_payload
 from revit_video.models.sources import read_source
 from revit_video.models.trainers_file import stand_ins
+from revit_video.runtime import pickles
 from tests.peers import random_vit
 
 WAYS = pytest.mark.parametrize("archived", [True, False])

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from revit_video.models import checkpoint
-from revit_video.models.archive import damage
 from revit_video.models.checkpoint import CheckpointError
+from revit_video.runtime.archive import damage
 
 
 @pytest.fixture

@@ -56,5 +56,11 @@ setup(
         "rich>=13",
         "tqdm>=4.66",
     ],
-    extras_require={"test": TEST, "dev": [*TEST, "build>=1"], "audit": ["pip-audit>=2.7"]},
+    extras_require={
+        "test": TEST,
+        "dev": [*TEST, "build>=1"],
+        "audit": ["pip-audit>=2.7"],
+        "hub": ["huggingface_hub>=0.25", "safetensors>=0.4"],  # the core needs them too, for weights
+        "export": ["onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20"],
+    },
 )

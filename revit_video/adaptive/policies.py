@@ -107,34 +107,70 @@ class Policy:
         return _shortest(stops)
 
 
-def static(i: int) -> Policy:
-    """Every view at length `i`."""
-    return Policy(lambda known: torch.full_like(known.rows, i))
+@dataclass(frozen=True)
+class At:
+    """Every view starts at length `i`."""
+
+    i: int
+
+    def __call__(self, known: Known) -> Tensor:
+        return torch.full_like(known.rows, self.i)
 
 
-def assigned(threshold: float | None, per_view: bool = False) -> Policy:
-    """The length that the Token-Length Assigner predicts (paper section 3.1).
+@dataclass(frozen=True)
+class Predicted:
+    """A view starts where the assigner says, see `pick_lengths`.
 
-    Args:
-        threshold: see `pick_lengths`.
+    Attributes:
         per_view: decide for each view separately, instead of once per video from the mean over its views.
     """
 
-    def start(known: Known) -> Tensor:
-        assert known.assigned is not None
-        probabilities = known.assigned if per_view else mean_by_video(known.assigned, known.rows)
-        return pick_lengths(probabilities, threshold)
+    threshold: float | None
+    per_view: bool = False
 
-    return Policy(start, asks_assigner=True)
+    def __call__(self, known: Known) -> Tensor:
+        return pick_lengths(_of_views(known, self.per_view), self.threshold)
+
+
+@dataclass(frozen=True)
+class Worthiest:
+    """A view starts at the length that is worth most: the probability that it suffices, less its price.
+
+    Attributes:
+        usable: lengths that may be run, longest first.
+        prices: one per length of the model, in probability.
+        per_view: as in `Predicted`.
+    """
+
+    usable: tuple[int, ...]
+    prices: tuple[float, ...]
+    per_view: bool = False
+
+    def __call__(self, known: Known) -> Tensor:
+        suffices, chosen = sufficiency(_of_views(known, self.per_view)), torch.tensor(self.usable)
+        worth = suffices - suffices.new_tensor(self.prices)
+        return chosen[worth[:, chosen].argmax(dim=1)]
+
+
+def _of_views(known: Known, per_view: bool) -> Tensor:
+    """The assigner's probabilities that decide for each view `(V, lengths)`."""
+    assert known.assigned is not None
+    return known.assigned if per_view else mean_by_video(known.assigned, known.rows)
+
+
+def static(i: int) -> Policy:
+    """Every view at length `i`."""
+    return Policy(At(i))
+
+
+def assigned(threshold: float | None, per_view: bool = False) -> Policy:
+    """The length that the Token-Length Assigner predicts (paper section 3.1); see `Predicted`."""
+    return Policy(Predicted(threshold, per_view), asks_assigner=True)
 
 
 def cascade(thresholds: Sequence[float]) -> Policy:
-    """Start at the shortest length; exit once the largest class probability reaches the threshold.
-
-    Args:
-        thresholds: one per length, longest first; the longest length's is ignored.
-    """
-    return Policy(lambda known: torch.full_like(known.rows, known.num_lengths - 1), tuple(thresholds))
+    """Start at the shortest length; exit where confidence reaches the length's threshold."""
+    return Policy(At(len(thresholds) - 1), tuple(thresholds))
 
 
 def hybrid(
@@ -147,31 +183,16 @@ def hybrid(
 ) -> Policy:
     """Start at the length that is worth most, exit once the averaged, calibrated answer is confident.
 
-    Worth is the probability that a length suffices, from the assigner's probabilities of the token-length
-    labels, less its price.
-
     Args:
         usable: lengths that may be run, longest first.
         threshold: confidence required to exit at any but the longest of them.
         temperatures: one per length of the model.
-        prices: one per length of the model, in probability; None to start at the shortest usable length
-            without asking the assigner.
+        prices, per_view: see `Worthiest`; without prices, start at the shortest usable length and do not ask
+            the assigner.
         averaged: see `Policy`.
-        per_view: decide for each view separately, instead of once per video from the mean over its views.
     """
-    chosen = torch.tensor(list(usable))
-
-    def shortest(known: Known) -> Tensor:
-        return torch.full_like(known.rows, usable[-1])
-
-    def worthiest(known: Known) -> Tensor:
-        assert known.assigned is not None and prices is not None
-        probabilities = known.assigned if per_view else mean_by_video(known.assigned, known.rows)
-        worth = sufficiency(probabilities) - probabilities.new_tensor(prices)
-        return chosen[worth[:, chosen].argmax(dim=1)]
-
     return Policy(
-        shortest if prices is None else worthiest,
+        At(usable[-1]) if prices is None else Worthiest(tuple(usable), tuple(prices), per_view),
         [threshold] * len(temperatures),
         asks_assigner=prices is not None,
         temperatures=tuple(temperatures),

@@ -28,6 +28,7 @@ COMMANDS = {
     "assign": ("run_stages", "train the Token-Length Assigner on mined labels and choose its threshold"),
     "test": ("run_stages", "test every policy on the test list and draw the report"),
     "predict": ("predict_files", "classify videos or images with a trained model"),
+    "export": ("export_model", "write a model as ONNX or torch.export graphs, with its policy"),
     "report": ("write_reports", "write the report of a run again from the files in its OUTPUT_DIR"),
     "flops": ("count_costs", "count multiply-accumulates and parameters at every token length"),
     "convert": ("convert_weights", "convert weights of timm, TimeSformer, transformers and this project"),

@@ -6,13 +6,14 @@ import hashlib
 import logging
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, overload
 
 import torch
+from huggingface_hub.hub_mixin import ModelHubMixin
 from torch import Tensor
 
 from revit_video.adaptive.engine import Engine, Prediction
@@ -30,6 +31,8 @@ from revit_video.models.untrusted import believed
 from revit_video.runtime import output_dir
 
 if TYPE_CHECKING:
+    from huggingface_hub import ModelCard
+
     from revit_video.adaptive.drift import Watch
     from revit_video.models.assigner import TokenLengthAssigner
     from revit_video.predict.long_videos import VideoTimeline
@@ -102,21 +105,29 @@ class Choices:
         return policies[wish]
 
 
-class Predictor:
+class Predictor(ModelHubMixin, library_name="revit_video"):
     """A trained model with its policy; see `load`.
 
     Attributes:
         model: the `ReViT` or `DVT`, in single precision.
         engine: runs the policy `hybrid` at its calibrated operating point, or always the longest length.
         class_names: in the order of the logits.
+        data: how clips are made.
+        folder: that the model was loaded from.
         sampling, grid, normalize: how a video's views are made, as in the test.
     """
 
     def __init__(
-        self, model: ResizableModel, engine: Engine, data: DataSpec, device: torch.device, choices: Choices
+        self,
+        model: ResizableModel,
+        engine: Engine,
+        data: DataSpec,
+        device: torch.device,
+        choices: Choices,
+        saved: Mapping[str, Any],
     ) -> None:
         self.model, self.engine, self.device, self._choices = model, engine, device, choices
-        self._policy = choices.shipped
+        self._policy, self.data, self._saved = choices.shipped, data, saved
         self._watch = _watch(choices)
         names = data.class_names or []
         self.class_names = [*names, *(f"class {n}" for n in range(len(names), model.num_classes))]
@@ -271,6 +282,36 @@ class Predictor:
         file = os.path.expanduser(os.fspath(path))
         return timeline_of(self, file, window, stride, batch_size, background, min_probability)
 
+    @property
+    def folder(self) -> str:
+        return os.path.dirname(self._choices.calibration)
+
+    def payload(self) -> dict[str, Any]:
+        """The content of its checkpoint, without the state of a training."""
+        assigner = self._choices.assigner
+        weights = {"model": self.model.state_dict()} | (
+            {"assigner": assigner.state_dict()} if assigner else {}
+        )
+        own = {part: dict(self._saved[part], weights=state) for part, state in weights.items()}
+        return {**self._saved, **own}
+
+    def _save_pretrained(self, save_directory: Any) -> None:
+        from revit_video.models.saved_folder import write_saved
+
+        write_saved(str(save_directory), self.payload())
+
+    def generate_model_card(self, license: str | None = None, **_: Any) -> ModelCard:
+        """See `predict.model_card`; `license` is that of the weights, such as `apache-2.0`."""
+        from revit_video.predict.model_card import model_card
+
+        return model_card(self, license)
+
+    @classmethod
+    def from_pretrained(cls, name: Path, **options: Any) -> Predictor:  # type: ignore[override]
+        """`load` of a folder, or of `<owner>/<name>[@revision]` of the hub."""
+        path = os.path.expanduser(os.fspath(name))
+        return load(path if path.startswith("hf:") or os.path.exists(path) else f"hf:{path}", **options)
+
     def new_engine(self, batch_size: int, policy: Policy | None = None) -> Engine:
         """Another engine, with the same policy if none is given, for `batch_size` views per forward pass."""
         engine = self.engine
@@ -354,8 +395,9 @@ def load(
     """Load a trained model for prediction.
 
     Args:
-        path: a run's OUTPUT_DIR, its `model.pyth`, or a checkpoint of the backbone alone, which then runs
-            at its longest length.
+        path: a run's OUTPUT_DIR, its `model.pyth`, a folder of `Predictor.save_pretrained`, one of the hub
+            (`hf:<owner>/<name>[@revision]`), or a checkpoint of the backbone alone, which then runs at its
+            longest length.
         device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1` or `mps` (Apple).
         dtype: precision of prediction: `float32`, `bfloat16`, or `auto` for that of the test (`TEST.DTYPE`).
         clips: evenly spread over each video; None for those of the test (`TEST.NUM_ENSEMBLE_VIEWS`). One clip
@@ -366,10 +408,12 @@ def load(
         CheckpointError: the file is damaged or not a checkpoint of this project; a `ValueError`.
         ValueError: there is no such device, the dtype is unknown, or there is not even one clip.
     """
+    from revit_video.predict.found import device_of, saved_in, without_weights
+
     if clips is not None and clips < 1:
         raise ValueError(f"clips: must be at least 1, got {clips}")
-    place = _device(device)
-    saved = checkpoint.read(_checkpoint_in(os.path.expanduser(path)))
+    place = device_of(device)
+    saved = saved_in(os.path.expanduser(path))
     model, assigner, data = saved.model().to(place), saved.assigner(), saved.data
     if (model.img_size, model.num_frames) != (data.crop_size, data.num_frames):
         raise checkpoint.CheckpointError(f"{saved.path}: its model takes other clips than its data are")
@@ -378,8 +422,7 @@ def load(
         policies = settings.policies(len(model.lengths))
     if clips not in (None, data.num_clips):  # which changes how sure the answers are
         settings = replace(settings, seen=None)
-    data = replace(data, num_clips=clips or data.num_clips)
-    shipped = "longest"
+    data, shipped = replace(data, num_clips=clips or data.num_clips), "longest"
     if assigner is not None:
         if "assigned" not in policies or assigner.spec["num_lengths"] != len(model.lengths):
             raise checkpoint.CheckpointError(f"{saved.path}: its assigner cannot choose for its model")
@@ -393,43 +436,11 @@ def load(
     elif model.carries_state and "cascade" in policies:
         shipped = "cascade"
     reader = for_inference(model, inference_dtype(data.dtype if dtype == "auto" else dtype, model))
+    calibration = os.path.join(os.path.dirname(saved.path), output_dir.CALIBRATION)
     costs = Costs.from_table(saved.costs, model.carries_state)
-    folder = os.path.dirname(saved.path)
-    calibration = os.path.join(folder, output_dir.CALIBRATION)
     choices = Choices(model.lengths, costs, settings, shipped, assigner, calibration)
     engine = Engine(reader, choices.policy(shipped), costs, assigner, data.num_clips * data.num_crops)
-    predictor = Predictor(model, engine, data, place, choices)
+    predictor = Predictor(model, engine, data, place, choices, without_weights(saved.payload))
     if policy is not None:
         predictor.policy = policy
     return predictor
-
-
-def _device(name: str) -> torch.device:
-    """The device of that name; ValueError if it is not here."""
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    there = [
-        "cpu",
-        *(f"cuda:{n}" for n in range(gpus)),
-        *(["mps"] if torch.backends.mps.is_available() else []),
-    ]
-    if name == "auto":
-        name = "cuda" if gpus else "cpu"
-    if (f"{name}:0" if name == "cuda" else name) not in there:
-        raise ValueError(f"device {name}: not here; there are auto, {', '.join(there)}")
-    return torch.device(name)
-
-
-def _checkpoint_in(path: str) -> str:
-    """The checkpoint that `path` names or, as a run's OUTPUT_DIR, holds."""
-    if not os.path.isdir(path):
-        return path
-    whole = os.path.join(path, output_dir.MODEL)
-    if os.path.isfile(whole):
-        return whole
-    last = checkpoint.newest(os.path.join(path, output_dir.CHECKPOINTS)) or checkpoint.newest(path)
-    if last is None:
-        raise checkpoint.CheckpointError(
-            f"{path}: holds neither {output_dir.MODEL} nor {output_dir.CHECKPOINTS} of a run; "
-            f"{checkpoint.CONVERT}"
-        )
-    return last

@@ -1,0 +1,1 @@
+"""A trained model as graphs for other runtimes, with its policy."""

@@ -66,7 +66,7 @@ def as_before_hybrid(run: Path) -> None:
 def evaluation_batches(run: Path, videos: Path, *changes: object) -> EvalBatches:
     cfg = toy_cfg(videos, run, *changes)
     clips, crops = cfg.TEST.NUM_ENSEMBLE_VIEWS, cfg.TEST.NUM_SPATIAL_CROPS
-    return eval_batches(cfg, data_folder(cfg).videos("test"), ALONE, clips, crops, cfg.TEST.BATCH_SIZE)
+    return eval_batches(cfg, data_folder(cfg).videos("test"), ALONE, clips, crops)
 
 
 def evaluated(run: Path, videos: Path, name: str, *changes: object) -> torch.Tensor:

@@ -51,7 +51,10 @@ _C.TRAIN.EMA_DECAY = 0.0  # decay of the weights' moving average, which is then 
 # ---- Testing: every policy on the test list --------------------------------------------------------------
 _C.TEST = CfgNode()
 _C.TEST.ENABLE = True  # run this stage
-_C.TEST.BATCH_SIZE = 8  # videos per step over all ranks, in mining too; >= 1
+_C.TEST.BATCH_SIZE = (
+    0  # videos per step of each rank, whatever their number, in mining too; 0 = 8 on a CPU, on
+)
+#   a GPU as many as it needs to be busy (13 of three views of 8x224x224)
 _C.TEST.NUM_ENSEMBLE_VIEWS = 1  # clips per video, at uniform intervals; >= 1
 _C.TEST.NUM_SPATIAL_CROPS = 3  # crops per clip, along its longer side; 1 | 3
 _C.TEST.ENSEMBLE = "probabilities"  # averaged over views: probabilities | logits (as TimeSformer does)

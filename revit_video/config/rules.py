@@ -125,7 +125,7 @@ RULES = {
         "empty, backbone, or a number of blocks",
     ),
     "TRAIN.EVAL_PERIOD": at_least(0),
-    "TEST.BATCH_SIZE": at_least(1, 100_000),
+    "TEST.BATCH_SIZE": at_least(0, 100_000),
     "TEST.NUM_ENSEMBLE_VIEWS": at_least(1, 1_000),
     "TEST.NUM_SPATIAL_CROPS": one_of(1, 3),
     "TEST.ENSEMBLE": one_of("probabilities", "logits"),

@@ -35,6 +35,8 @@ from revit_video.runtime.ranks import Ranks
 from revit_video.train.mined import MinedBatches, SmallFrames, check_mined_from
 
 SPLITS = ("train", "mine", "val", "test")
+CPU_BATCH = 8  # videos
+GPU_BATCH = 1 << 24  # pixels: 41 views of 8x224x224, or 5 of 16x448x448, are enough for its full rate
 TRIED = 20  # a list of so many files at most is read once before a training that precedes its stage
 
 
@@ -162,21 +164,31 @@ def eval_batches(
     ranks: Ranks,
     num_clips: int,
     num_crops: int,
-    batch_size: int,
+    batch_size: int | None = None,
     rows: list[int] | None = None,
 ) -> EvalBatches:
     """This rank's batches of `num_clips` x `num_crops` views of each video.
 
     Args:
-        batch_size: videos per batch, over all ranks.
+        batch_size: videos per batch; None for `eval_batch_size`.
         rows: videos of this rank, in this order; None for its share of all.
     """
     grid = ViewGrid(cfg.DATA.TEST_CROP_SIZE, num_clips, num_crops, cfg.DATA.TEST_SCALE, cfg.DATA.SQUASH)
     timeout = cfg.DATA_LOADER.TIMEOUT
     clips = EvalClips(videos, clip_sampling(cfg), grid, timeout, cfg.MODEL.NUM_CLASSES)
     rows = list(eval_rows(len(videos), ranks.rank, ranks.world_size)) if rows is None else rows
-    per_rank = max(1, batch_size // ranks.world_size)
-    return EvalBatches(clips, rows, per_rank, _normalize(cfg, ranks), _loading(cfg, ranks))
+    size = batch_size or eval_batch_size(cfg, ranks, num_clips * num_crops)
+    return EvalBatches(clips, rows, size, _normalize(cfg, ranks), _loading(cfg, ranks))
+
+
+def eval_batch_size(cfg: CfgNode, ranks: Ranks, views: int) -> int:
+    """Videos of `views` views that each rank reads at once: `TEST.BATCH_SIZE`, or what suits its device."""
+    if cfg.TEST.BATCH_SIZE:
+        return int(cfg.TEST.BATCH_SIZE)
+    if ranks.device.type == "cpu":
+        return CPU_BATCH
+    pixels = cfg.DATA.NUM_FRAMES * cfg.DATA.TEST_CROP_SIZE**2
+    return max(1, GPU_BATCH // (views * pixels))
 
 
 def mined_batches(cfg: CfgNode, data: DataFolder, mined: MinedLabels, ranks: Ranks) -> MinedBatches:
@@ -191,7 +203,8 @@ def mined_batches(cfg: CfgNode, data: DataFolder, mined: MinedLabels, ranks: Ran
     frames = SmallFrames(own.NUM_FRAMES, own.INPUT_SIZE, own.BATCH_SIZE, cache, turned)
 
     def decode(rows: list[int]) -> EvalBatches:
-        return eval_batches(cfg, videos, ranks, num_clips, 1, own.BATCH_SIZE, rows)
+        share = max(1, own.BATCH_SIZE // ranks.world_size)
+        return eval_batches(cfg, videos, ranks, num_clips, 1, share, rows)
 
     return MinedBatches(mined, decode, frames, ranks, cfg.RNG_SEED, own.OBJECTIVE == "sufficiency")
 

@@ -25,6 +25,7 @@ from revit_video.adaptive.policies import Certificate, Costs, Hybrid, Settings, 
 from revit_video.adaptive.table import COLUMNS, Table
 from revit_video.adaptive.temperatures import calibration_error, fit_temperatures
 from revit_video.evaluate import milliseconds
+from revit_video.from_cfg.inputs import eval_batch_size
 from revit_video.from_cfg.model import views_per_video
 from revit_video.models import checkpoint
 from revit_video.models.assigner import TokenLengthAssigner
@@ -87,7 +88,8 @@ def costs_in_wish(
     """
     if cfg.ADAPTIVE.LATENCY_MS == 0:
         return costs
-    count = max(1, cfg.TEST.BATCH_SIZE // ranks.world_size) * views_per_video(cfg)
+    views = views_per_video(cfg)
+    count = eval_batch_size(cfg, ranks, views) * views
     clips = torch.randn(count, 3, model.num_frames, model.img_size, model.img_size, device=ranks.device)
     found: Costs = ranks.gather(milliseconds(model, assigner, clips))[0]
     named = [*zip(map(str, model.lengths), found.gmacs, strict=True), ("assigner", found.assigner)]

@@ -15,6 +15,7 @@ from revit_video.adaptive import policies
 from revit_video.adaptive.engine import Engine
 from revit_video.adaptive.policies import Costs, Policy, Settings
 from revit_video.from_cfg.identity import Record, assigner_record, check_same
+from revit_video.from_cfg.inputs import eval_batch_size
 from revit_video.models import checkpoint
 from revit_video.models.assigner import TokenLengthAssigner
 from revit_video.models.base import ResizableModel
@@ -108,7 +109,7 @@ def compare(job: Job, trained: Trained, assigned: Assigner | None = None) -> Com
             f"TEST.POLICIES {cfg.TEST.POLICIES}: nothing to test without an assigner "
             f"({job.path(output_dir.ASSIGNER)}) or, for the cascade, a list to calibrate it on"
         )
-    batch_size = max(1, cfg.TEST.BATCH_SIZE // job.ranks.world_size) * job.views
+    batch_size = eval_batch_size(cfg, job.ranks, job.views) * job.views
     record = assigned.record if assigned is not None else None
     return Comparison(reader, assigner, settings, found, cost_table, batch_size, record)
 

@@ -90,7 +90,7 @@ def _computed(
     cfg = job.cfg
     if not rows:
         return
-    batches = eval_batches(cfg, videos, job.ranks, 1, 1, cfg.TEST.BATCH_SIZE, rows)
+    batches = eval_batches(cfg, videos, job.ranks, 1, 1, rows=rows)
     with job.recording("features"), progress(batches, len(batches), "features", job.ranks.is_main) as bar:
         for batch in bar:
             job.termination.look()

@@ -153,9 +153,7 @@ class Job:
         """A list with the views of the test."""
         test = self.cfg.TEST
         videos = self.data.videos(split)
-        return eval_batches(
-            self.cfg, videos, self.ranks, test.NUM_ENSEMBLE_VIEWS, test.NUM_SPATIAL_CROPS, test.BATCH_SIZE
-        )
+        return eval_batches(self.cfg, videos, self.ranks, test.NUM_ENSEMBLE_VIEWS, test.NUM_SPATIAL_CROPS)
 
     def tabulate(
         self,

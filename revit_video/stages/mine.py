@@ -94,7 +94,7 @@ def _mined(
     cfg, ranks = job.cfg, job.ranks
     job.record_config()
     own = list(rows[ranks.rank :: ranks.world_size])
-    batches = eval_batches(cfg, videos, ranks, cfg.MINE.NUM_CLIPS, 1, cfg.TEST.BATCH_SIZE, own)
+    batches = eval_batches(cfg, videos, ranks, cfg.MINE.NUM_CLIPS, 1, rows=own)
     table = job.tabulate(trained.reader, "mine", batches, keep_scores=False)
     mined = mine_labels(table, trained.model.lengths, cfg.MINE.NONE_CORRECT, trained.weights)
     return mined, table.skipped

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from fractions import Fraction
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from revit_video.from_cfg.inputs import (
     clip_in_words,
     clip_sampling,
     data_folder,
+    eval_batch_size,
     eval_batches,
 )
 from revit_video.runtime.ranks import Ranks
@@ -83,6 +85,24 @@ def test_every_video_is_evaluated_once_over_all_ranks(videos: Path, tmp_path: Pa
             assert len(batch) == 3 * len(set(batch.rows.tolist()))
             rows += batch.rows.unique().tolist()
     assert sorted(rows) == list(range(12))
+
+
+@pytest.mark.parametrize(
+    ("frames", "crop", "views", "on_gpu"),
+    [(8, 224, 3, 13), (16, 448, 3, 1), (32, 1024, 3, 1), (1, 224, 1, 334)],
+)
+def test_the_device_chooses_how_much_is_read_at_once(
+    frames: int, crop: int, views: int, on_gpu: int, videos: Path, tmp_path: Path
+) -> None:
+    """Whatever the number of ranks."""
+    for world_size, device in product((1, 4), ("cpu", "cuda")):
+        ranks = Ranks(0, world_size, torch.device(device))
+        cfg = toy_cfg(videos, tmp_path)
+        cfg.defrost()
+        cfg.DATA.NUM_FRAMES, cfg.DATA.TEST_CROP_SIZE = frames, crop
+        assert eval_batch_size(cfg, ranks, views) == (8 if device == "cpu" else on_gpu)
+        cfg.TEST.BATCH_SIZE = 6
+        assert eval_batch_size(cfg, ranks, views) == 6
 
 
 def test_a_share_of_the_batches_is_mixed(videos: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ def export_command(parser: ArgumentParser, words: Sequence[str]) -> None:
 
     with clear_errors():
         import revit_video
-        from revit_video.export.graphs import export
+        from revit_video.export.traced import export
 
         predictor = revit_video.load(arguments.checkpoint, "cpu", dtype="float32", policy=arguments.policy)
         for file, difference in export(predictor, arguments.folder, arguments.to).items():

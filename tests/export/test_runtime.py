@@ -21,8 +21,8 @@ from revit_video.adaptive.policies import Policy, assigned, cascade, hybrid
 from revit_video.commands.export_model import export_command
 from revit_video.commands.predict_files import SHIPPED
 from revit_video.data.clips import eval_views
-from revit_video.export.graphs import export, policy_content
 from revit_video.export.runtime import Runtime
+from revit_video.export.traced import export, policy_content
 from revit_video.models import checkpoint
 from revit_video.models.base import ResizableModel
 from revit_video.models.checkpoint import DataSpec

@@ -288,12 +288,7 @@ class Predictor(ModelHubMixin, library_name="revit_video"):
 
     def payload(self) -> dict[str, Any]:
         """The content of its checkpoint, without the state of a training."""
-        assigner = self._choices.assigner
-        weights = {"model": self.model.state_dict()} | (
-            {"assigner": assigner.state_dict()} if assigner else {}
-        )
-        own = {part: dict(self._saved[part], weights=state) for part, state in weights.items()}
-        return {**self._saved, **own}
+        return {**self._saved, "model": dict(self._saved["model"], weights=self.model.state_dict())}
 
     def _save_pretrained(self, save_directory: Any) -> None:
         from revit_video.models.saved_folder import write_saved
@@ -408,7 +403,7 @@ def load(
         CheckpointError: the file is damaged or not a checkpoint of this project; a `ValueError`.
         ValueError: there is no such device, the dtype is unknown, or there is not even one clip.
     """
-    from revit_video.predict.found import device_of, saved_in, without_weights
+    from revit_video.predict.found import device_of, saved_in, without_backbone
 
     if clips is not None and clips < 1:
         raise ValueError(f"clips: must be at least 1, got {clips}")
@@ -440,7 +435,7 @@ def load(
     costs = Costs.from_table(saved.costs, model.carries_state)
     choices = Choices(model.lengths, costs, settings, shipped, assigner, calibration)
     engine = Engine(reader, choices.policy(shipped), costs, assigner, data.num_clips * data.num_crops)
-    predictor = Predictor(model, engine, data, place, choices, without_weights(saved.payload))
+    predictor = Predictor(model, engine, data, place, choices, without_backbone(saved.payload))
     if policy is not None:
         predictor.policy = policy
     return predictor

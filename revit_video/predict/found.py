@@ -57,9 +57,7 @@ def _checkpoint_in(path: str) -> str:
     return last
 
 
-def without_weights(payload: Mapping[str, Any]) -> dict[str, Any]:
-    """What a checkpoint says of its model, assigner, data, costs and policy."""
-    kept = {part: own for part, own in payload.items() if part != "training"}
-    for part in {"model", "assigner"} & kept.keys():
-        kept[part] = {name: own for name, own in kept[part].items() if name != "weights"}
-    return kept
+def without_backbone(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """A checkpoint's content without the weights of the backbone, which the model holds, and its training."""
+    model = {name: own for name, own in payload["model"].items() if name != "weights"}
+    return {part: own for part, own in payload.items() if part != "training"} | {"model": model}

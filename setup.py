@@ -11,7 +11,11 @@ DECORD_WHEELS = (
     " or (sys_platform == 'win32' and platform_machine == 'AMD64')"
 )
 ROOT = Path(__file__).parent
+WEB = ["starlette>=0.40", "uvicorn>=0.30", "python-multipart>=0.0.18"]  # CVE-2024-53981
 TEST = [
+    *WEB,
+    "playwright>=1.45",  # with Debian's chromium; without a browser its tests are skipped
+    "axe-playwright-python>=0.1.4",
     "pytest>=8",
     "pytest-xdist>=3.6",
     "ruff>=0.6",
@@ -31,7 +35,7 @@ setup(
     packages=[*find_packages(include=["revit_video", "revit_video.*"]), "revit_video.configs"],
     package_dir={"revit_video.configs": "configs"},  # `revit_video.config.shipped` finds them in both places
     package_data={
-        "revit_video": ["py.typed", "report/template.html", "predict/timeline_page.html", "shipped/*"],
+        "revit_video": ["py.typed", "report/templates/*", "predict/timeline_page.html", "shipped/*"],
         "revit_video.configs": ["*/*.yaml"],
     },
     entry_points={"console_scripts": ["revit-video = revit_video.commands.main:main"]},
@@ -53,6 +57,8 @@ setup(
         "numpy>=1.24",
         "tensorboard>=2.14",
         "matplotlib>=3.7",
+        "jinja2>=3.1",
+        "markupsafe>=2.1",
         "rich>=13",
         "tqdm>=4.66",
     ],
@@ -62,5 +68,6 @@ setup(
         "audit": ["pip-audit>=2.7"],
         "hub": ["huggingface_hub>=0.25", "safetensors>=0.4"],  # the core needs them too, for weights
         "export": ["onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20"],
+        "web": WEB,
     },
 )

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 # Distributions whose import has another name.
 DISTRIBUTION_OF = {"PIL": "pillow", "yaml": "pyyaml"}
 # Imported where it is needed alone, with a clear error without it.
-OPTIONAL = {"transformers", "onnxruntime"}
+OPTIONAL = {"transformers", "onnxruntime", "starlette", "uvicorn"}
 # PyTorch's builds for GPUs bring it, and only there is it imported.
 WITH_TORCH = {"triton"}
 
@@ -58,12 +58,13 @@ def test_every_import_is_declared(folder: str) -> None:
 
 
 def test_what_is_optional_can_be_installed() -> None:
-    assert setup_argument("TEST") | setup_argument("extras_require") >= OPTIONAL
+    extras = setup_argument("WEB") | setup_argument("extras_require")
+    assert setup_argument("TEST") | extras >= OPTIONAL
 
 
 def test_everything_declared_has_a_tested_version() -> None:
     pinned = set(re.findall(r"^([\w-]+)==", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
-    assert setup_argument("install_requires") | setup_argument("TEST") == pinned
+    assert setup_argument("install_requires") | setup_argument("TEST") | setup_argument("WEB") == pinned
 
 
 def test_a_wheel_has_the_command_the_configs_and_the_types(tmp_path: Path) -> None:
@@ -80,7 +81,9 @@ def test_a_wheel_has_the_command_the_configs_and_the_types(tmp_path: Path) -> No
         (entry_points,) = (name for name in names if name.endswith("entry_points.txt"))
         assert "revit-video = revit_video.commands.main:main" in content.read(entry_points).decode()
     assert {f"revit_video/configs/{name}.yaml" for name in shipped_configs()} <= names
-    assert {"revit_video/py.typed", "revit_video/report/template.html"} <= names
+    templates = ("report.html", "slider.html", "style.css", "report.js")
+    assert {f"revit_video/report/templates/{name}" for name in templates} <= names
+    assert "revit_video/py.typed" in names
 
 
 def test_version_is_the_same_everywhere() -> None:

@@ -64,14 +64,18 @@ RESULTS = {
     "adaptive?": POLICY,
     "policies?": Each(POLICY),
     "clock?": {"control?": SPEED},
-    "curves?": Each([{"gmacs": POSITIVE, "top1": PERCENT}]),
+    "curves?": Each([{"gmacs": POSITIVE, "top1": PERCENT, "threshold?": NUMBER, "mix?": [NUMBER]}]),
+    "environment?": Each(TEXT),
 }
 
 
 def check_results(results: Any) -> None:
     """ValueError with the place, unless `results` have the shape that the report reads."""
     check_shape(results, RESULTS)
-    token_lengths(results["lengths"])
+    count = len(token_lengths(results["lengths"]))
+    for name, points in (results.get("curves") or {}).items():
+        if any(len(point.get("mix") or ()) not in (0, count) for point in points):
+            raise ValueError(f"curves.{name}: each mix must hold a share for each length")
     adaptive = results.get("adaptive")
     if adaptive and adaptive.get("policy") == "hybrid":
         check_shape(adaptive, HYBRID, "adaptive")

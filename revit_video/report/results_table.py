@@ -77,9 +77,12 @@ def table(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     longest = policies.get(lengths[0])
     factor, unit = cost_unit(max((one.gmacs for one in policies.values()), default=1.0))
     several = any(one.mAP is not None for one in policies.values())
+    # Of up to 5 classes, all are among the 5 most probable.
+    second = "mAP" if several else "" if len(results.get("classes") or range(6)) <= 5 else "top5"
     header = [
         "",
-        *(("right %", "mAP %") if several else ("top-1 %", "top-5 %")),
+        "right %" if several else "top-1 %",
+        *([{"mAP": "mAP %", "top5": "top-5 %"}[second]] if second else []),
         f"{unit} a view",
         "% of longest",
         "clips/s",
@@ -90,7 +93,7 @@ def table(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         [
             one.name,
             _text(one.top1, "{:.1f}"),
-            _text(one.mAP if several else one.top5, "{:.1f}"),
+            *([_text(getattr(one, second), "{:.1f}")] if second else []),
             _text(factor * one.gmacs, "{:.1f}"),
             _text(100 * one.gmacs / longest.gmacs if longest else None, "{:.0f}"),
             _text(one.clips_per_sec, "{:.1f}"),

@@ -33,6 +33,7 @@ from revit_video.models.checkpoint import Checkpoint, CheckpointError, weights_d
 from revit_video.report import print_table, write_report
 from revit_video.report.predictions import Predictions, write_predictions
 from revit_video.runtime import output_dir
+from revit_video.runtime.environment import environment
 from revit_video.runtime.logging import printing, quiet
 from revit_video.stages.assign import Assigner
 from revit_video.stages.calibration import calibrated
@@ -209,6 +210,7 @@ def _results(
         "policies": {name: entries[name] for name in OTHERS if name in entries and name != shipped},
         "clock": {"control": _speed(speeds[CONTROL])},
         "curves": _curves(table, compared) if lengths[0] in entries else {},
+        "environment": environment(job.ranks.device, job.ranks.world_size),
     }
 
 
@@ -285,7 +287,7 @@ def _speed(speed: Speed) -> dict[str, Any]:
     return content
 
 
-def _curves(table: Table, compared: Comparison) -> dict[str, list[dict[str, float]]]:
+def _curves(table: Table, compared: Comparison) -> dict[str, list[dict[str, Any]]]:
     """The points that each threshold gives on these videos; the thresholds in use were chosen elsewhere.
 
     Those of a DVT are the ratio q of `exit_thresholds`.
@@ -296,8 +298,8 @@ def _curves(table: Table, compared: Comparison) -> dict[str, list[dict[str, floa
         curves["hybrid"] = threshold_points(table, costs, compared.settings.hybrid)
     if "assigned" in compared.policies:
         curves["assigned"] = assigned_points(table, costs, compared.settings.per_view)
-    drawn = {
-        name: [{"threshold": p.threshold, "gmacs": p.gmacs, "top1": p.top1} for p in points]
+    drawn: dict[str, list[dict[str, Any]]] = {
+        name: [{"threshold": p.threshold, "gmacs": p.gmacs, "top1": p.top1, "mix": p.mix} for p in points]
         for name, points in curves.items()
     }
     # A random mix of two lengths lies on the line between them.

@@ -24,9 +24,9 @@ def run(run_dir: Path) -> Run:
 
 
 def test_accuracy_cost_marks_every_policy_at_its_result(run: Run) -> None:
-    cost, speed = plots.accuracy_cost(run).axes
-    points = {(round(x, 6), round(y, 6)) for line in cost.lines for x, y in [line.get_xydata()[0]]}
-    fast = {(round(x, 6), round(y, 6)) for line in speed.lines for x, y in [line.get_xydata()[0]]}
+    cost, speed = plots.drawn_together(plots.accuracy_cost(run)).axes
+    points = {(round(x, 6), round(y, 6)) for line in cost.lines for x, y in line.get_xydata()}
+    fast = {(round(x, 6), round(y, 6)) for line in speed.lines for x, y in line.get_xydata()}
     results = run.results
     for entry in [*results["static"].values(), results["adaptive"], *results["policies"].values()]:
         assert (round(1000 * entry["gmacs"], 6), round(entry["top1"], 6)) in points
@@ -42,7 +42,7 @@ def test_no_marker_hides_another(run_dir: Path, pair: tuple[str, str]) -> None:
     for name in pair:
         entries[name] |= {"top1": 99.9, "gmacs": 0.03, "clips_per_sec": 300.0}  # away from all others
     path.write_text(json.dumps(results))
-    figure = plots.accuracy_cost(Run(str(run_dir)))
+    figure = plots.drawn_together(plots.accuracy_cost(Run(str(run_dir))))
     drawn = FigureCanvasAgg(figure)
     drawn.draw()
     pixels = np.asarray(drawn.buffer_rgba())[..., :3] / 255
@@ -54,7 +54,7 @@ def test_no_marker_hides_another(run_dir: Path, pair: tuple[str, str]) -> None:
 
 
 def test_bars_add_up_and_the_hardest_class_is_on_top(run: Run) -> None:
-    (axes,) = plots.lengths_per_class(run).axes
+    (axes,) = plots.drawn_together(plots.lengths_per_class(run)).axes
     widths = np.array([bar.get_width() for bar in axes.patches]).reshape(3, 6)
     np.testing.assert_allclose(widths.sum(axis=0), 1)
     assert (np.diff(widths[0]) <= 1e-9).all()
@@ -63,11 +63,14 @@ def test_bars_add_up_and_the_hardest_class_is_on_top(run: Run) -> None:
     assert widths[0, 0] == pytest.approx(np.mean(predictions.chosen[predictions.truth == top] == 0))
 
 
-def test_label_histogram_tells_unsolved_clips_apart(run: Run) -> None:
-    overall, classes = plots.label_histogram(run.labels, run.class_names).axes
-    labels, solved = run.labels.token_lengths.numpy(), run.labels.correct.numpy().any(axis=1)
-    counts = [np.sum(~solved), *(np.sum((labels == i) & solved) for i in range(3))]
-    assert [round(len(labels) * bar.get_width()) for bar in overall.patches] == counts
+def test_label_histogram_counts_what_the_log_counts(run: Run) -> None:
+    """Each length's bar are the clips labelled with it; those that no length got right are hatched in it."""
+    mined = run.labels
+    mined.correct[:7], mined.token_lengths[:7] = False, 0
+    overall, classes = plots.drawn_together(plots.label_histogram(mined, run.class_names)).axes
+    counts = [*mined.histogram().values(), 7]
+    assert [round(len(mined.labels) * bar.get_width()) for bar in overall.patches] == counts
+    assert overall.patches[-1].get_hatch() and overall.patches[-1].get_x() == 0
     # By class they are labels like others.
     per_class = run.labels.by_class().numpy()
     names = [run.class_names.index(label.get_text()) for label in classes.get_yticklabels()]
@@ -86,11 +89,11 @@ def test_many_classes_are_cut_to_both_ends(make_run: Callable[[list[str], int], 
     run = Run(str(make_run([f"class {n}" for n in range(50)], 1000)))
     by_class = run.labels.by_class().numpy()
     order = sorted(range(50), key=lambda n: tuple(by_class[n] / by_class[n].sum()), reverse=True)
-    _, hard, easy = plots.label_histogram(run.labels, run.class_names).axes
+    _, hard, easy = plots.drawn_together(plots.label_histogram(run.labels, run.class_names)).axes
     for axes, classes in ((hard, order[: plots.MAX_BARS]), (easy, order[-plots.MAX_BARS :])):
         shown = [int(label.get_text().split()[1]) for label in axes.get_yticklabels()]
         assert [tuple(by_class[n]) for n in shown] == [tuple(by_class[n]) for n in classes]
-    titles = [axes.get_title() for axes in plots.lengths_per_class(run).axes]
+    titles = [axes.get_title() for axes in plots.drawn_together(plots.lengths_per_class(run)).axes]
     assert titles == ["20 hardest of 50 classes", "20 easiest"]
     with pytest.raises(Missing, match="too many"):
         plots.confusion(run)
@@ -100,7 +103,7 @@ def test_training_without_an_assigner(run_dir: Path) -> None:
     path = run_dir / "stats.jsonl"
     lines = [line for line in path.read_text().splitlines() if json.loads(line)["stage"] != "assigner"]
     path.write_text("\n".join(lines))
-    assert len(plots.training(Run(str(run_dir))).axes) == 2
+    assert len(plots.drawn_together(plots.training(Run(str(run_dir)))).axes) == 2
 
 
 def test_longer_is_darker(run: Run) -> None:

@@ -82,3 +82,9 @@ def test_fits_a_terminal(results: dict[str, Any], monkeypatch: pytest.MonkeyPatc
     assert not any("…" in line for line in lines)
     rows = [row for line in lines if len(row := line.split()) == 8 and row[0] != "top-1"]
     assert [row[0] for row in rows] == [*LENGTHS, "adaptive", "assigned", "random", "cascade", "oracle"]
+
+
+def test_top5_says_nothing_of_5_classes(results: dict[str, Any]) -> None:
+    assert table(results)[0][2] == "top-5 %"
+    header, rows = table(results | {"classes": list("abcde")})
+    assert header[1:3] == ["top-1 %", "MMACs a view"] and all(len(row) == len(header) for row in rows)

@@ -25,8 +25,12 @@ def test_results_lie_on_their_curves(decision: str, own_run: Path, videos: Path)
     run_toy(videos, own_run, *changes, *named, stages=["test"])
     results = results_of(own_run / "tests" / "point")
     assert results["curves"]["assigned"] == curve
+    mix = point.pop("mix")
     reached = {name: results["adaptive"][name] for name in point}
     assert reached == pytest.approx(point)
+    counts = results["adaptive"]["length_counts"].values()
+    assert [count / sum(counts) for count in counts] == pytest.approx(mix)
+    assert results["environment"]["ranks"] == "1" and results["environment"]["device"]
     for end, length in zip(results["curves"]["random"], LENGTHS[::-1], strict=True):
         assert end == pytest.approx({name: results["static"][length][name] for name in ("gmacs", "top1")})
 

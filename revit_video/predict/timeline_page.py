@@ -12,9 +12,8 @@ from revit_video.predict.long_videos import Moment, VideoTimeline
 from revit_video.runtime.html import rendered
 from revit_video.runtime.output_dir import atomic_write_text
 
-# Of the classes, by their time in the video; of contrast 3 to a white and to a dark ground, and told apart in any
-# kind of colour vision by their names in the table, too.
-COLOURS = ("#0072b2", "#b97a00", "#00875f", "#c0559c", "#2f8fc9", "#d55e00", "#7f7400", "#7f7f7f")
+# Of the classes, by their time in the video; told apart in any kind of colour vision (Okabe and Ito).
+COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b3a100", "#7f7f7f")
 TEMPLATES = Path(__file__).parent
 
 

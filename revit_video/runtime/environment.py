@@ -11,20 +11,19 @@ from pathlib import Path
 
 import torch
 
-import revit_video
 from revit_video.runtime.ranks import usable_cores
 
 PACKAGE = Path(__file__).parents[1]
 
 
-def environment(device: torch.device, ranks: int) -> dict[str, str]:
+def environment(device: torch.device, ranks: int, version: str) -> dict[str, str]:
     """By name; what is not known is left out."""
     found: dict[str, str] = {
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "ranks": str(ranks),
         "cores": str(usable_cores()),
-        "revit_video": revit_video.__version__,
+        "revit_video": version,
         "torch": torch.__version__,
         "python": platform.python_version(),
     }

@@ -16,6 +16,7 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor
 
+import revit_video
 from revit_video.adaptive.calibrate import assigned_points, cascade_points, threshold_points
 from revit_video.adaptive.folds import OutOfFold
 from revit_video.adaptive.labels import labels_in_words
@@ -210,7 +211,7 @@ def _results(
         "policies": {name: entries[name] for name in OTHERS if name in entries and name != shipped},
         "clock": {"control": _speed(speeds[CONTROL])},
         "curves": _curves(table, compared) if lengths[0] in entries else {},
-        "environment": environment(job.ranks.device, job.ranks.world_size),
+        "environment": environment(job.ranks.device, job.ranks.world_size, revit_video.__version__),
     }
 
 

@@ -56,7 +56,9 @@ class Wait(NamedTuple):
 
 waits: list[Wait] = []
 steps: list[tuple[str, int]] = []  # after each optimiser step: the stage, and how often was waited so far
-_arriving: list[tuple[Tensor, Tensor]] = []  # copies to the host that nothing has waited for: where to, values
+_arriving: list[
+    tuple[Tensor, Tensor]
+] = []  # copies to the host that nothing has waited for: where to, values
 
 
 def _wait(why: str) -> None:
@@ -75,9 +77,9 @@ def _stack() -> tuple[str, ...]:
 
 
 def _stage(stack: tuple[str, ...]) -> str:
-    """The stage that is running: the outermost of its functions that is not `run`."""
+    """The stage that is running: the name of the outermost file in stages/ that is not run.py."""
     own = [each for each in stack if each.startswith("stages/") and not each.startswith("stages/run.py")]
-    return own[-1].split()[1] if own else ""
+    return own[-1].removeprefix("stages/").partition(".py")[0] if own else ""
 
 
 def _arrive() -> None:
@@ -162,7 +164,9 @@ class Gpu(TorchDispatchMode):
 @contextmanager
 def gpu() -> Iterator[None]:
     """A block in which a GPU is there."""
-    torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device="cuda") is made on the CPU and copied
+    torch._C._set_only_lift_cpu_tensors(
+        True
+    )  # torch.tensor(..., device="cuda") is made on the CPU and copied
     try:
         with Gpu():
             yield
@@ -185,7 +189,9 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
     space, _, name = func._schema.name.partition("::")
     device = kwargs.get("device")
-    on_gpu = any(isinstance(t, OnGpu) for t in tensors) if device is None else torch.device(device).type == "cuda"
+    on_gpu = (
+        any(isinstance(t, OnGpu) for t in tensors) if device is None else torch.device(device).type == "cuda"
+    )
     if name == "_fused_sdp_choice" and on_gpu:
         return 0  # written out: kernels of attention show nothing of devices
     if space == "aten":
@@ -283,6 +289,13 @@ def _pin(tensor: Tensor) -> Tensor:
 # ---- torch.cuda ------------------------------------------------------------------------------------------
 
 
+class _Generator(torch._C.Generator):
+    """All draw on the CPU."""
+
+    def __new__(cls, device: torch.device | str = "cpu") -> _Generator:
+        return super().__new__(cls, device="cpu")
+
+
 class _Event:
     def __init__(self, **_: Any) -> None:
         pass
@@ -320,7 +333,7 @@ class _Stream:
 
 
 @cache
-def install(driver: str, count: int = 1) -> None:
+def install(driver: str, count: int) -> None:
     """Pretend `count` GPUs in this process, into which `driver` was loaded before libtorch."""
     ctypes.CDLL(driver).guard_one_gpu()
     torch.__future__.set_overwrite_module_params_on_conversion(True)
@@ -343,7 +356,14 @@ def install(driver: str, count: int = 1) -> None:
     }
     for name, answer in answers.items():
         setattr(cuda, name, lambda *_, _answer=answer, **__: _answer)
-    for name in ("_lazy_init", "set_device", "reset_peak_memory_stats", "empty_cache", "manual_seed", "manual_seed_all"):
+    for name in (
+        "_lazy_init",
+        "set_device",
+        "reset_peak_memory_stats",
+        "empty_cache",
+        "manual_seed",
+        "manual_seed_all",
+    ):
         setattr(cuda, name, lambda *_, **__: None)
     for name in ("_cuda_getDevice", "_cuda_exchangeDevice", "_cuda_maybeExchangeDevice", "_cuda_setDevice"):
         setattr(torch._C, name, lambda *_: 0)
@@ -356,9 +376,11 @@ def install(driver: str, count: int = 1) -> None:
     Tensor.pin_memory = lambda self, *_: _pin(self.clone())
     Tensor.is_pinned = lambda self, *_: getattr(self.untyped_storage(), "is_page_locked", False)
     # Tensors of inference mode cannot be wrapped; of devices it says nothing more than no_grad.
-    torch.inference_mode.__enter__ = lambda self: setattr(self, "_off", torch.no_grad()) or self._off.__enter__()
+    torch.inference_mode.__enter__ = lambda self: (
+        setattr(self, "_off", torch.no_grad()) or self._off.__enter__()
+    )
     torch.inference_mode.__exit__ = lambda self, *error: self._off.__exit__(*error)
-    torch.Generator = lambda device="cpu": torch._C.Generator("cpu")
+    torch.Generator = _Generator
     optimizers._foreach_supported_types.append(OnGpu)
     optimizers.register_optimizer_step_post_hook(lambda *_: steps.append((_stage(_stack()), len(waits))))
     join = dist.init_process_group

@@ -1,0 +1,54 @@
+"""Every kind of run on a pretended GPU: no operation mixes devices, and nothing waits for the device but what is here.
+
+A new wait fails these tests, which name its place. A number here may fall; it rises only for a reason.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.gpu.conftest import OnDevice
+
+# How often the host waits for the device:
+ITERATION, ITERATION_OF_RANKS = 1, 3  # of a training, where nothing is logged
+BATCH = {
+    "train": 6,
+    "mine": 6,
+    "assign": 7,
+    "test": 7,
+}  # of a table: all lengths; from assign on, the assigner
+FILE = 5  # predicted on its own
+FILES_TOGETHER = 5  # a batch of them
+BATCHES = 3  # of the tested videos, in tables and predictions
+REVERSING = 1  # more in an iteration: DATA.REVERSED_CLASSES
+
+
+@pytest.mark.parametrize("cases", ["plain extras", "shared resized lvvit", "conv_stem dvt videomae frozen"])
+def test_runs_of_one_rank(on_device: OnDevice, cases: str) -> None:
+    for case, found in on_device(*cases.split()).items():
+        if case != "frozen":  # which has no iterations
+            check(case, found, ITERATION + REVERSING * (case == "resized"))
+
+
+def test_runs_of_two_ranks(on_device: OnDevice) -> None:
+    for case, found in on_device("revit_b", "revit_e").items():
+        check(case, found, ITERATION_OF_RANKS)
+
+
+def check(case: str, found: dict[str, Any], most: int) -> None:
+    steps = found["train"]["steps"]
+    assert len(steps) > 2, f"{case}: an epoch is too short to have steady iterations"
+    assert max(map(len, steps)) <= most, (case, steps)
+    for stage, in_batch in BATCH.items():
+        waits, places = found[stage]["tabulate"], found[stage]["places"]
+        assert waits <= in_batch * BATCHES * (2 if case == "dvt" else 1), (case, stage, places)
+
+
+def test_predictions(on_device: OnDevice) -> None:
+    found = on_device("plain", "plain:predict")["plain:predict"]
+    waits = {name: sum(own["places"].values()) for name, own in found.items()}
+    assert waits["predict"] <= FILE * 2 * BATCHES, found["predict"]
+    assert waits["predict_many"] <= FILES_TOGETHER * BATCHES, found["predict_many"]
+    assert waits["timeline"] <= FILE, found["timeline"]

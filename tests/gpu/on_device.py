@@ -103,7 +103,7 @@ def seen(waits: Sequence[Wait]) -> dict[str, Any]:
 
 
 def stages(folder: Path, out: Path, case: str) -> dict[str, Any]:
-    """All stages of a case; of each what was `seen`, and the waits from each optimiser step to the next one."""
+    """All stages of a case; of each what was `seen`, and the waits between optimiser steps."""
     changes = [str(word).replace("MATERIAL", str(folder)) for word in CASES[case]]
     cfg = toy_cfg(folder / "videos", out / case, *WIDE, *changes)
     pretended.install(os.environ["LD_PRELOAD"], max(1, cfg.NUM_GPUS))

@@ -1,8 +1,8 @@
 """A pretended GPU: tensors that say `cuda:0` and keep their values in the memory of the CPU.
 
-All of the product runs on it with real values. Operations whose tensors CUDA would refuse to mix raise `OtherDevice`,
-and everything for which the host waits for the device is noted with its place in the package. What it cannot show:
-kernels, their time and rounding, memory, graphs, and several streams.
+All of the product runs on it with real values. Operations whose tensors CUDA would refuse to mix raise
+`OtherDevice`, and everything for which the host waits for the device is noted with its place in the package.
+What it cannot show: kernels, their time and rounding, memory, graphs, and several streams.
 """
 
 from __future__ import annotations

@@ -33,7 +33,8 @@ class Point(NamedTuple):
         top1: percent of videos.
         gmacs: mean cost per view.
         drop: top-1 of the longest length less `top1`, in points.
-        error: standard error of `drop`, over videos.
+        error: standard error of `drop`, over videos; at least that of one video lost or gained, but for
+            always the longest length: that no video differs on a list does not say that none will.
         mix: share of views at each length, longest first.
         hybrid: the parameters of policy `hybrid`, of which this is a point.
     """
@@ -183,6 +184,8 @@ def _sweep(
         policy = policy_at(threshold)
         start = policy.start(known)
         before, chosen = chosen, policy.exits(start, sure)
+        if points and torch.equal(chosen, before):
+            continue  # the same outcome
         # A rising threshold changes few videos at a time; only these are averaged again.
         changed = torch.zeros_like(right).index_fill(0, video[chosen != before], True)
         if changed.any():
@@ -194,12 +197,15 @@ def _sweep(
         loss = at_longest.double() - right.double()
         mix = chosen.bincount(minlength=table.scores.shape[1]).double() / len(chosen)
         spent = costs.spent(start, chosen, policy.asks_assigner, policy.usable)
+        errors = [100 * loss.std(correction=0).item() / math.sqrt(len(right))]
+        if bool((chosen != 0).any()) or bool(loss.any()):
+            errors.append(100 * math.sqrt(1 - 1 / len(right)) / len(right))
         point = Point(
             threshold=threshold,
             top1=100 * right.double().mean().item(),
             gmacs=spent.mean().item(),
             drop=100 * loss.mean().item(),
-            error=100 * loss.std(correction=0).item() / math.sqrt(len(right)),
+            error=max(errors),
             mix=mix.tolist(),
         )
         if not points or point[1:] != points[-1][1:]:

@@ -73,8 +73,9 @@ _C.DATA.PATH_TO_DATA_DIR = ""  # folder of the lists train.csv, mine.csv, val.cs
 _C.DATA.SPLIT = [0.6, 0.15, 0.1, 0.15]  # shares of train, mine, val and test in a folder without lists
 _C.DATA.FOLDS = 0  # METHOD frozen: instead of these splits, every clip of the folder (or of train.csv) is
 #   trained on, and answers come from k heads that have not seen it; 0 = off
-_C.DATA.GROUP = ""  # clips of one recording or person stay in one fold: a regular expression, searched in the
-#   path within the data folder, whose (first) group names it, such as (seq\d+); empty = each file its own
+_C.DATA.GROUP = ""  # clips of one recording or person stay in one split or fold: a regular expression,
+#   searched in the path within the data folder, whose (first) group names it, such as (seq\d+); empty = each
+#   file its own
 _C.DATA.PATH_PREFIX = ""  # prefix of every path in the lists
 _C.DATA.PATH_LABEL_SEPARATOR = " "  # separates path and label in the lists
 _C.DATA.MULTI_LABEL = False  # several labels a video (in lists: a.mp4 3,17): sigmoids, BCE, mAP
@@ -236,7 +237,8 @@ _C.ADAPTIVE.THRESHOLD = 0.0  # of cumulative, which it implies: that probability
 #   validation list
 _C.ADAPTIVE.CASCADE_THRESHOLD = 0.0  # the cascade's confidence, 0..1; 0 = chosen on the validation list
 _C.ADAPTIVE.MAX_DROP = 0.5  # points of top-1 below the longest length that a chosen threshold may lose; >= 0
-_C.ADAPTIVE.SAFETY = 1.0  # standard errors of the drop that must fit within MAX_DROP too; >= 0
+_C.ADAPTIVE.SAFETY = 1.0  # standard errors of the drop that must fit within MAX_DROP too; >= 0; with 0 the
+#   estimates of short lists are believed as well
 _C.ADAPTIVE.BUDGET = 0.0  # share of the longest length's GMACs: the most accurate threshold within it is
 #   chosen, whatever its drop; 0..1, 0 = off
 _C.ADAPTIVE.LATENCY_MS = 0.0  # likewise in mean milliseconds per view, measured on this machine in batches of

@@ -373,7 +373,7 @@ def check_dvt(cfg: CfgNode) -> Iterator[Mistake]:
 
 def check_frozen(cfg: CfgNode) -> Iterator[Mistake]:
     if cfg.TRAIN.METHOD != "frozen":
-        for key, off in (("DATA.FOLDS", 0), ("DATA.GROUP", ""), ("DATA.SQUASH", False)):
+        for key, off in (("DATA.FOLDS", 0), ("DATA.SQUASH", False)):
             if get(cfg, key) != off:
                 yield Mistake((key, "TRAIN.METHOD"), f"is for TRAIN.METHOD frozen, got {cfg.TRAIN.METHOD}")
         return

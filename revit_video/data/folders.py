@@ -12,6 +12,7 @@ from typing import Any
 
 from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 
+from revit_video.data.groups import groups_of
 from revit_video.data.lists import composed, read_class_names, read_list
 from revit_video.data.video import IMAGE_SUFFIXES, is_image
 
@@ -106,6 +107,7 @@ class DataFolder:
         same_classes: whether the folder may name no others.
         multi_label: labels are tuples, see `read_list`.
         wanted: splits that are set aside where there are folders for other splits only, see `ClassFolders`.
+        group: see `ClassFolders`.
     """
 
     def __init__(
@@ -119,8 +121,9 @@ class DataFolder:
         same_classes: bool = True,
         wanted: Sequence[str] = (),
         multi_label: bool = False,
+        group: str = "",
     ) -> None:
-        self.path, self._wanted, self._multi_label = path, wanted, multi_label
+        self.path, self._wanted, self._multi_label, self._group = path, wanted, multi_label, group
         self._shares = shares
         self._prefix, self._separator = prefix, separator
         self._num_classes = num_classes
@@ -230,7 +233,7 @@ class DataFolder:
         lists = (os.path.join(self.path, f"{split}.csv") for split in self._shares)
         if not self.path or any(map(os.path.isfile, lists)):
             return None
-        folders = ClassFolders(self.path, self._shares, self._wanted)
+        folders = ClassFolders(self.path, self._shares, self._wanted, self._group)
         found, expected = len(folders.names), self._num_classes
         if found and expected not in (0, found):
             raise ValueError(
@@ -259,14 +262,17 @@ class ClassFolders:
         shares: of each split, by name, in the videos of each class.
         wanted: splits which, where there are split folders but not theirs, are set aside of another one by
             the shares of both: test of val, or else of train; mine and val of train.
+        group: pattern of what videos share that stay in one split, see `groups_of`; empty: each stands alone.
 
     Attributes:
         names: of the classes, sorted; empty if there are none.
     """
 
-    def __init__(self, path: str, shares: Mapping[str, float], wanted: Sequence[str] = ()) -> None:
+    def __init__(
+        self, path: str, shares: Mapping[str, float], wanted: Sequence[str] = (), group: str = ""
+    ) -> None:
         self.path = path
-        self._shares = shares
+        self._shares, self._group = shares, group
         root = Folder(path)
         # A class may be called "train": only a folder that holds folders is a split.
         splits = {split: root.folders[split] for split in shares if split in root.folders}
@@ -358,6 +364,8 @@ class ClassFolders:
         ]
 
     def _split(self, at: str, videos: Sequence[str], shares: Sequence[float]) -> list[list[str]]:
+        if self._group:
+            return self._split_by_group(at, videos, shares)
         try:
             return split_by_name(videos, shares)
         except ValueError as error:
@@ -365,6 +373,31 @@ class ClassFolders:
             raise ValueError(
                 f"{folder}: {error}; add some, or give some split no share (DATA.SPLIT)"
             ) from None
+
+    def _split_by_group(self, at: str, videos: Sequence[str], shares: Sequence[float]) -> list[list[str]]:
+        """All videos of a group, of any class, in one part; each part gets its share of the groups."""
+        top, _, _ = at.rpartition("/")
+        folders = self._splits[top].folders if top else self._class_folders[0]
+        there = [name for name in self.names if name in folders]
+        every = [os.path.join(top, name, video) for name in there for video in folders[name].videos]
+        groups = sorted(set(groups_of(every, self._group, ".")))
+        try:
+            parts = split_by_name(groups, shares)
+        except ValueError:
+            raise ValueError(
+                f"DATA.GROUP {self._group!r}: {len(groups)} groups in {os.path.join(self.path, top)} are too "
+                "few for the splits; give some split no share (DATA.SPLIT)"
+            ) from None
+        part_of = {name: n for n, part in enumerate(parts) for name in part}
+        found: list[list[str]] = [[] for _ in shares]
+        for video, group in zip(videos, groups_of(videos, self._group, "."), strict=True):
+            found[part_of[group]].append(video)
+        if not found[0]:
+            raise ValueError(
+                f"{os.path.join(self.path, at)}: DATA.GROUP {self._group!r} leaves nothing to learn this "
+                "class from, its groups are all in other splits; lists (train.csv, …) can say what is what"
+            )
+        return found
 
 
 def split_by_name(names: Sequence[str], shares: Sequence[float]) -> list[list[str]]:

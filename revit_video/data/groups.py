@@ -19,6 +19,8 @@ def groups_of(paths: Sequence[str], pattern: str, folder: str) -> list[str]:
         pattern: a regular expression; its first group, if it has one, names the clip's group. Empty: each
             file is its own group.
 
+        folder: `.` where the paths are relative already.
+
     Raises:
         ValueError: the pattern finds nothing in some path.
     """
@@ -34,9 +36,14 @@ def groups_of(paths: Sequence[str], pattern: str, folder: str) -> list[str]:
     return found
 
 
+def series_of(path: str) -> str:
+    """What a file is called but for the number of a clip, `seq01` of seq01_02.mp4; empty if it has none."""
+    match = SERIES.fullmatch(os.path.splitext(os.path.basename(path))[0])
+    return match[1] if match else ""
+
+
 def series_in(paths: Sequence[str]) -> str:
     """A part that the names of several files share as clips of one recording would; empty if few do."""
-    stems = [os.path.splitext(os.path.basename(path))[0] for path in paths]
-    shared = Counter(match[1] for stem in stems if (match := SERIES.fullmatch(stem)))
+    shared = Counter(filter(None, map(series_of, paths)))
     common = {name: count for name, count in shared.items() if count > 1}
     return max(common, key=common.__getitem__) if sum(common.values()) > len(paths) / 2 else ""

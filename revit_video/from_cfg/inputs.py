@@ -64,6 +64,7 @@ def data_folder(
         same_classes,
         [split for split in SPLITS if split in {"train", "val", mine_split(cfg), cfg.TEST.SPLIT}],
         data.MULTI_LABEL,
+        data.GROUP,
     )
 
 
@@ -79,7 +80,7 @@ def check_lists(cfg: CfgNode, data: DataFolder, stages: Sequence[str]) -> None:
                 f"{key}: it numbers the classes, which {data.path} has in another order than the model; "
                 "bring the folder's into the model's order"
             )
-    for split in _lists_of(cfg, stages):
+    for split in lists_of(cfg, stages):
         try:
             data.videos(split)
         except FileNotFoundError:
@@ -90,7 +91,7 @@ def check_lists(cfg: CfgNode, data: DataFolder, stages: Sequence[str]) -> None:
                 "put clips there that the backbone is not trained on, name another list with MINE.HOLDOUT, "
                 "or mine the training list itself (MINE.HOLDOUT '')"
             ) from None
-    compare_lists(cfg, data, _lists_of(cfg, stages))
+    compare_lists(cfg, data, lists_of(cfg, stages))
 
 
 def check_later_stages(cfg: CfgNode, data: DataFolder, stages: Sequence[str], ranks: int) -> None:
@@ -107,7 +108,7 @@ def check_later_stages(cfg: CfgNode, data: DataFolder, stages: Sequence[str], ra
         )
     if stages[0] != "train":
         return
-    for split in _lists_of(cfg, stages[1:]):
+    for split in lists_of(cfg, stages[1:]):
         videos = data.videos(split)
         if split != "train" and len(videos) <= TRIED:
             grid, timeout = ViewGrid(cfg.DATA.TEST_CROP_SIZE), cfg.DATA_LOADER.TIMEOUT
@@ -120,7 +121,7 @@ def check_later_stages(cfg: CfgNode, data: DataFolder, stages: Sequence[str], ra
                 raise TooManyUnreadable(f"{split}: {error}", error.skipped) from None
 
 
-def _lists_of(cfg: CfgNode, stages: Sequence[str]) -> list[str]:
+def lists_of(cfg: CfgNode, stages: Sequence[str]) -> list[str]:
     """The lists that `stages` read, each once."""
     needed = {
         "train": ["train", "val"] if cfg.TRAIN.EVAL_PERIOD and cfg.TRAIN.METHOD != "frozen" else ["train"],

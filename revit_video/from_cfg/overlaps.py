@@ -11,6 +11,7 @@ from fvcore.common.config import CfgNode
 from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 
 from revit_video.data.folders import DataFolder
+from revit_video.data.groups import groups_of, series_of
 from revit_video.data.loader import allowed_unreadable
 from revit_video.data.shards import shard_part
 from revit_video.data.video import is_image
@@ -63,9 +64,35 @@ def compare_lists(cfg: CfgNode, data: DataFolder, splits: Sequence[str]) -> None
         if common:
             words = (second, common, len(lists[second]), first, meaning)
             logger.warning("%s: %d of its %d videos are in %s too; %s", *words)
+    _look_at_groups(cfg, data, splits)
     for split in splits:
         _check_kind(cfg, data, split)
         _check_there(cfg, data, split)
+
+
+def _look_at_groups(cfg: CfgNode, data: DataFolder, splits: Sequence[str]) -> None:
+    """Warns where clips of one recording are in two lists, by `DATA.GROUP` or by how they are called."""
+    pattern, folder = cfg.DATA.GROUP, cfg.DATA.PATH_PREFIX or cfg.DATA.PATH_TO_DATA_DIR
+    of_split: dict[str, set[str]] = {}
+    for split in splits:
+        videos = data.videos(split)
+        paths = [videos[row][0] for row in range(len(videos))]
+        of_split[split] = set(groups_of(paths, pattern, folder) if pattern else map(series_of, paths)) - {""}
+    learned = of_split.pop("train", set())
+    for split, groups in of_split.items():
+        common = groups & learned
+        if common and pattern:
+            logger.warning(
+                "%s: %d of its %d groups by DATA.GROUP are in train too, such as %s; lists stay as they are",
+                *(split, len(common), len(groups), min(common)),
+            )
+        elif len(common) > 1 and 2 * len(common) > len(groups):
+            logger.warning(
+                "%s: files such as %s_… look like clips of a recording that is in train too; name what they "
+                "share with DATA.GROUP, or the accuracy is that of recordings that were trained on",
+                *(split, min(common)),
+            )
+            return
 
 
 def remarks(cfg: CfgNode, data: DataFolder, seen: Mapping[str, str]) -> list[str]:

@@ -25,6 +25,7 @@ from revit_video.report.results_table import (
     cost_unit,
     headline,
     policy_results,
+    said_of,
     summary,
     table,
 )
@@ -146,7 +147,7 @@ def _headline(run: Run) -> Markup:
     results = run.results
     chosen, longest = headline(results)
     header, rows = table(results)
-    texts = [summary(results), _paired(run), *(results.get("remarks") or ()), clock_in_words(results)]
+    texts = [summary(results), _paired(run), *said_of(results), clock_in_words(results)]
     return rendered(
         TEMPLATES,
         "headline.html",

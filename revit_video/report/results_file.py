@@ -60,6 +60,8 @@ RESULTS = {
     "lengths": [TEXT],
     "command?": TEXT,
     "remarks?": [TEXT],
+    "verdict?": [TEXT],
+    "learning_curve?": [{"clips": COUNT, "top1": PERCENT}],
     "static": Each(POLICY),
     "adaptive?": POLICY,
     "policies?": Each(POLICY),

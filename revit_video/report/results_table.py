@@ -47,6 +47,11 @@ class PolicyResult:
         return [100 * counts.get(length, 0) / total for length in lengths]
 
 
+def said_of(results: dict[str, Any]) -> list[str]:
+    """What makes the results too good, and what those of a small test can bear, in sentences."""
+    return [*(results.get("remarks") or ()), *(results.get("verdict") or ())]
+
+
 def policy_results(results: dict[str, Any]) -> dict[str, PolicyResult]:
     """By name: static lengths, longest first, then the adaptive policy and those to compare it with."""
     static = results["static"] or {}
@@ -139,7 +144,7 @@ def print_table(results: dict[str, Any], file: IO[str] | None = None) -> None:
         grid.add_row(*row, style="bold green" if chosen and row[0] == chosen.name else None)
     console.print(grid)
     console.print(Text(summary(results), style="bold"))
-    for remark in results.get("remarks") or ():
+    for remark in said_of(results):
         console.print(Text(remark))
 
 

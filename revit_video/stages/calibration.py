@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from fvcore.common.config import CfgNode
 from iopath.common.file_io import g_pathmgr
+from torch import Tensor
 
 from revit_video.adaptive.calibrate import (
     Point,
@@ -21,18 +23,24 @@ from revit_video.adaptive.calibrate import (
 )
 from revit_video.adaptive.certificate import certified, run_trials, videos_needed
 from revit_video.adaptive.drift import Seen
+from revit_video.adaptive.folds import cut_into_folds, losses_on_others
 from revit_video.adaptive.policies import Certificate, Costs, Hybrid, Settings, assigned
-from revit_video.adaptive.table import COLUMNS, Table
+from revit_video.adaptive.table import COLUMNS, Table, static_top1
 from revit_video.adaptive.temperatures import calibration_error, fit_temperatures
+from revit_video.data.groups import groups_of
 from revit_video.evaluate import milliseconds
 from revit_video.from_cfg.inputs import eval_batch_size
 from revit_video.from_cfg.model import views_per_video
+from revit_video.length import token_lengths
 from revit_video.models import checkpoint
 from revit_video.models.assigner import TokenLengthAssigner
 from revit_video.models.base import ResizableModel
 from revit_video.models.inference import log_probabilities, probabilities
 from revit_video.models.untrusted import believed
 from revit_video.runtime.ranks import Ranks
+
+FEW = 200  # videos; of fewer, one alone is more than half a point
+TRIED_FOLDS = 5  # of few videos, in which a choice is tried; those of DATA.FOLDS where there are
 
 logger = logging.getLogger(__name__)
 
@@ -62,16 +70,19 @@ def read_calibration(path: str) -> Kept | None:
         return Kept(table, dict(content["adaptive"]))
 
 
-def calibrated(cfg: CfgNode, table: Table, costs: Costs) -> Settings:
+def calibrated(cfg: CfgNode, table: Table, costs: Costs, fold: Tensor | None = None) -> Settings:
     """Settings of all policies, from the table of the validation list.
 
     Those of `assigned` need the assigner's probabilities in the table.
+
+    Args:
+        fold: of each view, where the list has folds.
     """
     settings = assigned_settings(cfg, table, costs) if table.assigned.shape[1] else Settings()
     settings = replace(settings, cascade_threshold=cascade_threshold(cfg, table, costs))
     if not takes_hybrid(cfg):
         return settings
-    hybrid, certificate = hybrid_settings(cfg, table, costs)
+    hybrid, certificate = hybrid_settings(cfg, table, costs, fold)
     _, stop, agreed, videos = table.follow(hybrid.policy())
     first = table.first_views
     seen = Seen.of(videos, stop[first], agreed[first], len(costs.gmacs))
@@ -103,21 +114,24 @@ def takes_hybrid(cfg: CfgNode) -> bool:
     return cfg.ADAPTIVE.POLICY == "hybrid" and cfg.ADAPTIVE.THRESHOLD == 0
 
 
-def hybrid_settings(cfg: CfgNode, table: Table, costs: Costs) -> tuple[Hybrid, Certificate | None]:
+def hybrid_settings(
+    cfg: CfgNode, table: Table, costs: Costs, fold: Tensor | None = None
+) -> tuple[Hybrid, Certificate | None]:
     """The operating point of policy `hybrid`, never dearer than the longest length, and its certificate.
 
-    With `ADAPTIVE.CERTIFY` a point that is not certified gives way to the longest length. A budget promises
-    no drop, so nothing is certified.
+    With `ADAPTIVE.CERTIFY` a point that is not certified gives way to the longest length; on a short list,
+    one does whose drop is too large on videos that it was not chosen on. A budget promises no drop, so
+    nothing is certified.
     """
     adaptive, longest = cfg.ADAPTIVE, costs.gmacs[0]
-    per_view = adaptive.DECISION == "view"
-    temperatures = fit_temperatures(table.scores, table.labels)
-    _log_calibration(cfg, table, temperatures)
-    points = hybrid_points(table, costs, temperatures, per_view)
+    _log_calibration(cfg, table, fit_temperatures(table.scores, table.labels))
+    points = _hybrid_points(cfg, table, costs)
     chosen, certificate = _point(cfg, points, 0.0, longest), None
     if adaptive.BUDGET == adaptive.LATENCY_MS == 0:
+        _log_fixed(cfg, table, costs)
         chosen, certificate = _certified(cfg, table, costs, chosen)
-        if adaptive.CERTIFY and not certificate.holds:
+        kept = certificate.holds or (not adaptive.CERTIFY and _holds_on_others(cfg, table, costs, fold))
+        if not kept:
             chosen = next(point for point in points if _is_longest(point))
     assert chosen.hybrid is not None
     _log("hybrid on val", chosen, longest)
@@ -129,6 +143,58 @@ def hybrid_settings(cfg: CfgNode, table: Table, costs: Costs) -> tuple[Hybrid, C
             cfg.REVIT.TOKEN_LENGTHS[0],
         )
     return chosen.hybrid, certificate
+
+
+def _hybrid_points(cfg: CfgNode, table: Table, costs: Costs) -> list[Point]:
+    temperatures = fit_temperatures(table.scores, table.labels)
+    return hybrid_points(table, costs, temperatures, cfg.ADAPTIVE.DECISION == "view")
+
+
+def choose_hybrid(cfg: CfgNode, table: Table, costs: Costs) -> Hybrid:
+    """The operating point that `ADAPTIVE` chooses, without a look at whether it holds on other videos."""
+    hybrid = _point(cfg, _hybrid_points(cfg, table, costs), 0.0, costs.gmacs[0]).hybrid
+    assert hybrid is not None
+    return hybrid
+
+
+def _holds_on_others(cfg: CfgNode, table: Table, costs: Costs, fold: Tensor | None) -> bool:
+    """Whether what is chosen on most of a short list loses little enough on the rest of it, in turns.
+
+    Of many points the one that does best on few videos does so by chance. With `ADAPTIVE.SAFETY` 0 estimates
+    are taken as they are.
+    """
+    adaptive, videos = cfg.ADAPTIVE, len(table.first_views)
+    if not 2 <= videos < FEW or adaptive.SAFETY == 0:
+        return True
+    if fold is None:
+        classes = [0] * len(table.paths) if table.multi_label else table.labels.tolist()
+        groups = groups_of(table.paths, cfg.DATA.GROUP, cfg.DATA.PATH_PREFIX or cfg.DATA.PATH_TO_DATA_DIR)
+        if len(set(groups)) < 2:
+            return True
+        fold = cut_into_folds(groups, classes, min(TRIED_FOLDS, len(set(groups))), cfg.RNG_SEED)
+    losses = losses_on_others(table, fold, lambda others: choose_hybrid(cfg, others, costs).policy())
+    drop = 100 * losses.mean().item()
+    half = 1.96 * max(100 * losses.std(correction=0).item() / math.sqrt(videos), 100 / videos)
+    holds = drop <= adaptive.MAX_DROP
+    logger.warning(
+        "hybrid: %d videos of val are few, one is %.1f points. Chosen on some of them and tried on the "
+        "others it is at %+.1f points (%+.1f to %+.1f at 95 %% confidence)%s",
+        *(videos, 100 / videos, 0 - drop, -drop - half, half - drop),
+        f"; where no drop may be risked, take always {cfg.REVIT.TOKEN_LENGTHS[0]}"
+        if holds
+        else f", so always {cfg.REVIT.TOKEN_LENGTHS[0]} is taken",
+    )
+    return holds
+
+
+def _log_fixed(cfg: CfgNode, table: Table, costs: Costs) -> None:
+    """What every choice is compared with: each length for all videos."""
+    top1 = static_top1(table, token_lengths(cfg.REVIT.TOKEN_LENGTHS))
+    words = ", ".join(
+        f"{name} {value:.1f} % at {100 * gmacs / costs.gmacs[0]:.0f} %"
+        for (name, value), gmacs in zip(top1.items(), costs.gmacs, strict=True)
+    )
+    logger.info("one length for all videos of val: %s of the longest length's cost", words)
 
 
 def _certified(cfg: CfgNode, table: Table, costs: Costs, chosen: Point) -> tuple[Point, Certificate]:

@@ -194,8 +194,9 @@ def _without_assigner(job: Job, trained: Trained, costs: Costs) -> Settings:
     hybrid = "hybrid" in wanted and takes_hybrid(cfg)
     if not hybrid and ("cascade" not in wanted or fixed != Settings()):
         return fixed
+    fold = None
     if cfg.DATA.FOLDS:
-        table = answers_out_of_fold(job, trained).table
+        table, fold, _ = answers_out_of_fold(job, trained)
     else:
         try:
             batches = job.test_batches("val")
@@ -205,5 +206,5 @@ def _without_assigner(job: Job, trained: Trained, costs: Costs) -> Settings:
         table = job.tabulate(trained.reader, "val", batches)
     costs = costs_in_wish(cfg, costs, trained.reader, None, job.ranks)
     if hybrid:
-        return calibrated(cfg, table, costs)
+        return calibrated(cfg, table, costs, fold)
     return Settings(cascade_threshold=cascade_threshold(cfg, table, costs))

@@ -22,6 +22,7 @@ from revit_video.models.checkpoint import CheckpointError, weights_digest
 from revit_video.models.frozen import FrozenReViT
 from revit_video.runtime.logging import progress
 from revit_video.stages.job import Job
+from revit_video.stages.watch import timed
 
 VERSION = 1  # of what `describe` and decoding make of a file; another number makes everything kept void
 OfLengths = list[Tensor]  # of one clip: for each length, longest first, `(views, D_i)`
@@ -92,7 +93,7 @@ def _computed(
         return
     batches = eval_batches(cfg, videos, job.ranks, 1, 1, rows=rows)
     with job.recording("features"), progress(batches, len(batches), "features", job.ranks.is_main) as bar:
-        for batch in bar:
+        for batch in timed(bar, len(batches), "reading the clips", job.ranks.device):
             job.termination.look()
             skipped += batch.skipped
             if not len(batch):

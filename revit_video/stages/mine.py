@@ -15,6 +15,7 @@ from revit_video.adaptive.folds import cut_into_folds
 from revit_video.adaptive.labels import MinedLabels, write_labels
 from revit_video.adaptive.table import mine_labels
 from revit_video.data.batch import Skipped
+from revit_video.data.groups import groups_of
 from revit_video.from_cfg.identity import mining_record
 from revit_video.from_cfg.inputs import eval_batches
 from revit_video.from_cfg.overlaps import mine_split
@@ -112,7 +113,9 @@ def _mined_in_folds(job: Job, videos: LabeledVideoPaths) -> MinedLabels:
     folds = job.cfg.MINE.FOLDS
     paths, annotations = zip(*(videos[row] for row in range(len(videos))), strict=True)
     classes = [annotation["label"] for annotation in annotations]
-    fold = cut_into_folds(paths, classes, folds, job.cfg.RNG_SEED)
+    data = job.cfg.DATA
+    groups = groups_of(paths, data.GROUP, data.PATH_PREFIX or data.PATH_TO_DATA_DIR)
+    fold = cut_into_folds(groups, classes, folds, job.cfg.RNG_SEED)
     logger.info(
         "MINE.FOLDS %d: %d trainings, each on %d/%d of the training list (%d of %d videos); "
         "together they cost as much as %d of the backbone's own",

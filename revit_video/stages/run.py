@@ -8,7 +8,8 @@ from contextlib import contextmanager, nullcontext
 from fvcore.common.config import CfgNode
 
 from revit_video.data.loader import killed_workers_explained
-from revit_video.from_cfg.inputs import check_later_stages, check_lists
+from revit_video.from_cfg.inputs import check_later_stages, check_lists, lists_of
+from revit_video.from_cfg.summary import say_lists
 from revit_video.runtime import output_dir
 from revit_video.runtime.lock import only_run_in
 from revit_video.runtime.logging import setup
@@ -40,6 +41,7 @@ def _check(job: Job, stages: Sequence[str]) -> None:
     """What can be known at the start of a run, on the main rank while the others wait."""
     if job.ranks.is_main:
         check_lists(job.cfg, job.data, stages)
+        say_lists(job.cfg, job.data, lists_of(job.cfg, stages))
         with job.recording("start"):
             check_later_stages(job.cfg, job.data, stages, job.ranks.world_size)
     job.ranks.barrier()

@@ -17,6 +17,7 @@ from revit_video.adaptive.temperatures import fit_temperature
 from revit_video.data.groups import groups_of, series_in
 from revit_video.from_cfg.identity import training_record
 from revit_video.from_cfg.model import build_model, check_heads, data_spec, reader
+from revit_video.meters import topk
 from revit_video.models import checkpoint
 from revit_video.models.frozen import FrozenReViT, blocks_of
 from revit_video.models.pretrained import initialise
@@ -27,6 +28,8 @@ from revit_video.stages.features import Features, features_of
 from revit_video.stages.job import Job, Trained, percents
 from revit_video.train.closed_form import Head, out_of_fold, ridge
 
+MOST_FOR_CURVE = 1000  # clips; heads of more take minutes to solve again and again
+SHARES, DRAWS = (0.25, 0.5, 0.75, 1.0), 3  # of the learning curve, and how often each is drawn
 INNER_FOLDS = 10  # for the temperatures, where DATA.FOLDS is 0
 NO_WEIGHTS = (
     "TRAIN.CHECKPOINT_FILE_PATH: TRAIN.METHOD frozen learns from pretrained weights; name a file of a ViT's "
@@ -72,6 +75,13 @@ def train_frozen(job: Job) -> Trained:
     return replace(job.handed_on(path, model, costs, record), out_of_fold=solved.answers)
 
 
+def with_answers(job: Job, trained: Trained) -> Trained:
+    """`trained` with its answers out of fold, where the run has folds."""
+    if not job.cfg.DATA.FOLDS:
+        return trained
+    return replace(trained, out_of_fold=answers_out_of_fold(job, trained))
+
+
 def answers_out_of_fold(job: Job, trained: Trained) -> OutOfFold:
     """The answers of every clip of the training list by heads that have not seen its fold."""
     if trained.out_of_fold is not None:
@@ -105,7 +115,25 @@ def _solve(job: Job, model: FrozenReViT) -> Solved:
         read - start,
         time.monotonic() - read,
     )
-    return Solved(heads, OutOfFold(table, fold))
+    return Solved(heads, OutOfFold(table, fold, _learning_curve(job, model, features, fold)))
+
+
+def _learning_curve(job: Job, model: FrozenReViT, features: Features, fold: Tensor) -> dict[int, float]:
+    """Top-1 of the longest length out of fold, by the number of clips that its heads were solved on."""
+    values, labels, found = features.values[0], features.labels, dict[int, float]()
+    if len(labels) > MOST_FOR_CURVE:
+        return found
+    sizes = blocks_of(len(model.frames[0]), model.lengths[0].count, model.config.embed_dim)
+    learned = len(labels) * (1 - 1 / len(fold.unique()))
+    for share in SHARES:
+        job.termination.look()
+        draws = range(DRAWS if share < 1 else 1)
+        scores = [
+            out_of_fold(values, labels, model.num_classes, sizes, fold, share, job.cfg.RNG_SEED + draw)
+            for draw in draws
+        ]
+        found[round(share * learned)] = sum(topk(each, labels, 1) for each in scores) / len(scores)
+    return found
 
 
 def _folds(job: Job, features: Features) -> Tensor:

@@ -7,12 +7,11 @@ import os
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import islice
 from typing import Any
 
 import numpy as np
-import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor
 
@@ -28,7 +27,7 @@ from revit_video.from_cfg.identity import ANSWERS, Record, check_same, settings,
 from revit_video.from_cfg.model import data_spec
 from revit_video.from_cfg.overlaps import mine_split, remarks
 from revit_video.length import TokenLength
-from revit_video.meters import counts_by_name, interval
+from revit_video.meters import counts_by_name
 from revit_video.models import checkpoint
 from revit_video.models.checkpoint import Checkpoint, CheckpointError, weights_digest
 from revit_video.report import print_table, write_report
@@ -37,10 +36,11 @@ from revit_video.runtime import output_dir
 from revit_video.runtime.environment import environment
 from revit_video.runtime.logging import printing, quiet
 from revit_video.stages.assign import Assigner
-from revit_video.stages.calibration import calibrated
+from revit_video.stages.calibration import cascade_threshold, choose_hybrid
 from revit_video.stages.comparison import Comparison, compare, policies_of
 from revit_video.stages.job import Job, Trained
-from revit_video.stages.solve import answers_out_of_fold
+from revit_video.stages.solve import with_answers
+from revit_video.stages.verdict import verdict
 
 CLOCK_SHARE, CLOCK_BYTES = 0.1, 2 << 30  # of a rank's batches, the first ones are kept and timed
 NAME_IT = "give the results of this test a name of their own (TEST.NAME)"
@@ -56,7 +56,7 @@ def test(job: Job, trained: Trained | None = None, assigned: Assigner | None = N
     Args:
         trained, assigned: as `train` and `assign` give them; None: from OUTPUT_DIR.
     """
-    trained = trained or job.trained
+    trained = with_answers(job, trained or job.trained)
     compared, lengths = compare(job, trained, assigned), trained.model.lengths
     record = _checked(job, trained, compared)
     job.record_config(job.results_path(output_dir.CONFIG))
@@ -69,6 +69,9 @@ def test(job: Job, trained: Trained | None = None, assigned: Assigner | None = N
     write_predictions(job.results_path(output_dir.PREDICTIONS), predictions, lengths)
     _ship(job, trained, compared)
     results = _results(job, compared, table, answers, speeds) | {"record": record}
+    curve = trained.out_of_fold.curve if trained.out_of_fold else {}
+    results["verdict"] = verdict(job.cfg, table, answers, curve)
+    results["learning_curve"] = [{"clips": clips, "top1": top1} for clips, top1 in curve.items()]
     output_dir.write_json(job.results_path(output_dir.RESULTS), results)  # last: where it is, all is
     page = write_report(job.results_path())
     with printing():
@@ -83,7 +86,8 @@ def _answered(
     cfg = job.cfg
     batches, kept = job.test_batches(cfg.TEST.SPLIT), list[Batch]()
     if cfg.DATA.FOLDS:
-        out_of_fold = answers_out_of_fold(job, trained)
+        out_of_fold = trained.out_of_fold
+        assert out_of_fold is not None
         return out_of_fold.table, _cross_fitted(cfg, compared, out_of_fold), list(islice(batches, 1))
     first = keep_first(batches, kept, max(2, int(CLOCK_SHARE * len(batches))), CLOCK_BYTES)
     stage = f"test {cfg.TEST.NAME}" if cfg.TEST.NAME else "test"
@@ -94,16 +98,24 @@ def _answered(
 
 def _cross_fitted(cfg: CfgNode, compared: Comparison, out_of_fold: OutOfFold) -> dict[str, Answers]:
     """Every policy's answers, each fold's at operating points that were chosen on the other folds."""
-    table, fold = out_of_fold
+    table, fold, _ = out_of_fold
     parts: dict[str, list[Answers]] = {name: [] for name in compared.policies}
     chosen = Settings()
     for n in fold.unique():
         if compared.settings != Settings():
             with quiet("revit_video.stages.calibration"):  # what is shipped has been said
-                chosen = calibrated(cfg, table.only(fold != n), compared.costs)
+                chosen = _chosen_on(cfg, table.only(fold != n), compared)
         for name, policy in policies_of(cfg, chosen, compared.model).items():
             parts[name].append(replay(table.only(fold == n), policy, compared.costs))
     return {name: Answers.joined(own) for name, own in parts.items()}
+
+
+def _chosen_on(cfg: CfgNode, table: Table, compared: Comparison) -> Settings:
+    """The settings that some of the clips choose; where one length was found to be best for all, that one."""
+    threshold, shipped = cascade_threshold(cfg, table, compared.costs), compared.settings.hybrid
+    if shipped is not None and len(shipped.usable) > 1:
+        shipped = choose_hybrid(cfg, table, compared.costs)
+    return replace(compared.settings, cascade_threshold=threshold, hybrid=shipped)
 
 
 def _checked(job: Job, trained: Trained, compared: Comparison) -> Record:
@@ -205,7 +217,7 @@ def _results(
         "command": job.command,
         "seed": job.cfg.RNG_SEED,
         "views": job.views,
-        "remarks": remarks(job.cfg, job.data, _seen(job.cfg, compared)) + _floors(job.cfg, table),
+        "remarks": remarks(job.cfg, job.data, _seen(job.cfg, compared)),
         "static": {name: entries[name] for name in lengths if name in entries},
         "adaptive": {"policy": shipped} | entries[shipped] if shipped else None,
         "policies": {name: entries[name] for name in OTHERS if name in entries and name != shipped},
@@ -213,23 +225,6 @@ def _results(
         "curves": _curves(table, compared) if lengths[0] in entries else {},
         "environment": environment(job.ranks.device, job.ranks.world_size, revit_video.__version__),
     }
-
-
-def _floors(cfg: CfgNode, table: Table) -> list[str]:
-    """With folds, whose lists are small: what the top-1 of the longest length has to be compared with."""
-    if not cfg.DATA.FOLDS:
-        return []
-    right = table.videos_at(torch.zeros_like(table.rows)).correct
-    low, high = interval(int(right.sum()), len(right))
-    largest = 100 * int(table.labels.bincount().max()) / len(right)
-    words = [
-        f"each of the {len(right)} videos was answered by heads and thresholds that have not seen its fold; "
-        f"the longest length's top-1 lies between {low:.0f} and {high:.0f} % (95 % confidence), "
-        f"chance is {100 / cfg.MODEL.NUM_CLASSES:.1f} %, always the largest class {largest:.1f} %"
-    ]
-    if low <= largest:
-        words.append("this model has not learned: always naming the largest class may be as good")
-    return words
 
 
 def _seen(cfg: CfgNode, compared: Comparison) -> dict[str, str]:

@@ -39,6 +39,7 @@ from revit_video.runtime import output_dir
 from revit_video.runtime.logging import StatsLog
 from revit_video.runtime.ranks import Ranks, broadcast_parameters, in_length_groups
 from revit_video.stages.job import Job, Trained, percents
+from revit_video.stages.watch import watched
 from revit_video.train.loop import Training, fit
 from revit_video.train.replicas import ReplicaStep
 from revit_video.train.steps import CascadeStep, MixedLengthStep, Step
@@ -79,7 +80,8 @@ def train(job: Job, videos: LabeledVideoPaths | None = None) -> Trained:
     with job.stats() as stats:
         if not validated:
             checkpoints.keep_if_best(_validate(job, training, stats))
-        for stop in fit(training, stats, lambda: job.termination.asked > 0):
+        steps = fit(training, stats, lambda: job.termination.asked > 0)
+        for stop in watched(steps, job, training):
             checkpoints.save_if_due(stop)
             if stop:
                 ranks.barrier()  # a rank that ends early has the others killed, in their save too

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from revit_video.runtime.rng import seeded_generator
+
 SHARPNESS = 10.0  # of scores between 0 and 1 before softmax; heads are calibrated from there
 STRENGTH = 0.003  # of the ridge; a tenth to three times of it changed nothing on real clips
 
@@ -56,16 +58,29 @@ def ridge(features: Tensor, labels: Tensor, classes: int, sizes: Sequence[int]) 
     return Head(SHARPNESS * weight.T.float(), SHARPNESS * (shares - mean @ weight).float())
 
 
-def out_of_fold(features: Tensor, labels: Tensor, classes: int, sizes: Sequence[int], fold: Tensor) -> Tensor:
+def out_of_fold(
+    features: Tensor,
+    labels: Tensor,
+    classes: int,
+    sizes: Sequence[int],
+    fold: Tensor,
+    share: float = 1.0,
+    seed: int = 0,
+) -> Tensor:
     """Scores `(N, classes)` of each clip's first view by a head that was solved on the other folds.
 
     Args:
         features: `(N, views, D)`.
         fold: of each clip `(N,)`.
+        share: of the clips of the other folds, drawn at random, that the head is solved on.
     """
-    scores = torch.empty(len(labels), classes)
+    scores, generator = torch.empty(len(labels), classes), seeded_generator(seed)
     for n in fold.unique():
-        others, own = fold != n, fold == n
+        others, own = (fold != n).nonzero().flatten(), fold == n
+        if share < 1:
+            others = others[
+                torch.randperm(len(others), generator=generator)[: max(2, round(share * len(others)))]
+            ]
         known = features[others].flatten(0, 1)
         head = ridge(known, labels[others].repeat_interleave(features.shape[1]), classes, sizes)
         scores[own] = head(features[own, 0])

@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from revit_video.adaptive.folds import cut_into_folds
+from revit_video.adaptive.folds import cut_into_folds, losses_on_others
+from revit_video.adaptive.policies import Policy, static
+from revit_video.adaptive.table import Table
+from tests.tables import table_of_scores
 
 CLASSES = [0] * 7 + [1] * 11 + [2] * 2 + [4]
 PATHS = [f"{n}.mp4" for n in range(len(CLASSES))]
@@ -35,3 +38,14 @@ def test_rows_of_the_same_video_share_a_fold() -> None:
 def test_more_folds_than_videos() -> None:
     with pytest.raises(ValueError, match="MINE.FOLDS 22: the training list has only 21 videos"):
         cut_into_folds(PATHS, CLASSES, 22, seed=0)
+
+
+def test_what_a_choice_loses_on_videos_that_it_was_not_made_on() -> None:
+    """The short length is right on video 0 alone, the long one always; who sees video 0 takes the short."""
+    scores = torch.tensor([[0.1, 0.9], [0.1, 0.9], [0.1, 0.9], [0.9, 0.1], [0.1, 0.9], [0.9, 0.1]])
+    table = table_of_scores(scores.view(3, 2, 2), torch.ones(3, dtype=torch.long), torch.arange(3))
+
+    def choose(others: Table) -> Policy:
+        return static(1) if 0 in others.rows.tolist() else static(0)
+
+    assert losses_on_others(table, torch.tensor([0, 1, 1]), choose).tolist() == [0, 1, 1]

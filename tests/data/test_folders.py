@@ -209,3 +209,34 @@ def test_class_names_are_the_same_however_their_accents_are_written(tmp_path: Pa
         folder = DataFolder(str(tmp_path), {"test": 0.0}, model_classes=composed)
         assert folder.class_names == composed
         assert [folder.videos("test")[row][1]["label"] for row in range(2)] == labels
+
+
+def test_a_recording_is_in_one_split_whatever_its_classes(tmp_path: Path) -> None:
+    names = [f"{c}/seq{n:02d}_{k}.mp4" for c in ("kick", "push") for n in range(10) for k in range(2)]
+    folder = ClassFolders(str(touch(tmp_path, *names)), SHARES, group=r"seq\d+")
+    of_split = {split: {path[5:10] for path, _ in found(folder, split)} for split in SHARES}
+    assert sum(len(folder.videos(split)) for split in SHARES) == 40
+    assert sorted(group for groups in of_split.values() for group in groups) == [
+        f"seq{n:02d}" for n in range(10)
+    ]
+    assert [len(of_split[split]) for split in SHARES] == [6, 2, 1, 1]
+
+
+def test_a_recording_stays_whole_where_val_is_set_aside_of_train(tmp_path: Path) -> None:
+    names = [f"train/{c}/seq{n}_{k}.mp4" for c in ("kick", "push") for n in range(5) for k in range(2)]
+    folder = ClassFolders(
+        str(touch(tmp_path, *names, "test/kick/x.mp4")), SHARES, ["train", "val"], r"seq\d|x"
+    )
+    sides = [{path[11:15] for path, _ in found(folder, split)} for split in ("train", "val")]
+    assert not sides[0] & sides[1] and len(sides[0] | sides[1]) == 5
+
+
+def test_too_few_groups_and_a_class_of_one(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"kick/seq{n}_0.mp4" for n in range(6)), "push/seq0_1.mp4", "push/seq1_1.mp4")
+    with pytest.raises(
+        ValueError, match=r"DATA.GROUP 'mp4': 1 groups in .* are too few for the splits; give"
+    ):
+        ClassFolders(str(tmp_path), SHARES, group="mp4").videos("train")
+    shares = {"train": 0.1, "test": 0.9}
+    with pytest.raises(ValueError, match=r"leaves nothing to learn this class from, its groups are all"):
+        ClassFolders(str(tmp_path), shares, group=r"seq\d").videos("train")

@@ -124,3 +124,24 @@ def test_videos_for_a_model_of_images_are_said(videos: Path, caplog: pytest.LogC
         check(videos, "DATA.NUM_FRAMES", 1, stages=["test"])
     said = "the model is of images and sees 1 frame of each clip (DATA.NUM_FRAMES)"
     assert caplog.messages == [f"test: 12 of its 12 files are videos; {said}"]
+
+
+def test_recordings_on_both_sides_are_said(own_videos: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """By DATA.GROUP, or by how files are called."""
+    for split in ("train", "test"):
+        lines = (own_videos / f"{split}.csv").read_text().splitlines()
+        for n, line in enumerate(lines):
+            path, label = line.rsplit(" ", 1)
+            target = own_videos / f"rec{n % 4}_{split[1]}{n:02d}.mp4"
+            (own_videos / path).rename(target)
+            lines[n] = f"{target} {label}"
+        (own_videos / f"{split}.csv").write_text("\n".join(lines) + "\n")
+    check(own_videos, stages=["train", "test"])
+    (message,) = caplog.messages
+    assert message.startswith(
+        "test: files such as rec0_… look like clips of a recording that is in train too"
+    )
+    caplog.clear()
+    shutil.copy(own_videos / "train.csv", own_videos / "val.csv")
+    check(own_videos, "DATA.GROUP", r"rec\d", "TRAIN.EVAL_PERIOD", 0, stages=["train", "test"])
+    assert "test: 4 of its 4 groups by DATA.GROUP are in train too, such as rec0" in caplog.text

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from fvcore.common.config import CfgNode
 
 from revit_video.adaptive.policies import Certificate, Costs, Settings
 from revit_video.adaptive.table import Table
@@ -101,7 +102,7 @@ def test_a_short_list_certifies_nothing(tmp_path: Path, caplog: pytest.LogCaptur
     hybrid, certificate = hybrid_settings(toy_cfg(tmp_path, tmp_path, *SAFE), enlarged(3), COSTS)
     assert hybrid.usable == [0, 1] and certificate is not None and not certificate.holds
     assert "not certified by the 12 videos of val" in caplog.text
-    required = toy_cfg(tmp_path, tmp_path, "ADAPTIVE.CERTIFY", True)
+    required = toy_cfg(tmp_path, tmp_path, "ADAPTIVE.CERTIFY", True, "ADAPTIVE.SAFETY", 0)
     hybrid, certificate = hybrid_settings(required, enlarged(3), COSTS)
     assert hybrid.usable == [0] and certificate is not None and not certificate.holds
     assert certificate.needed is not None and certificate.needed > 12
@@ -168,3 +169,47 @@ def test_milliseconds_of_lengths_and_assigner() -> None:
     model = tiny_revit()
     costs = milliseconds(model, None, torch.randn(2, 3, model.num_frames, model.img_size, model.img_size), 1)
     assert len(costs.gmacs) == len(model.lengths) and min(costs.gmacs) > 0 and costs.assigner == 0
+
+
+# ---- Few videos ------------------------------------------------------------------------------------------
+
+
+def luck(videos: int, seed: int) -> Table:
+    """Lengths that are right on 70 and 60 % of the videos; neither confidence nor assigner knows where."""
+    generator = torch.Generator().manual_seed(seed)
+    correct = torch.rand(videos, 2, generator=generator) < torch.tensor([0.7, 0.6])
+    sure = 0.55 + 0.4 * torch.rand(videos, 2, generator=generator)
+    of_class_1 = torch.where(correct, sure, 1 - sure)
+    guess = torch.rand(videos, 1, generator=generator)
+    return table_of_scores(
+        torch.stack([1 - of_class_1, of_class_1], dim=2),
+        torch.ones(videos, dtype=torch.long),
+        torch.arange(videos),
+        torch.cat([1 - guess, guess], dim=1),
+    )
+
+
+def test_a_choice_by_luck_is_not_shipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Of 24 videos; with SAFETY 0 the estimate is believed."""
+    new, longest = luck(2000, seed=99), torch.zeros(2000, dtype=torch.long)
+    few, trusting = toy_cfg(tmp_path, tmp_path), toy_cfg(tmp_path, tmp_path, "ADAPTIVE.SAFETY", 0)
+
+    def drop(cfg: CfgNode, seed: int) -> float:
+        hybrid, _ = hybrid_settings(cfg, luck(24, seed), COSTS)
+        return new.videos_at(longest).topk(1) - new.follow(hybrid.policy()).videos.topk(1)
+
+    ours, believed = ([drop(cfg, seed) for seed in range(6)] for cfg in (few, trusting))
+    assert sum(ours) < sum(believed) / 2
+    assert ours.count(0) >= 4 and "so always 4x4 is taken" in caplog.text
+
+
+def test_few_videos_without_a_difference_promise_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """12 of 12 right at either length: it is said what one video weighs, and what to do."""
+    alike = replace(enlarged(3), scores=torch.stack([SCORES, SCORES], dim=1).repeat(3, 1, 1))
+    cfg = toy_cfg(tmp_path, tmp_path, "ADAPTIVE.MAX_DROP", 9)
+    assert hybrid_settings(cfg, alike, COSTS)[0].usable == [1]
+    assert "12 videos of val are few, one is 8.3 points" in caplog.text
+    assert "it is at +0.0 points (-16.3 to +16.3 at 95 % confidence); where no drop may be" in caplog.text
+    assert hybrid_settings(toy_cfg(tmp_path, tmp_path), alike, COSTS)[0].usable == [0]

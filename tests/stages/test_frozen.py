@@ -54,9 +54,10 @@ def run(videos: Path, vit: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def test_every_clip_is_tested_out_of_fold(run: Path) -> None:
     results = results_of(run)
     assert (results["split"], results["videos"]) == ("out-of-fold", 24)
-    assert "each of the 24 videos was answered by heads and thresholds that have not" in results["remarks"][0]
-    assert "always the largest class 16.7 %" in results["remarks"][0]
-    assert "this model has not learned" in results["remarks"][1]  # from random weights
+    assert "each of the 24 videos was answered by heads and thresholds that have not" in results["verdict"][0]
+    assert "always the largest class 16.7 %" in results["verdict"][0]
+    assert "this model has not learned" in results["verdict"][1]  # from random weights
+    assert [point["clips"] for point in results["learning_curve"]] == [4, 8, 12, 16]
     assert list(results["static"]) == ["4x4x4", "2x4x4", "1x4x4"]
     assert results["adaptive"]["policy"] == "hybrid"
     assert results["adaptive"]["gmacs"] <= results["static"]["4x4x4"]["gmacs"]

@@ -1,0 +1,53 @@
+"""What a run is about to work on, in a few lines of its log."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+
+from fvcore.common.config import CfgNode
+from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
+
+from revit_video.data.folders import DataFolder
+from revit_video.data.groups import groups_of
+
+MOST_NAMED = 12  # classes whose clips are counted one by one
+FEW = 4  # clips of a class to learn from, below which that is said
+
+logger = logging.getLogger(__name__)
+
+
+def say_lists(cfg: CfgNode, data: DataFolder, splits: Sequence[str]) -> None:
+    """Logs the clips of each list, by class, and their groups; warns of classes with few to learn from."""
+    for split in splits:
+        logger.info("%s: %s", split, _in_words(cfg, data, data.videos(split)))
+    if "train" in splits:
+        counts = _counts(data.videos("train"))
+        few = [name for n, name in enumerate(_names(cfg, data)) if counts[n] < FEW]
+        if few:
+            shown = ", ".join(few[:MOST_NAMED]) + (" …" if len(few) > MOST_NAMED else "")
+            logger.warning("train: fewer than %d clips of %s; expect little of them", FEW, shown)
+
+
+def _in_words(cfg: CfgNode, data: DataFolder, videos: LabeledVideoPaths) -> str:
+    """`36 clips in 6 groups: handshake 6, hug 6, …`."""
+    words, counts = f"{len(videos):,} clips", _counts(videos)
+    if cfg.DATA.GROUP:
+        paths = [videos[row][0] for row in range(len(videos))]
+        groups = groups_of(paths, cfg.DATA.GROUP, cfg.DATA.PATH_PREFIX or cfg.DATA.PATH_TO_DATA_DIR)
+        words += f" in {len(set(groups)):,} groups"
+    names = _names(cfg, data)
+    if len(names) <= MOST_NAMED:
+        return f"{words}: " + ", ".join(f"{name} {counts[n]}" for n, name in enumerate(names))
+    per_class = [counts[n] for n in range(len(names))]
+    return f"{words} of {len(names):,} classes, {min(per_class):,} to {max(per_class):,} of each"
+
+
+def _counts(videos: LabeledVideoPaths) -> Counter[int]:
+    labels = (videos[row][1]["label"] for row in range(len(videos)))
+    return Counter(n for label in labels for n in (label if isinstance(label, tuple) else (label,)))
+
+
+def _names(cfg: CfgNode, data: DataFolder) -> list[str]:
+    return data.class_names or [f"class {n}" for n in range(cfg.MODEL.NUM_CLASSES)]

@@ -12,7 +12,7 @@ from dataclasses import fields
 from revit_video.prepare.own_sets import TableColumns
 from revit_video.prepare.pipeline import READERS, DatasetFiles, Steps, prepare_data
 from revit_video.prepare.resize import Encoding
-from revit_video.runtime.ranks import usable_cores
+from revit_video.runtime.machine import usable_cores
 
 ANNOTATIONS = {
     **dict.fromkeys(("kinetics400", "kinetics600", "kinetics700"), "folder of train.csv, val.csv"),

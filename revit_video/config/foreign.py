@@ -138,6 +138,8 @@ def migrate(given: Mapping[str, Any], known: Collection[str]) -> Migration | Non
         known: the keys of this project.
     """
     arch = given.get("MODEL.ARCH", "")
+    if not isinstance(arch, str):  # a mistake, which whoever loads the file tells
+        arch, given = "", {key: value for key, value in given.items() if key != "MODEL.ARCH"}
     foreign = [key for key in given if key not in known and is_foreign(key)]
     if not foreign and arch not in MODELS:
         return None

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from revit_video.data.clips import VideoViews
 from revit_video.data.video import LIMITS, DecodeError, Limits, is_out_of_memory
+from revit_video.runtime.machine import whole_memory
 
 _EXITED = 255  # in place of a signal number, for a process that exited without a signal
 _LATE = signal.SIGALRM  # in place of the signal that ended a process which took too long
@@ -191,6 +192,8 @@ def _serve(decode: Decode, line: Connection, memory: Tensor, timeout: float, lim
             signal.signal(number, signal.SIG_DFL)
         torch.set_num_threads(1)  # the parent's threads are not here
         limit_memory(limits.memory)
+        with suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as score:
+            score.write("1000")  # where memory runs out nevertheless, the kernel ends this process first
         while True:
             arguments = line.recv()
             signal.setitimer(signal.ITIMER_REAL, 2 * timeout)  # should the parent be gone by then
@@ -202,7 +205,7 @@ def _serve(decode: Decode, line: Connection, memory: Tensor, timeout: float, lim
 
 
 def limit_memory(more: int) -> None:
-    """Let this process take so many bytes beyond those it has, where the kernel is Linux."""
+    """Let this process take so many bytes beyond those it has, or all there are here, on Linux."""
     if sys.platform != "linux":
         return
     import resource
@@ -211,7 +214,7 @@ def limit_memory(more: int) -> None:
         taken = int(file.read().split()[0]) * resource.getpagesize()
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     known = [limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY]
-    resource.setrlimit(resource.RLIMIT_AS, (min([taken + more, *known]), hard))
+    resource.setrlimit(resource.RLIMIT_AS, (min([taken + int(min(more, whole_memory())), *known]), hard))
 
 
 def _answer(decode: Decode, memory: Tensor, arguments: tuple[Any, ...], limits: Limits) -> tuple[str, Any]:

@@ -37,8 +37,9 @@ def shard_part(path: str) -> ShardPart | None:
 def open_bytes(part: ShardPart) -> BinaryIO:
     """A sample's bytes as a file."""
     with open(part.shard, "rb") as file:
+        there = os.fstat(file.fileno()).st_size - part.offset
         file.seek(part.offset)
-        return BytesIO(file.read(part.size))
+        return BytesIO(file.read(max(min(part.size, there), 0)))
 
 
 def local_file(path: str) -> str:

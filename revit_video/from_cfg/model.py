@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -22,6 +21,7 @@ from revit_video.models.inference import for_inference, inference_dtype
 from revit_video.models.presets import PRESETS, preset
 from revit_video.models.pretrained import PretrainedWeights
 from revit_video.models.revit import ReViT
+from revit_video.runtime.machine import free_memory
 
 HEAD_WIDTH = 64  # channels of an attention head, in all published ViTs
 KEYS = {
@@ -175,14 +175,6 @@ def least_bytes(config: ReViTConfig) -> int:
     for length in apart if config.stem == "patch" else ():
         total += 3 * (config.img_size // length.h) * (config.img_size // length.w) * width
     return int(4 * (total + config.lengths[0].count * width))
-
-
-def free_memory() -> float:
-    """Bytes that this machine has left, as far as its kernel tells."""
-    with suppress(OSError, ValueError), open("/proc/meminfo", encoding="ascii") as file:
-        figures = dict(line.split(":") for line in file)
-        return 1024 * int(figures["MemAvailable"].split()[0])
-    return math.inf
 
 
 def reader(cfg: CfgNode, model: ResizableModel) -> ResizableModel:

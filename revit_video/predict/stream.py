@@ -14,7 +14,7 @@ from revit_video.data.datasets import EvalClips
 from revit_video.data.loader import EvalBatches, Loading
 from revit_video.data.video import DecodeError
 from revit_video.predict import TIMEOUT, file_views
-from revit_video.runtime.ranks import usable_cores
+from revit_video.runtime.machine import usable_cores
 
 if TYPE_CHECKING:
     from revit_video.predict import Predictor, VideoPrediction

@@ -15,6 +15,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 
+from revit_video.runtime.machine import usable_cores
+
 MEETING = (
     "REVIT_VIDEO_MEETING"  # environment variable: the file by which the ranks of one machine find each other
 )
@@ -100,7 +102,7 @@ def init(device: str = "auto") -> Ranks:
         raise ValueError("DEVICE cuda: torch finds no GPU here; use DEVICE auto or cpu")
     if device == "cpu" or not torch.cuda.is_available():
         own_device, backend = torch.device("cpu"), "gloo"
-        if local_size > 1:
+        if local_size > 1 or usable_cores() < torch.get_num_threads():
             torch.set_num_threads(max(1, usable_cores() // local_size))
     else:
         if local_size > torch.cuda.device_count():
@@ -146,11 +148,6 @@ def in_length_groups(ranks: Ranks, lengths: int) -> Ranks:
     shape = (ranks.world_size // lengths, lengths)
     mesh = init_device_mesh(ranks.device.type, shape, mesh_dim_names=("data", "length"))
     return replace(ranks, length_size=lengths, length_group=mesh.get_group("length"))
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def shutdown() -> None:

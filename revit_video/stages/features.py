@@ -14,7 +14,7 @@ from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 from torch import Tensor
 
 from revit_video.data.batch import Skipped
-from revit_video.data.shards import open_bytes, shard_part
+from revit_video.data.shards import local_file, open_bytes, shard_part
 from revit_video.from_cfg.identity import CLIPS, settings
 from revit_video.from_cfg.inputs import eval_batches
 from revit_video.models import checkpoint
@@ -125,22 +125,29 @@ class FeatureFolder:
         model_words = {k: v for k, v in model.config.to_dict().items() if k != "num_classes"}
         words = f"{VERSION} {weights_digest(weights)} {model_words} {sorted(way.items())}"
         self.folder = os.path.join(self.folder, hashlib.sha256(words.encode()).hexdigest()[:16])
+        views = 2 if cfg.DATA.RANDOM_FLIP else 1
+        self._shapes = [(views, head.in_features) for head in model.heads]
 
     def name(self, path: str) -> str:
         """The file for the clip at `path`; empty if that cannot be read."""
         part, sha = shard_part(path), hashlib.sha256()
         try:
-            with open_bytes(part) if part else open(path, "rb") as file:
+            whole = local_file(path)  # no pipe
+            with open_bytes(part) if part else open(whole, "rb") as file:
                 while some := file.read(1 << 20):
                     sha.update(some)
-        except OSError:
+        except (OSError, ValueError):
             return ""
         return os.path.join(self.folder, sha.hexdigest()[:32])
 
     def read(self, name: str) -> OfLengths | None:
-        """What was kept, None if nothing was, or if it is damaged."""
-        with suppress(CheckpointError, KeyError):
-            return checkpoint.load_payload(name)["features"]
+        """What was kept, None if nothing was, or if it is damaged or something else."""
+        with suppress(CheckpointError):
+            values = checkpoint.load_payload(name).get("features")
+            if isinstance(values, list) and all(isinstance(value, Tensor) for value in values):
+                usable = all(value.dtype == torch.float32 and value.isfinite().all() for value in values)
+                if usable and [tuple(value.shape) for value in values] == self._shapes:
+                    return values
         return None
 
     def write(self, name: str, values: OfLengths) -> None:

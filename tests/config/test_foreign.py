@@ -11,6 +11,7 @@ from revit_video.config import ConfigError, get_cfg, load_cfg, migrated
 from revit_video.config.foreign import IN_TIMESFORMER, RENAMED, THERE, WITHOUT_EFFECT, migrate
 from revit_video.config.load import leaf_keys, nearest_key
 from revit_video.from_cfg.resolve import load_checked
+from revit_video.runtime.yaml_file import dump_yaml
 from tests.toy import tool
 
 KNOWN = list(leaf_keys(get_cfg()))
@@ -153,3 +154,11 @@ def test_one_key_on_the_command_line(key: str, said: str) -> None:
 @pytest.mark.parametrize("key", ["SOLVER.LAYER_DECAY", "TRAIN.FINETUNE", "MODEL.LOSS_FUNC", "X"])
 def test_nothing_is_suggested_for_what_is_like_nothing(key: str) -> None:
     assert nearest_key(key, [known for known in KNOWN if known != key]) == ""
+
+
+@pytest.mark.parametrize("arch", [["vit"], {"a": 1}, 3, None])
+def test_a_model_that_is_no_text_is_told(arch: object, tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(dump_yaml({"MODEL": {"ARCH": arch}, "TRAIN": {"DATASET": "kinetics"}}))
+    with pytest.raises(ConfigError, match=r"MODEL.ARCH"):
+        load_cfg(str(path))

@@ -20,9 +20,10 @@ from PIL import Image
 
 import revit_video
 from revit_video.data import clips as clips_module
-from revit_video.data.clips import ClipSampling, VideoViews, ViewGrid, eval_views, open_video
+from revit_video.data.clips import ClipSampling, VideoViews, ViewGrid, eval_views, open_video, train_view
 from revit_video.data.isolate import Isolated, isolated
 from revit_video.data.packets import MOST_PACKETS, PacketFile
+from revit_video.data.transforms import TrainTransform
 from revit_video.data.video import DecodeError, Limits
 from tests.videos import write_video_to
 
@@ -258,6 +259,48 @@ def test_the_kernel_refuses_a_decoder_more_memory_than_the_limit(decode) -> None
     for _ in range(2):
         with pytest.raises(DecodeError, match="more memory than there is, or than the 0.5 GiB"):
             isolated(None, "x.mp4")
+
+
+@linux
+def test_a_decoder_takes_no_more_than_its_container_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("revit_video.data.isolate.whole_memory", lambda: float(1 << 29))
+    with pytest.raises(DecodeError, match="more memory than there is"):
+        Isolated(greedy, 0, 1)(None, "x.mp4")
+    monkeypatch.undo()
+    score = Isolated(lambda *_: Path("/proc/self/oom_score_adj").read_text(), 0, 1)
+    assert int(score(None, "x.mp4")) == 1000  # the kernel ends it before anything else
+
+
+# Odd shapes with their worst views: the largest of a long frame, all crops, many frames of it.
+SHAPES = [(1, 65500), (65500, 1), (2, 60), (60, 2), (1, 32), (16, 512), (512, 16), (3000, 3000), (1, 1)]
+
+
+@linux
+@pytest.mark.parametrize("suffix", ["png", "mp4"])
+def test_no_shape_takes_more_than_the_limit(suffix: str, tmp_path: Path) -> None:
+    """Within 700 MB, a frame is decoded or refused, in training and in evaluation."""
+    sampling = ClipSampling(32, Fraction(32, 24), limits=Limits(gigabytes=0.7))
+    transform = TrainTransform((256, 320), 224, flip=True)
+
+    def views(row: None, name: str, kind: int) -> bool:
+        if kind:
+            return len(eval_views(name, sampling, ViewGrid(224, 4, 3, 256))) == 12
+        return len(train_view(name, sampling, transform, False, torch.Generator())) == 1
+
+    decode = isolated(views, 0, 0, 60.0, sampling.limits)
+    for height, width in SHAPES:
+        path = tmp_path / f"{height}x{width}.{suffix}"
+        if suffix == "png":
+            png(path, height, width)
+        elif max(height, width) > 10_000 or min(height, width) < 2:
+            continue  # no encoder takes it
+        else:
+            write_video_to(path, 4, (height, width), "mpeg4")
+        for kind in (0, 1):
+            try:
+                assert decode(None, str(path), kind)
+            except DecodeError as error:
+                assert "DATA.MAX" in error.reason, error
 
 
 def stops(_: object, path: str) -> VideoViews:

@@ -105,8 +105,15 @@ def test_what_is_damaged_or_missing_is_computed_again(
     assert len(files) == 24
     files[0].unlink()
     files[1].write_bytes(files[1].read_bytes()[:100])
+    kept = checkpoint.load_payload(str(files[2]))["features"]
+    for file, others in (
+        (files[2], 3),
+        (files[3], kept[:1]),
+        (files[4], [value * torch.nan for value in kept]),
+    ):
+        checkpoint.save(str(file), {"features": others})
     frozen(videos, tmp_path / "two", vit, stages=["train"])
-    assert "features of 22 of 24 files are found" in capsys.readouterr().err
+    assert "features of 19 of 24 files are found" in capsys.readouterr().err
     ours, theirs = (last_checkpoint(tmp_path / name)["model"]["weights"] for name in ("one", "two"))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 

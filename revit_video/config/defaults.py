@@ -43,7 +43,7 @@ _C.TRAIN.FREEZE = ""  # weights that do not learn: backbone (all but the heads a
 #   has for itself) | the number of the first blocks, with the tokens before them; empty = none
 _C.TRAIN.FEATURES = "./outputs/features"  # METHOD frozen: folder where what the backbone gives for a file is
 #   kept for all runs; empty = nowhere
-_C.TRAIN.MIXED_PRECISION = True  # bfloat16 autocast, on a GPU only
+_C.TRAIN.MIXED_PRECISION = True  # bfloat16 autocast, on a GPU only; False there: products in TF32
 _C.TRAIN.DENSE_WEIGHT = 1.0  # weight of the patch tokens' loss in models with a dense head; >= 0
 _C.TRAIN.EMA_DECAY = 0.0  # decay of the weights' moving average, which is then validated and saved; 0 = no
 #   average; < 1
@@ -167,7 +167,10 @@ _C.MODEL.NORM_EPS = 0.0  # of the layer norms; 0 = the checkpoint's, else the pr
 _C.MODEL.HEAD_NORM_EPS = 0.0  # of the last one; likewise
 _C.MODEL.QK_INIT_GAIN = 1.0  # factor on the initial query and key weights; > 0
 _C.MODEL.ACT_CHECKPOINT = False  # training: recompute activations in the backward pass, to save memory
-_C.MODEL.COMPILE = False  # torch.compile: faster after the first steps at each token length
+_C.MODEL.COMPILE = (
+    "auto"  # torch.compile, which takes minutes at the first step: True | False | auto (on a GPU,
+)
+#   for trainings long enough to gain by it)
 
 _C.TIMESFORMER = CfgNode()
 _C.TIMESFORMER.ATTENTION_TYPE = ""  # divided_space_time | joint_space_time | space_only; empty = the preset's

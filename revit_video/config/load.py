@@ -26,8 +26,9 @@ logger = logging.getLogger(__name__)
 
 # Lists whose elements have no single type; `rules.py` checks them.
 MIXED_LISTS = ("REVIT.TOKEN_LENGTHS", "DATA.REVERSED_CLASSES")
-# Texts that may be a number too.
-WORDS_OR_NUMBERS = ("TRAIN.FREEZE",)
+# Texts that may be a number, or true or false, too.
+WORDS_OR_NUMBERS = ("TRAIN.FREEZE", "MODEL.COMPILE")
+BOOLS = ("true", "false")
 # Names of files and folders, in which `~` stands for the home folder.
 PATHS = (
     *("OUTPUT_DIR", "TRAIN.CHECKPOINT_FILE_PATH", "TEST.CHECKPOINT_FILE_PATH"),
@@ -245,10 +246,11 @@ def _set(cfg: CfgNode, key: str, value: Any, defaults: Mapping[str, Any], advise
         raise ValueError(f"no such key{nearest and f'; nearest: {nearest}'}")
     default = defaults[key]
     if isinstance(value, _Text):
-        value = str(value) if isinstance(default, str) else value.parse()
+        as_text = isinstance(default, str) and not (key in WORDS_OR_NUMBERS and value.lower() in BOOLS)
+        value = str(value) if as_text else value.parse()
     group, _, name = key.rpartition(".")
     node = get(cfg, group) if group else cfg
-    if key in WORDS_OR_NUMBERS and type(value) is int:
+    if key in WORDS_OR_NUMBERS and isinstance(value, int):
         value = str(value)
     value = _plain_lists(value) if key in MIXED_LISTS else _coerce(value, default)
     node[name] = os.path.expanduser(value) if key in PATHS else value

@@ -180,6 +180,7 @@ RULES = {
     "DATA_LOADER.TIMEOUT": at_least(0, 1_000_000),
     "DATA_LOADER.PREFETCH_FACTOR": at_least(1, 1_000),
     "MODEL.NUM_CLASSES": at_least(0, 1_048_576),
+    "MODEL.COMPILE": one_of("auto", "True", "False"),
     "REVIT.DISTILL.TAU": POSITIVE,
     "REVIT.DISTILL.LAMBDA": FRACTION,
     "REVIT.DISTILL.MIN_TEACHER_TOP1": PERCENT,
@@ -363,9 +364,9 @@ def check_budget(cfg: CfgNode) -> Iterator[Mistake]:
 def check_dvt(cfg: CfgNode) -> Iterator[Mistake]:
     if not cfg.DVT.ENABLE:
         return
-    for key, needed in (("TRAIN.METHOD", "revit_b"), ("MODEL.COMPILE", False)):
-        if get(cfg, key) != needed:
-            yield Mistake((key, "DVT.ENABLE"), f"must be {needed} with DVT.ENABLE, got {get(cfg, key)}")
+    for key, needed in (("TRAIN.METHOD", ["revit_b"]), ("MODEL.COMPILE", ["False", "auto"])):
+        if get(cfg, key) not in needed:
+            yield Mistake((key, "DVT.ENABLE"), f"must be {needed[0]} with DVT.ENABLE, got {get(cfg, key)}")
     if cfg.ADAPTIVE.CASCADE_THRESHOLD > 0:
         words = "must be 0 with DVT.ENABLE: each length has its own, solved for ADAPTIVE.BUDGET or MAX_DROP"
         yield Mistake(("ADAPTIVE.CASCADE_THRESHOLD", "DVT.ENABLE"), words)
@@ -377,7 +378,9 @@ def check_frozen(cfg: CfgNode) -> Iterator[Mistake]:
             if get(cfg, key) != off:
                 yield Mistake((key, "TRAIN.METHOD"), f"is for TRAIN.METHOD frozen, got {cfg.TRAIN.METHOD}")
         return
-    needed = {"DVT.ENABLE": False, "MODEL.COMPILE": False, "MINE.FOLDS": 0, "DATA.REVERSED_CLASSES": []}
+    needed = {"DVT.ENABLE": False, "MINE.FOLDS": 0, "DATA.REVERSED_CLASSES": []}
+    if cfg.MODEL.COMPILE != "auto":
+        needed["MODEL.COMPILE"] = "False"
     if cfg.DATA.FOLDS:
         needed |= {"ASSIGNER.ENABLE": False, "TEST.NUM_ENSEMBLE_VIEWS": 1, "TEST.NUM_SPATIAL_CROPS": 1}
     for key, value in needed.items():

@@ -179,7 +179,10 @@ def least_bytes(config: ReViTConfig) -> int:
 
 def reader(cfg: CfgNode, model: ResizableModel) -> ResizableModel:
     """The inference copy of `model`, the same for mining, calibration and the test."""
-    return for_inference(model, inference_dtype(cfg.TEST.DTYPE, model))
+    fast = for_inference(model, inference_dtype(cfg.TEST.DTYPE, model))
+    if cfg.MODEL.COMPILE == "True":
+        fast.compile()
+    return fast
 
 
 def build_assigner(cfg: CfgNode, *, random: bool = False) -> TokenLengthAssigner:

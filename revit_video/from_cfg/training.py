@@ -24,6 +24,9 @@ from revit_video.train.optim import (
 )
 from revit_video.train.steps import trainable
 
+COMPILE_PAYS = (
+    2_500  # steps: compiling took 105 s on an H100, and each step gained 46 ms (docs/benchmarks.md)
+)
 ANEW = "take another OUTPUT_DIR, or train anew with TRAIN.AUTO_RESUME False"
 
 logger = logging.getLogger(__name__)
@@ -53,6 +56,17 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         solver.BETAS,
         ParameterGroups(solver.DECAY_ALL, solver.LAYER_DECAY, solver.HEAD_LR_FACTOR),
     )
+
+
+def compile_model(cfg: CfgNode, model: ResizableModel, ranks: Ranks, steps: int) -> None:
+    """Compiles the model where `MODEL.COMPILE` asks for it, or a training of so many steps gains by it."""
+    if cfg.MODEL.COMPILE == "True":
+        model.compile()
+        return
+    pays = ranks.device.type == "cuda" and steps >= COMPILE_PAYS
+    if cfg.MODEL.COMPILE == "auto" and pays and not cfg.DVT.ENABLE:
+        logger.info("the first step takes minutes, since it compiles the model (MODEL.COMPILE auto)")
+        model.compile(optional=True)
 
 
 def freeze(cfg: CfgNode, model: ResizableModel) -> None:

@@ -13,7 +13,7 @@ from revit_video.length import TokenLength
 from revit_video.models.config import ReViTConfig
 
 if TYPE_CHECKING:
-    from revit_video.models.graphs import Graphs
+    from revit_video.models.cuda_graphs import Graphs
 
 
 class Output(NamedTuple):

@@ -66,10 +66,8 @@ def for_inference(model: ResizableModel, dtype: torch.dtype = torch.float32) -> 
             if not name.startswith(("norm.", "head")):
                 parameter.data = parameter.data.to(dtype)
         part.pos_embed.to(dtype)  # fixed ones are no parameters
-        if model.compiled:
-            part.compile()
     if fast.device.type == "cuda":
-        from revit_video.models.graphs import Graphs
+        from revit_video.models.cuda_graphs import Graphs
 
         fast.cuda_graphs = Graphs()
     return fast

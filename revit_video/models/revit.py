@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections.abc import Callable, Iterator
@@ -25,6 +26,8 @@ from revit_video.models.embed import (
     waves,
 )
 from revit_video.models.layers import Attention, LengthNorm, Linear
+
+logger = logging.getLogger(__name__)
 
 
 def inside(box: Box, length: TokenLength, device: torch.device | None = None) -> Tensor:
@@ -56,6 +59,7 @@ class ReViT(ResizableModel):
         super().__init__(config)
         dim, depth = config.embed_dim, config.depth
         self._graphs: Callable[[Tensor, int, Tensor | None], Output] | None = None
+        self._compiling_is_optional = False
 
         self.patch_embed = patch_embed_of(config)
         self.pos_embed = pos_embed_of(config)
@@ -91,7 +95,14 @@ class ReViT(ResizableModel):
             return self._forward(clips, i, mixed)
         if not torch.is_grad_enabled():
             torch._dynamo.maybe_mark_dynamic(clips, 0)
-        return self._graphs(clips, i, mixed)
+        try:
+            return self._graphs(clips, i, mixed)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            if not self._compiling_is_optional:
+                raise
+            self._graphs, reason = None, " ".join(str(error).strip().split("\n\n")[0].split())[:300]
+            logger.warning("the model runs uncompiled, since it cannot be compiled here: %s", reason)
+            return self._forward(clips, i, mixed)
 
     def step(self, clips: Tensor, i: int, state: CascadeState = NO_STATE) -> tuple[Output, CascadeState]:
         return self(clips, self.lengths[i]), state
@@ -203,8 +214,12 @@ class ReViT(ResizableModel):
             wanted, got = ("x".join(map(str, shape)) for shape in (expected, clips.shape))
             raise ValueError(f"clips must be Bx{wanted} (channels, frames, height, width), got {got}")
 
-    def compile(self, **options: Any) -> None:
-        """Compile one graph per token length; `options` are those of `torch.compile`.
+    def compile(self, optional: bool = False, **options: Any) -> None:
+        """Compile one graph per token length.
+
+        Args:
+            optional: where that fails, run as before, with a warning.
+            options: those of `torch.compile`.
 
         Modifications:
             Shapes are static, except for the batch size without gradients: evaluation meets batches of any
@@ -213,6 +228,7 @@ class ReViT(ResizableModel):
         """
         limits = torch._dynamo.config  # of the graphs of one function, here those of all lengths
         limits.cache_size_limit = max(limits.cache_size_limit, 8 * len(self.lengths))
+        self._compiling_is_optional = optional
         self._graphs = torch.compile(self._forward, dynamic=False, fullgraph=True, **options)
 
     @property

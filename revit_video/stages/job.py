@@ -134,8 +134,6 @@ class Job:
         if path == own:
             advice = f"give these as then (--cfg {self.path(output_dir.CONFIG)}), or take another OUTPUT_DIR"
             check_same(found.record(), settings(self.cfg, TRAINING, NOT_LATER), f"{path} was trained", advice)
-        if self.cfg.MODEL.COMPILE:
-            model.compile()
         return self.handed_on(path, model.to(self.ranks.device), found.costs, found.record())
 
     def best_checkpoint(self) -> str:

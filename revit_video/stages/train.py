@@ -24,6 +24,7 @@ from revit_video.from_cfg.training import (
     autocast,
     build_optimizer,
     check_resumable,
+    compile_model,
     distillation,
     freeze,
     learning_rate,
@@ -200,9 +201,7 @@ def _training(job: Job, ranks: Ranks, model: ResizableModel, batches: TrainBatch
     average = None
     if cfg.TRAIN.EMA_DECAY:
         average = ModelEmaV3(model, cfg.TRAIN.EMA_DECAY, use_warmup=True)
-    if cfg.MODEL.COMPILE:
-        for network in (model, average.module) if average else (model,):
-            network.compile()
+    compile_model(cfg, model, ranks, len(batches) * cfg.SOLVER.MAX_EPOCH)
     logger.info("clips: %s", clip_in_words(cfg))
     logger.info(
         "learning rate %g for %d clips a step",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -214,8 +215,21 @@ def _set_learning_rate(training: Training) -> float:
 def _forward_backward(training: Training, inputs: Tensor, labels: Tensor | Targets) -> dict[str, Tensor]:
     """Sum the gradients over the parts of the batch; returns the mean of each metric."""
     parts = zip(inputs.chunk(training.accumulate), labels.chunk(training.accumulate), strict=True)
-    metrics = [training.step(*part) for part in parts]
+    with _fast_products(training.ranks.device):
+        metrics = [training.step(*part) for part in parts]
     return {name: torch.stack([each[name] for each in metrics]).mean() for name in metrics[0]}
+
+
+@contextmanager
+def _fast_products(device: torch.device) -> Iterator[None]:
+    """Products of float32 matrices in TF32 on a GPU: in training their rounding does not matter."""
+    before = torch.get_float32_matmul_precision()
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def _clipped_norm(training: Training, parameters: Sequence[nn.Parameter]) -> Tensor:

@@ -61,6 +61,16 @@ def test_a_files_own_options_lie_over_any_config_without_its_base(tmp_path: Path
     assert (cfg.SOLVER.MAX_EPOCH, cfg.REVIT.TOKEN_LENGTHS) == (7, [8])
 
 
+@pytest.mark.parametrize("given", ["MODEL: {COMPILE: false}", "MODEL: {COMPILE: 'False'}", "MODEL: {}"])
+def test_words_that_may_be_true_or_false(given: str, tmp_path: Path) -> None:
+    (path := tmp_path / "a.yaml").write_text(given)
+    assert ("False" if "COMPILE" in given else "auto") == load_cfg(str(path)).MODEL.COMPILE
+    for word, kept in (("True", "True"), ("true", "True"), (True, "True"), ("auto", "auto")):
+        assert kept == load_cfg(str(path), ["MODEL.COMPILE", word]).MODEL.COMPILE
+    with pytest.raises(ValueError, match="MODEL.COMPILE: must be one of auto, True, False"):
+        load_cfg(str(path), ["MODEL.COMPILE", "yes please"])
+
+
 def test_result_is_frozen_and_survives_pickling() -> None:
     cfg = load_cfg(None)
     with pytest.raises(AttributeError):

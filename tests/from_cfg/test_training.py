@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from revit_video.config import load_cfg
-from revit_video.from_cfg.training import autocast, distillation, learning_rate
+from revit_video.from_cfg.training import autocast, compile_model, distillation, learning_rate
 from revit_video.runtime.ranks import Ranks
 from revit_video.train.losses import Distillation
+from tests.tiny import tiny_dvt, tiny_revit
 
 ALONE = Ranks(rank=0, world_size=1, device=torch.device("cpu"))
 
@@ -45,3 +46,28 @@ def test_distillation_can_be_switched_off() -> None:
 def test_no_mixed_precision_on_the_cpu() -> None:
     assert autocast(load_cfg(None), ALONE) is None
     assert autocast(load_cfg(None), Ranks(0, 1, torch.device("cuda"))) is torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "steps", "compiled"),
+    [
+        ("auto", "cpu", 1_000_000, None),
+        ("auto", "cuda", 2_499, None),
+        ("auto", "cuda", 2_500, True),
+        (False, "cuda", 1_000_000, None),
+        (True, "cpu", 1, False),
+    ],
+)
+def test_what_is_compiled(asked: object, device: str, steps: int, compiled: bool | None) -> None:
+    """None: not at all; else whether it runs on where it cannot be compiled."""
+    cfg, called = load_cfg(None, ["MODEL.COMPILE", asked]), list[bool]()
+    model = tiny_revit()
+    model.compile = lambda optional=False: called.append(optional)  # type: ignore[method-assign, assignment]
+    compile_model(cfg, model, Ranks(0, 1, torch.device(device)), steps)
+    assert called == ([] if compiled is None else [compiled])
+
+
+def test_a_cascade_is_never_compiled() -> None:
+    cfg, model = load_cfg(None, ["DVT.ENABLE", True]), tiny_dvt()
+    compile_model(cfg, model, Ranks(0, 1, torch.device("cuda")), 1_000_000)
+    assert not model.compiled

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch._dynamo.exc import FailOnRecompileLimitHit
+from torch._dynamo.exc import BackendCompilerFailed, FailOnRecompileLimitHit
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from revit_video import flops
@@ -109,6 +109,25 @@ def test_a_copy_reads_with_its_own_weights() -> None:
         other.head.bias += 1
     clips = random_clips(2)
     torch.testing.assert_close(other(clips, 8).cls, model(clips, 8).cls + 1)
+
+
+def test_a_model_that_cannot_be_compiled_runs_as_it_is_if_it_may(caplog: pytest.LogCaptureFixture) -> None:
+    def fails(*_: object) -> None:
+        raise ValueError("no compiler here")
+
+    plain, clips = tiny_revit(), random_clips(2)
+    for optional in (False, True):
+        torch._dynamo.reset()
+        model = tiny_revit()
+        model.compile(optional, backend=fails)
+        if not optional:
+            with pytest.raises(BackendCompilerFailed):
+                losses(model, clips)
+            continue
+        with caplog.at_level("WARNING", "revit_video"):
+            torch.testing.assert_close(gradients(model, clips), gradients(plain, clips))
+    (said,) = [record.message for record in caplog.records if record.name.startswith("revit_video")]
+    assert "runs uncompiled" in said and "no compiler here" in said and not model.compiled
 
 
 def test_costs_are_counted_as_without() -> None:

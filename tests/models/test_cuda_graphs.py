@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from revit_video.models import graphs
-from revit_video.models.graphs import Graphs, Recorded, padded_size
+from revit_video.models import cuda_graphs as graphs
+from revit_video.models.cuda_graphs import Graphs, Recorded, padded_size
 from revit_video.models.inference import for_inference, logits_at, logits_at_all
 from tests.tiny import random_clips, tiny_revit
 

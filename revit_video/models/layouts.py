@@ -111,7 +111,7 @@ UNUSED_IN_VIDEOMAE = ("key.bias", "position_embeddings")
 # ---- VideoMAE's own --------------------------------------------------------------------------------------
 
 VIDEOMAE_BIAS = "blocks.0.attn.q_bias"  # tells its weights from a ViT's
-VIDEOMAE_HEADS = {384: 6, 768: 12, 1024: 16, 1280: 16}
+VIDEOMAE_HEADS = {384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16}
 VIDEOMAE: dict[str, Any] = dict(attention="joint_space_time", positions="fixed", pool="mean")
 LEFT_OUT = re.compile(r"decoder\.|encoder_to_decoder\.|mask_token$")  # of its pretraining
 
@@ -234,11 +234,11 @@ def _is_part(name: str) -> bool:
 # ---- ViTs with more than TimeSformer has -----------------------------------------------------------------
 
 
-def activation(state: Weights) -> str:
-    """SwiGLU, where the MLP's second matrix has half of the first one's channels; else GELU, most likely."""
+def activation(state: Weights) -> str | None:
+    """SwiGLU, where the MLP's second matrix has half of the first one's channels; else not told."""
     first, second = (state.get(f"blocks.0.mlp.{name}.weight") for name in ("fc1", "fc2"))
     gated = first is not None and second is not None and len(first) == 2 * second.shape[1]
-    return "swiglu" if gated else "gelu"
+    return "swiglu" if gated else None
 
 
 def pooling(state: Weights) -> str:
@@ -255,13 +255,19 @@ def from_vit(state: Weights, pool: str) -> dict[str, Tensor]:
     That a special token has a position is as good as the sum of both without one; and a class token that no
     head reads is a register. SwiGLU's two matrices become one.
     """
-    state = {name.replace("register_tokens", REGISTERS): value for name, value in with_biases(state).items()}
+    state = {_of_dinov2(name): value for name, value in with_biases(state).items()}
     if pool != "cls":
         state = {re.sub(r"^fc_norm\.", "norm.", name): value for name, value in state.items()}
     for name in [name for name in state if name.endswith(("mlp.fc1_g.weight", "mlp.fc1_g.bias"))]:
         gate, values = state.pop(name), state.pop(name.replace("fc1_g", "fc1_x"))
         state[name.replace("fc1_g", "fc1")] = torch.cat([gate, values])
     return _with_placed_tokens(state, pool)
+
+
+def _of_dinov2(name: str) -> str:
+    """timm's name for one of DINOv2's authors: registers, SwiGLU, blocks in chunks."""
+    name = re.sub(r"^blocks\.\d+\.(\d+\.)", r"blocks.\1", name.replace("register_tokens", REGISTERS))
+    return name.replace(".mlp.w12.", ".mlp.fc1.").replace(".mlp.w3.", ".mlp.fc2.")
 
 
 def _with_placed_tokens(state: dict[str, Tensor], pool: str) -> dict[str, Tensor]:

@@ -40,6 +40,7 @@ SHARED_SETTINGS = (
     *("head_norm_eps", "positions", "pool", "act"),
 )
 SIZES_IN_WEIGHTS = ("embed_dim", "depth", "mlp_ratio")
+UNTOLD = ("norm_eps", "head_norm_eps", "act")  # what weights alone do not show
 USUAL: dict[str, Any] = dict(residual_scale=1.0, norm_eps=NORM_EPS, pool="cls", act="gelu")
 
 
@@ -96,6 +97,10 @@ class PretrainedWeights:
         return replace(
             self, name=name, lengths=self.lengths[i : i + 1], states=self.states[i : i + 1], cascade=False
         )
+
+    def leaves_open(self, name: str) -> bool:
+        """Whether nothing tells this setting of its model."""
+        return name not in self.settings and (name != "head_norm_eps" or "norm_eps" not in self.settings)
 
     @property
     def is_distilled(self) -> bool:
@@ -251,7 +256,10 @@ def initialise(model: ReViT, source: PretrainedWeights) -> Report:
         fitted = {name: _fit(name, like, model, source) for name, like in model.state_dict().items()}
         ignored = _check_accounted(fitted, model, source)
         model.load_state_dict({name: each.value for name, each in fitted.items()}, strict=True)
-    report = Report(source.name, source.notes)
+    ours, usual = model.config, source.sizes
+    open_ones = [n for n in UNTOLD[::2] if source.leaves_open(n) and getattr(ours, n) != usual[n]]
+    notes = [f"{n} {getattr(ours, n)}, as the config says: the file does not tell" for n in open_ones]
+    report = Report(source.name, (*source.notes, *notes))
     for name, each in fitted.items():
         report.add(each.verb, name, each.remark)
     for name in ignored:
@@ -332,7 +340,9 @@ def _check_settings(config: ReViTConfig, source: PretrainedWeights) -> None:
     differing = [
         f"{name} {theirs} (here: {ours[name]})"
         for name, theirs in source.sizes.items()
-        if theirs not in (None, ours[name]) and not {theirs, ours[name]} <= {"joint", "fixed"}
+        if not (name in UNTOLD and source.leaves_open(name))
+        and theirs not in (None, ours[name])
+        and not {theirs, ours[name]} <= {"joint", "fixed"}
     ]
     if differing:
         raise ValueError(f"{source.name} is of another model: {', '.join(differing)}")

@@ -1,7 +1,8 @@
 """Reading the weights that a model may start from; a source is recognised by its content.
 
 - `timm:<name>`: a ViT of timm, its weights by way of timm, which may download them.
-- `hf:<owner>/<name>[@revision]`, or a folder: transformers' TimeSformer, VideoMAE or ViViT.
+- `hf:<owner>/<name>[@revision]`, or a folder: transformers' TimeSformer, VideoMAE or ViViT; a ViT of timm or
+  transformers.
 - A file, of torch or safetensors: a checkpoint of this project, TimeSformer's `.pyth`, VideoMAE's `.pth`, a
   ViT's weights under timm's names, LV-ViT's, T2T-ViT's and DVT's `.pth.tar`; see `trainers_file` for what may
   be around them.
@@ -63,6 +64,8 @@ from revit_video.models.transformers_folder import (
     weights_of,
 )
 from revit_video.models.untrusted import believed
+from revit_video.models.vit_folders import vit_in
+from revit_video.models.vit_layouts import CLIP_STEM, from_clip, from_transformers_vit
 from revit_video.runtime.archive import hollow
 from revit_video.runtime.output_dir import open_ordinary
 
@@ -78,6 +81,9 @@ LVVIT: dict[str, Any] = {
 }
 LVVIT_NOTE = "it does not tell skip_lam: taken as 2, as in LV-ViT-S and -M"
 T2T_NOTE = "T2T-ViT: queries scaled by width^-0.5, as its released weights need"
+CLIP_NOTE = (
+    "CLIP: it does not tell GELU's kind: exact as in OpenCLIP, unless MODEL.ACT is quick_gelu (OpenAI)"
+)
 VIDEOMAE_STEPS, VIDEOMAE_SIZE = 8, 224
 VIDEOMAE_NOTE = "it does not tell the frames of a clip and their size: taken as 8 tubelets of 224 px"
 
@@ -92,7 +98,7 @@ def read_source(path: str, key: str = "") -> PretrainedWeights:
         CheckpointError: not readable, or of a model with different arithmetic.
         ValueError: likewise for what is inside; always one line.
     """
-    path = os.path.expanduser(path)
+    path = _whole(path)
     with believed(path, "weights"):
         return _source(path, key)
 
@@ -101,12 +107,7 @@ def _source(path: str, key: str) -> PretrainedWeights:
     if path.startswith(TIMM):
         return _timm_model(path)
     if path.startswith(HUB) or os.path.isdir(path):
-        folder = hub_folder(path) if path.startswith(HUB) else path
-        read_config(path, folder)  # says what it is before the weights are read
-        state: dict[str, Tensor] = {}
-        for file in weights_files(path, folder):
-            state |= weights_in(file, _read_file(file))[1]
-        return weights_of(path, folder, state)
+        return _folder(path, hub_folder(path) if path.startswith(HUB) else path)
     payload = _read_file(path)
     if "format" in payload:
         return _own(checkpoint.recognised(path, payload))
@@ -122,7 +123,7 @@ def described(path: str, key: str = "") -> tuple[dict[str, Any], dict[str, Any]]
     Raises:
         CheckpointError, ValueError: see `read_source`.
     """
-    path = os.path.expanduser(path)
+    path = _whole(path)
     with believed(path, "weights"):
         return _described(path, key)
 
@@ -132,6 +133,8 @@ def _described(path: str, key: str) -> tuple[dict[str, Any], dict[str, Any]]:
         return _timm_data(path), _timm_settings(path)
     if path.startswith(HUB) or os.path.isdir(path):
         folder = hub_folder(path, weights=False) if path.startswith(HUB) else path
+        if vit := vit_in(path, folder):
+            return vit
         config = read_config(path, folder)
         return clips_of(folder, config), settings_of(config)
     payload = _read_file(path, "meta")  # only names and shapes matter here
@@ -145,6 +148,31 @@ def _described(path: str, key: str) -> tuple[dict[str, Any], dict[str, Any]]:
 def clip_data(path: str) -> dict[str, Any]:
     """The first of what is `described`."""
     return described(path)[0]
+
+
+def _whole(path: str) -> str:
+    """`timm:hf-hub:<owner>/<name>` and `timm:<owner>/<name>` are models of the hub too."""
+    name = re.sub(r"^(hf-hub:|hf_hub:)", "", path.removeprefix(TIMM))
+    return HUB + name if path.startswith(TIMM) and "/" in name else os.path.expanduser(path)
+
+
+# ---- Folders ---------------------------------------------------------------------------------------------
+
+
+def _folder(path: str, folder: str) -> PretrainedWeights:
+    vit = vit_in(path, folder)
+    if vit is None:
+        read_config(path, folder)  # says what it is before the weights are read
+    state: dict[str, Tensor] = {}
+    for file in weights_files(path, folder):
+        state |= weights_in(file, _read_file(file))[1]
+    if vit is None:
+        return weights_of(path, folder, state)
+    data, settings = vit
+    pool = settings.pop("pool", "cls")
+    settings.pop("registers", None)
+    state = from_vit(from_transformers_vit(state), pool)
+    return single_length(path, state, data=data, pool=pool, **settings)
 
 
 # ---- Files -----------------------------------------------------------------------------------------------
@@ -197,6 +225,10 @@ def _bare(path: str, payload: Mapping[str, Any], key: str) -> PretrainedWeights:
         return single_length(path, state, attention="joint_space_time", data=OFFICIAL_DATA, notes=notes)
     if taken == "model_state":  # TimeSformer's own
         return single_length(path, state, attention="space_only", data=OFFICIAL_DATA, notes=notes)
+    if CLIP_STEM in state:
+        heads = len(state[CLIP_STEM]) // T2T_HEAD
+        known: dict[str, Any] = dict(num_heads=heads, norm_eps=1e-5)
+        return single_length(path, from_vit(from_clip(state), "cls"), notes=(*notes, CLIP_NOTE), **known)
     pool = pooling(state)
     words = "class token" if pool == "cls" else "mean"
     note = f"it does not tell LayerNorm's eps, GELU's kind and the pooling: taken as 1e-6, exact, {words}"

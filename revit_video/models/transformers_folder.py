@@ -231,7 +231,11 @@ def read_config(path: str, folder: str) -> dict[str, Any]:
     kind = said.get("model_type")
     if not isinstance(kind, str) or kind not in FIXED:
         others = ", ".join(f"'{name}'" for name in FIXED)
-        raise CheckpointError(f"{path} is a model of type {shown(kind)}, not {others.replace(', ', ' or ')}")
+        file = os.path.join(folder, SAFETENSORS)
+        alone = f"; its weights may be read alone, {file}" if os.path.isfile(file) else ""
+        raise CheckpointError(
+            f"{path} is a model of type {shown(kind)}, not {others.replace(', ', ' or ')}{alone}"
+        )
     config = {"num_attention_heads": 12, "image_size": 224} | DEFAULTS[kind] | FIXED[kind] | said
     differing = [f"{k} {shown(config[k])} (here: {v!r})" for k, v in FIXED[kind].items() if config[k] != v]
     if kind != "timesformer" and config["hidden_act"] not in list(ACTS):

@@ -50,7 +50,7 @@ def unpack(dataset: str, folder: str, out: str) -> tuple[list[Path], str]:
             path = os.path.join(out, part.split, _folder_name(part.classes[label]), f"{number:05d}.png")
             if not os.path.exists(path):
                 os.makedirs(os.path.dirname(path), exist_ok=True)
-                with replacing(path, "wb") as file:
+                with replacing(path, "wb", sync=False) as file:
                     Image.fromarray(image).save(file, "png")
     return used, out
 

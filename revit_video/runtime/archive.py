@@ -78,6 +78,11 @@ def _wrong_sizes(archive: zipfile.ZipFile, file: IO[Any]) -> str:
     """Entries that would become larger in memory than the file is."""
     entries = archive.infolist()
     size = file.seek(0, os.SEEK_END)
+    if any(entry.filename.endswith("/constants.pkl") for entry in entries):
+        return (
+            "refused: it is a TorchScript archive, a program; where you trust it, keep its weights alone: "
+            "torch.save(torch.jit.load('a.pt', 'cpu').state_dict(), 'weights.pth')"
+        )
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
         return "refused: it holds compressed entries, which torch does not write"
     if len({entry.filename for entry in entries}) < len(entries):

@@ -218,9 +218,7 @@ def test_it_is_converted(theirs: tuple[Plain, Path], tmp_path: Path) -> None:
 def test_other_models_are_refused_in_one_line(theirs: tuple[Plain, Path], tmp_path: Path) -> None:
     torch.save(random_vit(mlp_ratio=3).state_dict(), tmp_path / "vit.pth")
     vit, own = read_source(str(tmp_path / "vit.pth")), read_source(str(theirs[1]))
-    with pytest.raises(
-        ValueError, match=r"another model: residual_scale 1.0 \(here: 0.5\), norm_eps"
-    ) as told:
+    with pytest.raises(ValueError, match=r"another model: residual_scale 1.0 \(here: 0.5\)") as told:
         initialise(lvvit([8], **TINY), vit)
     assert "\n" not in str(told.value)
     with pytest.raises(

@@ -360,7 +360,7 @@ def test_what_is_no_source(make: Making, message: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_type": "vit"}, "is a model of type 'vit', not 'timesformer' or 'videomae' or 'vivit'"),
+        ({"model_type": "swin"}, "is a model of type 'swin', not 'timesformer' or 'videomae' or 'vivit'"),
         ({"model_type": "vivit", "hidden_act": "relu"}, "hidden_act 'relu' (here: gelu or gelu_fast or"),
         ({"hidden_act": "gelu_new"}, "has another arithmetic: hidden_act 'gelu_new' (here: 'gelu')"),
         ({"layer_norm_eps": 1e-12, "qkv_bias": False}, "layer_norm_eps 1e-12 (here: 1e-06), qkv_bias False"),

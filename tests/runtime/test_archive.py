@@ -58,6 +58,17 @@ def test_sizes_are_compared_with_the_file_before_anything_is_read(saved: Path, t
         checkpoint.load_payload(str(twice))
 
 
+def test_of_a_torchscript_archive_the_weights_alone_are_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "program.pt"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("data.pkl", "constants.pkl", "code/a.py"):
+            archive.writestr(f"program/{name}", b"x")
+    with pytest.raises(
+        CheckpointError, match=r"program.pt: refused: it is a TorchScript archive.*jit.load\("
+    ):
+        checkpoint.load_payload(str(path))
+
+
 def test_a_file_of_holes_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "sparse.pyth"
     with path.open("wb") as file:

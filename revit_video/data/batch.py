@@ -91,7 +91,7 @@ def with_reversed(batch: Batch, partner: Tensor) -> Batch:
     """Append a time-reversed copy of every clip.
 
     Args:
-        partner: (num_classes,) the class that each class becomes when time is reversed.
+        partner: (num_classes,) the class that each class becomes when time is reversed, on the same device.
 
     Returns:
         2 B clips, the forward ones first.
@@ -100,6 +100,6 @@ def with_reversed(batch: Batch, partner: Tensor) -> Batch:
     return replace(
         twice,
         clips=torch.cat([batch.clips, batch.clips.flip(2)]),
-        labels=torch.cat([batch.labels, partner.to(batch.labels.device)[batch.labels]]),
+        labels=torch.cat([batch.labels, partner[batch.labels]]),
         paths=batch.paths * 2,
     )

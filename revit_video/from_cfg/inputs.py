@@ -152,7 +152,7 @@ def train_batches(cfg: CfgNode, videos: LabeledVideoPaths, ranks: Ranks) -> Trai
         _label_maps(cfg, videos),
         cfg.MODEL.NUM_CLASSES,
     )
-    partner = _partner(cfg)
+    partner = _partner(cfg, ranks.device)
     batch_size = cfg.TRAIN.BATCH_SIZE // ranks.data_size // (1 if partner is None else 2)
     order = TrainOrder(len(videos), batch_size, ranks.data_rank, ranks.data_size, seed, cfg.AUG.REPEATS)
     transform = BatchTransform(_normalize(cfg, ranks), partner, _mixing(cfg), _mix_token(cfg))
@@ -304,11 +304,11 @@ def _loading(cfg: CfgNode, ranks: Ranks) -> Loading:
     )
 
 
-def _partner(cfg: CfgNode) -> Tensor | None:
+def _partner(cfg: CfgNode, device: torch.device) -> Tensor | None:
     """The class that each class turns into when time runs backwards; classes in no pair stay as they are."""
     if not cfg.DATA.REVERSED_CLASSES:
         return None
     partner = torch.arange(cfg.MODEL.NUM_CLASSES)
     for one, other in cfg.DATA.REVERSED_CLASSES:
         partner[one], partner[other] = other, one
-    return partner
+    return partner.to(device)  # here: in an iteration the host would wait for it

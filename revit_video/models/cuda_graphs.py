@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 # Tokens x channels up to which launching a pass takes longer than running it: of TimeSformer-base on an H100
-# 6 clips at 14x14, 27 at 7x7 (docs/benchmarks.md).
-LAUNCH_BOUND = 1 << 23
+# 13 clips at 14x14, 55 at 7x7 (docs/gpu.md).
+LAUNCH_BOUND = 1 << 24
 Pass = Callable[[Tensor], Tensor]
 
 logger = logging.getLogger(__name__)

@@ -18,12 +18,12 @@ from tests.tiny import random_clips, tiny_revit
 
 @pytest.mark.parametrize(
     ("count", "each", "size"),
-    [(1, 1, 1), (2, 1, 2), (3, 1, 4), (5, 1, 8), (8, 1 << 20, 8), (9, 1 << 20, None), (0, 1, None)],
+    [(1, 1, 1), (2, 1, 2), (3, 1, 4), (5, 1, 8), (8, 1 << 21, 8), (9, 1 << 21, None), (0, 1, None)],
 )
 def test_sizes_are_powers_of_two_up_to_where_launching_is_no_bound(
     count: int, each: int, size: int | None
 ) -> None:
-    assert graphs.LAUNCH_BOUND == 1 << 23
+    assert graphs.LAUNCH_BOUND == 1 << 24
     assert padded_size(count, each) == size
 
 

@@ -160,7 +160,7 @@ def reading(report: Report) -> None:
                 rate = 2e12 * batch * gmacs(trained, i) / min(times.values())
                 report.figure(f"{length}, batch {batch}", **times, of_800_TFLOP_per_s=rate / RATE)
                 error = distance(answers[1], answers[0])
-                report.check(f"{length}, batch {batch}: the same answers", error < 1e-2, error=error)
+                report.check(f"{length}, batch {batch}: the same answers", error < 3e-2, error=error)
     if graphs is not None:
         recorded = [f"{length}x{size}" for (length, size), pass_ in graphs.recorded.items() if pass_]
         report.check(f"graphs recorded: {' '.join(recorded)}", graphs.work and bool(recorded))

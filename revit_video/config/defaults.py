@@ -260,6 +260,10 @@ _C.SOLVER.LR_POLICY = "steps_with_relative_lrs"  # steps_with_relative_lrs | cos
 _C.SOLVER.STEPS = [0, 11, 14]  # epochs at which the steps begin; from 0, ascending
 _C.SOLVER.LRS = [1.0, 0.1, 0.01]  # learning rates as factors of BASE_LR, one for each of STEPS
 _C.SOLVER.MAX_EPOCH = 15  # epochs; >= 1
+_C.SOLVER.MIN_STEPS = (
+    0  # steps; a short training list gets more epochs than MAX_EPOCH until they are as many; needs
+)
+#   LR_POLICY cosine; >= 0
 _C.SOLVER.MOMENTUM = 0.9  # of sgd; 0..1, 1 excluded
 _C.SOLVER.NESTEROV = True  # of sgd; needs MOMENTUM > 0
 _C.SOLVER.BETAS = [0.9, 0.999]  # of adamw; two numbers, 0..1, 1 excluded

@@ -214,6 +214,7 @@ RULES = {
     "SOLVER.BASE_LR_BATCH_SIZE": at_least(0),
     "SOLVER.LR_POLICY": one_of("steps_with_relative_lrs", "cosine"),
     "SOLVER.MAX_EPOCH": at_least(1, 1_000_000),
+    "SOLVER.MIN_STEPS": at_least(0, 1_000_000),
     "SOLVER.MOMENTUM": BELOW_ONE,
     "SOLVER.BETAS": numbers(2, BELOW_ONE),
     "SOLVER.WEIGHT_DECAY": at_least(0),
@@ -308,6 +309,11 @@ def check_solver(cfg: CfgNode) -> Iterator[Mistake]:
             )
         if solver.STEPS[:1] != [0] or sorted(set(solver.STEPS)) != solver.STEPS:
             yield Mistake(("SOLVER.STEPS",), f"must start at 0 and ascend, got {solver.STEPS}")
+    if solver.MIN_STEPS and solver.LR_POLICY != "cosine":
+        words = (
+            "stretches the schedule, which SOLVER.LR_POLICY cosine can be; with other policies it must be 0"
+        )
+        yield Mistake(("SOLVER.MIN_STEPS", "SOLVER.LR_POLICY"), words)
     for group in ("SOLVER", "ASSIGNER"):
         warmup, epochs = get(cfg, f"{group}.WARMUP_EPOCHS"), get(cfg, f"{group}.MAX_EPOCH")
         if warmup >= epochs:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from fvcore.common.config import CfgNode
@@ -61,8 +62,20 @@ def with_data(cfg: CfgNode, stages: Sequence[str]) -> tuple[CfgNode, DataFolder]
     data = data_folder(cfg, known.get("class_names"), same_classes=not fine_tuned)
     cfg.MODEL.NUM_CLASSES = data.num_classes
     fill_normalisation(cfg, path, known)
+    with suppress(ValueError, OSError):  # no training list, which matters to those who need it
+        cfg.SOLVER.MAX_EPOCH = epochs_for_steps(cfg, len(data.videos("train")) if cfg.SOLVER.MIN_STEPS else 0)
     cfg.freeze()
     return cfg, data
+
+
+def epochs_for_steps(cfg: CfgNode, clips: int) -> int:
+    """`SOLVER.MAX_EPOCH`, or as many epochs as make `SOLVER.MIN_STEPS` of a training list of `clips`."""
+    per_epoch, most = max(1, clips // cfg.TRAIN.BATCH_SIZE), cfg.SOLVER.MAX_EPOCH
+    needed = max(most, -(-cfg.SOLVER.MIN_STEPS // per_epoch))
+    if needed > most:
+        words = "SOLVER.MIN_STEPS %d: %d clips make %d steps an epoch, so %d epochs instead of %d"
+        logger.info(words, cfg.SOLVER.MIN_STEPS, clips, per_epoch, needed, most)
+    return needed
 
 
 def fill_normalisation(cfg: CfgNode, path: str, data: dict[str, Any]) -> None:

@@ -105,7 +105,7 @@ def likely_causes(job: Job, step: int) -> list[str]:
     solver, seen = cfg.SOLVER, step * cfg.TRAIN.BATCH_SIZE
     causes = []
     if step < CHECKED_AT:
-        causes.append(f"{step} steps are few: more epochs (SOLVER.MAX_EPOCH), or smaller batches")
+        causes.append(f"{step} steps are few: more (SOLVER.MIN_STEPS 500), or smaller batches")
     if cfg.TRAIN.CHECKPOINT_FILE_PATH and solver.HEAD_LR_FACTOR < 10:
         causes.append(
             "the head starts at random and learns as slowly as pretrained weights: SOLVER.HEAD_LR_FACTOR 100"

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
-from revit_video.config import load_cfg
+from revit_video.config import ConfigError, load_cfg
+from revit_video.from_cfg.resolve import resolved
 from revit_video.from_cfg.training import autocast, compile_model, distillation, learning_rate
 from revit_video.runtime.ranks import Ranks
 from revit_video.train.losses import Distillation
 from tests.tiny import tiny_dvt, tiny_revit
+from tests.toy import toy_cfg
 
 ALONE = Ranks(rank=0, world_size=1, device=torch.device("cpu"))
 
@@ -71,3 +75,14 @@ def test_a_cascade_is_never_compiled() -> None:
     cfg, model = load_cfg(None, ["DVT.ENABLE", True]), tiny_dvt()
     compile_model(cfg, model, Ranks(0, 1, torch.device("cuda")), 1_000_000)
     assert not model.compiled
+
+
+def test_few_clips_get_more_epochs_until_the_steps_are_enough(videos: Path, tmp_path: Path) -> None:
+    """24 clips in batches of 4 make 6 steps an epoch."""
+    few = ("SOLVER.LR_POLICY", "cosine", "SOLVER.MAX_EPOCH", 2, "SOLVER.MIN_STEPS")
+    for steps, epochs in ((0, 2), (12, 2), (13, 3), (600, 100)):
+        cfg = toy_cfg(videos, tmp_path, *few, steps)
+        assert epochs == resolved(cfg, ["train"]).SOLVER.MAX_EPOCH
+        assert epochs == resolved(cfg, ["mine"]).SOLVER.MAX_EPOCH  # as it was trained
+    with pytest.raises(ConfigError, match="SOLVER.MIN_STEPS: stretches the schedule, which SOLVER.LR_POLICY"):
+        toy_cfg(videos, tmp_path, "SOLVER.MIN_STEPS", 10, "SOLVER.LR_POLICY", "steps_with_relative_lrs")

@@ -35,7 +35,7 @@ def test_a_training_that_stays_at_chance_is_said(
     run_toy(videos, tmp_path / "still", *steps, "SOLVER.BASE_LR", 1e-7, stages=["train"])
     said = capsys.readouterr().err
     assert "not learning: after 24 steps the training loss of 4x4 is 1." in said
-    assert "that of guessing evenly is 1.79. 24 steps are few: more epochs (SOLVER.MAX_EPOCH)" in said
+    assert "that of guessing evenly is 1.79. 24 steps are few: more (SOLVER.MIN_STEPS 500)" in said
     assert "it starts from random weights and has seen 96 clips: TRAIN.CHECKPOINT_FILE_PATH" in said
     assert "24 clips are few for a whole model: configs/Custom/cpu.yaml" in said
     run_toy(videos, tmp_path / "learns", *steps, "SOLVER.BASE_LR", 0.02, stages=["train"])

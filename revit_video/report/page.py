@@ -366,8 +366,9 @@ def _figure(name: str, draw: Callable[[Run], plots.Picture], caption: str) -> Ca
 
 
 COST = (
-    "Top-1 of every policy against its cost and its measured speed. Lines: all thresholds; markers: the "
-    "policies that were run; ring: the slider's point. The oracle knows which lengths are right."
+    "Top-1 of every policy against its cost and its measured speed. Lines: all thresholds, of adaptive the "
+    "best settings at each cost on the validation list; markers: the policies that were run; ring: the "
+    "slider's point. The oracle knows which lengths are right."
 )
 LENGTHS = "Share of each class's test videos at each length, as chosen by the adaptive policy."
 TRAINING = "Training batches: faint as logged, strong their running mean. Dots: the validation list."

@@ -16,10 +16,16 @@ from fvcore.common.config import CfgNode
 from torch import Tensor
 
 import revit_video
-from revit_video.adaptive.calibrate import assigned_points, cascade_points, threshold_points
+from revit_video.adaptive.calibrate import (
+    Point,
+    assigned_points,
+    cascade_points,
+    hybrid_points,
+    threshold_points,
+)
 from revit_video.adaptive.folds import OutOfFold
 from revit_video.adaptive.labels import labels_in_words
-from revit_video.adaptive.policies import SHIPPED, Costs, Settings
+from revit_video.adaptive.policies import SHIPPED, Costs, Hybrid, Settings
 from revit_video.adaptive.table import Table, static_top1
 from revit_video.data.batch import Batch
 from revit_video.evaluate import CONTROL, Answers, Speed, keep_first, replay, time_policies
@@ -36,7 +42,7 @@ from revit_video.runtime import output_dir
 from revit_video.runtime.environment import environment
 from revit_video.runtime.logging import printing, quiet
 from revit_video.stages.assign import Assigner
-from revit_video.stages.calibration import cascade_threshold, choose_hybrid
+from revit_video.stages.calibration import cascade_threshold, choose_hybrid, read_calibration
 from revit_video.stages.comparison import Comparison, compare, policies_of
 from revit_video.stages.job import Job, Trained
 from revit_video.stages.solve import with_answers
@@ -222,7 +228,7 @@ def _results(
         "adaptive": {"policy": shipped} | entries[shipped] if shipped else None,
         "policies": {name: entries[name] for name in OTHERS if name in entries and name != shipped},
         "clock": {"control": _speed(speeds[CONTROL])},
-        "curves": _curves(table, compared) if lengths[0] in entries else {},
+        "curves": _curves(job, table, compared) if lengths[0] in entries else {},
         "environment": environment(job.ranks.device, job.ranks.world_size, revit_video.__version__),
     }
 
@@ -283,7 +289,7 @@ def _speed(speed: Speed) -> dict[str, Any]:
     return content
 
 
-def _curves(table: Table, compared: Comparison) -> dict[str, list[dict[str, Any]]]:
+def _curves(job: Job, table: Table, compared: Comparison) -> dict[str, list[dict[str, Any]]]:
     """The points that each threshold gives on these videos; the thresholds in use were chosen elsewhere.
 
     Those of a DVT are the ratio q of `exit_thresholds`.
@@ -291,7 +297,7 @@ def _curves(table: Table, compared: Comparison) -> dict[str, list[dict[str, Any]
     costs = compared.costs
     curves = {"cascade": cascade_points(table, costs)}
     if "hybrid" in compared.policies and compared.settings.hybrid is not None:
-        curves["hybrid"] = threshold_points(table, costs, compared.settings.hybrid)
+        curves["hybrid"] = _hybrid_curve(job, table, compared, compared.settings.hybrid)
     if "assigned" in compared.policies:
         curves["assigned"] = assigned_points(table, costs, compared.settings.per_view)
     drawn: dict[str, list[dict[str, Any]]] = {
@@ -302,3 +308,23 @@ def _curves(table: Table, compared: Comparison) -> dict[str, list[dict[str, Any]
     top1 = static_top1(table, compared.model.lengths).values()
     drawn["random"] = [{"gmacs": g, "top1": t} for g, t in zip(costs.gmacs, top1, strict=True)][::-1]
     return drawn
+
+
+def _hybrid_curve(job: Job, table: Table, compared: Comparison, chosen: Hybrid) -> list[Point]:
+    """What the front of policy `hybrid` on the validation list gives on these videos, cheapest first.
+
+    Where the outputs for that list were not kept, only the threshold varies.
+    """
+    costs, kept = compared.costs, read_calibration(job.path(output_dir.CALIBRATION))
+    if kept is None or job.cfg.DATA.FOLDS or kept.table.scores.shape[1] != len(costs.gmacs):
+        return threshold_points(table, costs, chosen)
+    known = kept.table
+    if compared.assigner is None:
+        known = replace(known, assigned=known.assigned[:, :0])
+    points = []
+    for point in hybrid_points(known, costs, chosen.temperatures, chosen.per_view):
+        assert point.hybrid is not None
+        here = replay(table, point.hybrid.policy(), costs)
+        mix = here.lengths.bincount(minlength=len(costs.gmacs)).double() / len(here.lengths)
+        points.append(point._replace(top1=here.videos.topk(1), gmacs=here.mean_gmacs, mix=mix.tolist()))
+    return sorted(points, key=lambda point: point.gmacs)

@@ -17,7 +17,13 @@ from reproduce.markdown import Page, markdown_table
 from reproduce.rows import DVT, OWN, can_be_dvt
 from reproduce.runs import Runs
 from revit_video.adaptive import policies
-from revit_video.adaptive.calibrate import Point, assigned_points, cascade_points, exit_thresholds
+from revit_video.adaptive.calibrate import (
+    Point,
+    assigned_points,
+    cascade_points,
+    exit_thresholds,
+    hybrid_points,
+)
 from revit_video.adaptive.engine import Engine
 from revit_video.adaptive.policies import Policy
 from revit_video.data.batch import Batch
@@ -32,20 +38,26 @@ from revit_video.stages.comparison import Comparison, compare
 from revit_video.stages.job import Job
 
 POINTS = 5  # along each curve, besides the calibrated point of the run
-ALL_POLICIES = ("TEST.POLICIES", ["static", "assigned", "random", "cascade", "oracle"])
+ALL_POLICIES = ("TEST.POLICIES", ["static", "hybrid", "assigned", "random", "cascade", "oracle"])
 STATIC_ALONE = ("TEST.POLICIES", ["static"])
 # Series -> its title in the table.
 SERIES = {
     "static": "always",
-    "adaptive": "adaptive",
+    "adaptive": "adaptive (hybrid)",
+    "assigned": "assigner alone, the paper's",
     "cascade": "cascade over ReViT's lengths",
-    "random": "random, same mix as adaptive",
+    "random": "random, same mix as the assigner",
     "oracle": "oracle",
     "DVT, static": "DVT up to",
     "DVT": "DVT, early exit",
 }
 LOOKS = POLICIES | {"DVT": DVT_MARK, "DVT, static": (DVT_MARK[0], "o", 6)}
-LABELS = {"DVT": "DVT, early exit", "DVT, static": "DVT, all clips up to a stage"}
+LABELS = {
+    "adaptive": "adaptive (hybrid)",
+    "assigned": "assigner alone",
+    "DVT": "DVT, early exit",
+    "DVT, static": "DVT, all clips up to a stage",
+}
 
 CLOCK_BATCHES, CLOCK_BYTES = 16, 2 << 30  # of the test list, kept for the clock
 
@@ -105,16 +117,20 @@ def _replayed(
 
 
 def _revit_series(job: Job, compared: Comparison) -> Series:
-    """The policies of a ReViT; the first adaptive and the first cascade are the calibrated ones."""
+    """The policies of a ReViT; the first of each series is the calibrated one."""
     costs, own, per_view = compared.costs, compared.policies, compared.settings.per_view
+    shipped = compared.settings.hybrid
+    assert shipped is not None
     table = job.tabulate(compared.model, "val", job.test_batches("val"), compared.reading_assigner)
     assigned = along(assigned_points(table, costs, per_view), POINTS)
     worthwhile = [point for point in cascade_points(table, costs) if point.gmacs <= costs.gmacs[0]]
+    hybrid = along(hybrid_points(table, costs, shipped.temperatures, per_view), POINTS)
     count = len(costs.gmacs)
     exits = [policies.cascade([point.threshold] * count) for point in along(worthwhile, POINTS)]
     return {
         "static": [own[str(length)] for length in compared.model.lengths],
-        "adaptive": [own["assigned"], *(policies.assigned(point.threshold, per_view) for point in assigned)],
+        "adaptive": [own["hybrid"], *(point.hybrid.policy() for point in hybrid if point.hybrid)],
+        "assigned": [own["assigned"], *(policies.assigned(point.threshold, per_view) for point in assigned)],
         "cascade": [own["cascade"], *exits],
         "random": [own["random"]],
         "oracle": [own["oracle"]],
@@ -147,7 +163,7 @@ def along(points: Sequence[Point], count: int) -> list[Point]:
 def speed_page(measured: Sequence[Scores], lengths: Sequence[TokenLength]) -> Page:
     """The points as a table and a picture, means over the seeds."""
     points = {name: _points([scores[name] for scores in measured]) for name in measured[0]}
-    longest, chosen, random = points["static"][0], points["adaptive"][0], points["random"][0]
+    longest, chosen, random = points["static"][0], points["assigned"][0], points["random"][0]
     rows = []
     for name, some in points.items():
         for n, point in enumerate(some):
@@ -166,7 +182,7 @@ def speed_page(measured: Sequence[Scores], lengths: Sequence[TokenLength]) -> Pa
     header = ["", "top-1 %", "points", "speed", "MACs", "MACs promise"]
     one = PerSeed.of(1.0 for _ in measured)
     claims = [
-        Claim("adaptive is faster than always the longest", "1.50 > 1", chosen["speed"], one, 2),
+        Claim("the assigner is faster than always the longest", "1.50 > 1", chosen["speed"], one, 2),
         Claim("always the longest is a little better, top-1", "by 0.3", longest["top1"], chosen["top1"]),
         Claim("the assigner beats random lengths, top-1", "no figures", chosen["top1"], random["top1"]),
     ]
@@ -200,7 +216,7 @@ def _of_seeds(count: int) -> str:
 
 
 def point_title(series: str, n: int, lengths: Sequence[TokenLength]) -> str:
-    """`always 6x6`, `adaptive, calibrated`, `adaptive, point 2`."""
+    """`always 6x6`, `adaptive (hybrid), calibrated`, `adaptive (hybrid), point 2`."""
     title = SERIES[series]
     if series.endswith("static"):
         return f"{title} {lengths[n]}"

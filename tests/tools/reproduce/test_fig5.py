@@ -21,7 +21,8 @@ def test_points_are_those_of_the_runs(own_run: Path, videos: Path, tmp_path: Pat
     results, dvt = results_of(own_run), results_of(dvt_run)
     wanted = {
         "static": list(results["static"].values()),
-        "adaptive": [results["policies"]["assigned"]],
+        "adaptive": [results["adaptive"]],
+        "assigned": [results["policies"]["assigned"]],
         "cascade": [results["policies"]["cascade"]],
         "random": [results["policies"]["random"]],
         "oracle": [results["policies"]["oracle"]],
@@ -31,11 +32,12 @@ def test_points_are_those_of_the_runs(own_run: Path, videos: Path, tmp_path: Pat
     for name, entries in wanted.items():
         for point, entry in zip(scores[name], entries, strict=False):
             assert point["top1"] == entry["top1"] and point["gmacs"] == pytest.approx(entry["gmacs"])
-    assert [len(scores[name]) for name in ("adaptive", "cascade", "DVT")] == 3 * [1 + POINTS]
+    assert [len(scores[name]) for name in ("adaptive", "assigned", "cascade", "DVT")] == 4 * [1 + POINTS]
     assert scores["static"][0]["speed"] == 1
     assert [name for name, points in scores.items() if "speed" not in points[0]] == ["oracle"]
 
     page = speed_page([scores, scores], token_lengths(LENGTHS))
+    assert "| adaptive (hybrid), calibrated " in page.paragraphs[1]
     assert "| always 4x4 " in page.paragraphs[1] and "| DVT, early exit, calibrated " in page.paragraphs[1]
     distinct = {(point["top1"], point["gmacs"]) for point in scores["DVT"]}
     assert page.paragraphs[1].count("| DVT, early exit, ") == len(distinct)

@@ -38,7 +38,7 @@ def tabulate(
     """Run every view at every length; returns the table of all ranks.
 
     Args:
-        batches: this rank's share, normalised and on the device.
+        batches: this rank's share, the clips normalised and on the device.
         model: from `for_inference`.
         assigner: run too, if given.
         keep_scores: whether scores are kept and sent between ranks; `correct` always is.
@@ -48,25 +48,22 @@ def tabulate(
     parts = []
     for batch in batches:
         if len(batch):
-            scores = probabilities(logits_at_all(model, batch.clips), model.config.multi_label).cpu()
-            assigned = ask(assigner.eval(), batch.clips) if assigner else scores.new_empty(len(batch), 0)
+            scores = probabilities(logits_at_all(model, batch.clips), model.config.multi_label)
+            assigned = ask(assigner.eval(), batch.clips) if assigner else torch.empty(len(batch), 0)
         else:
             scores, assigned = torch.empty(0, 1, 1), torch.empty(0, 0)
-        parts.append(_part(batch, scores, assigned, keep_scores))
+        parts.append(_part(batch, scores.cpu(), assigned, keep_scores))
     table = Table.joined([part for own in ranks.gather(parts) for part in own])
     return replace(table, ensemble=ensemble)
 
 
 def _part(batch: Batch, scores: Tensor, assigned: Tensor, keep_scores: bool) -> Table:
     """The table of one batch."""
-    rows, labels, starts, clip_index, crops = (
-        column.cpu() for column in (batch.rows, batch.labels, batch.starts, batch.clip_index, batch.crops)
-    )
-    correct = right(scores, labels[:, None])
+    correct = right(scores, batch.labels[:, None])
     if not keep_scores:
         scores = scores.new_empty(*correct.shape, 0)
-    paths, skipped = batch.paths, batch.skipped
-    return Table(paths, rows, labels, starts, clip_index, crops, correct, scores, assigned, skipped)
+    views = (batch.paths, batch.rows, batch.labels, batch.starts, batch.clip_index, batch.crops)
+    return Table(*views, correct, scores, assigned, batch.skipped)
 
 
 def keep_first(batches: Iterable[Batch], kept: list[Batch], count: int, max_bytes: int) -> Iterator[Batch]:

@@ -45,10 +45,10 @@ class Prediction(NamedTuple):
 
     @classmethod
     def joined(cls, parts: Iterable[Prediction]) -> Prediction:
-        """Concatenate the parts in the order of submission."""
-        columns = [torch.cat(column) for column in zip(*parts, strict=True)]
+        """Concatenate the parts in the order of submission, on the CPU."""
+        columns = [torch.cat(column).cpu() for column in zip(*parts, strict=True)]
         order = columns[0].argsort()
-        return cls(*(column[order.to(column.device)] for column in columns))
+        return cls(*(column[order] for column in columns))
 
     def views(self) -> Iterator[Prediction]:
         """Each view by itself, on the CPU."""
@@ -121,18 +121,19 @@ class Engine:
     def _settled(self, groups: Iterable[Group]) -> Iterator[Prediction]:
         """Predictions of the views that exit; the others are queued at the next longer length."""
         for group in groups:
-            answers = self._answers(group.tickets, group.logits, group.i)
             if self.policy.thresholds is None:
+                answers = self._answers(group.tickets, group.logits, group.i)
                 yield self._predicted(group.tickets, answers, group.i)
                 continue
-            stops = self.policy.stops(self._confidence(answers), group.i)
-            here = stops.to(group.tickets.device)
+            answers = self._answers(group.tickets, group.logits.cpu(), group.i)  # the one wait for the device
+            here = self.policy.stops(self._confidence(answers), group.i)
             tickets = _named(group.tickets, answers)
             if here.any():
-                yield self._predicted(tickets[here], answers[stops], group.i)
+                yield self._predicted(tickets[here], answers[here], group.i)
             if not here.all():
                 onward = torch.full((int((~here).sum()),), self.policy.next_longer(group.i))
-                waiting = self.buckets.add(group.clips[~stops], tickets[~here], onward)
+                clips = group.clips[_uploaded(~here, group.clips)]
+                waiting = self.buckets.add(clips, tickets[~here], onward)
                 yield from self._settled(waiting)
 
     def _through_stages(self, clips: Tensor, tickets: Tensor) -> Iterator[Prediction]:
@@ -149,17 +150,16 @@ class Engine:
             started = tickets[:, 1] >= i
             if not started.any():
                 continue
-            reading = started.to(logits.device)
-            answers = self._answers(tickets[started], logits[reading], i)
+            answers = self._answers(tickets[started], logits.cpu()[started], i)
             stops = self.policy.stops(self._confidence(answers), i)
             tickets[started] = _named(tickets[started], answers)
             here = started.clone()
-            here[started] = stops.cpu()
+            here[started] = stops
             if here.any():
                 yield self._predicted(tickets[here], answers[stops], i)
             if here.all():
                 return
-            onward = (~here).to(clips.device)
+            onward = _uploaded(~here, clips)
             clips, tickets, state = clips[onward], tickets[~here], state.of(onward)
 
     def _answers(self, tickets: Tensor, logits: Tensor, i: int) -> Tensor:
@@ -190,6 +190,11 @@ class Engine:
         stop = torch.full_like(start, i)
         spent = self.costs.spent(start, stop, self.assigner is not None, self.policy.usable)
         return Prediction(numbers, logits, stop, named != DIFFERENT, spent)
+
+
+def _uploaded(chosen: Tensor, like: Tensor) -> Tensor:
+    """Where `chosen` `(B,)` is true, on the device of `like`; a mask there would make the host wait."""
+    return chosen.nonzero().flatten().to(like.device, non_blocking=True)
 
 
 def _named(tickets: Tensor, answers: Tensor) -> Tensor:
@@ -280,8 +285,9 @@ class Buckets:
         if buffer is None:
             buffer = self.buffers[i] = clips.new_empty(self.batch_size, *clips.shape[1:])
         start = self.waiting(i)
-        torch.index_select(clips, 0, chosen.to(clips.device), out=buffer[start : start + len(chosen)])
-        self.tickets[i].append(tickets[chosen.to(tickets.device)])
+        place = chosen.to(clips.device, non_blocking=True)
+        torch.index_select(clips, 0, place, out=buffer[start : start + len(chosen)])
+        self.tickets[i].append(tickets[chosen])
 
     def _run(self, i: int) -> Group:
         buffer, tickets = self.buffers[i], torch.cat(self.tickets[i])

@@ -50,8 +50,13 @@ class Batch:
         return len(self.clips)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
-        """The same batch with all tensors on `device`."""
-        return self.map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        """The same batch with what a loss takes on `device`: clips, class labels and token labels."""
+
+        def moved(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=non_blocking)
+
+        token_labels = self.token_labels and self.token_labels.map(moved)
+        return replace(self, clips=moved(self.clips), labels=moved(self.labels), token_labels=token_labels)
 
     def pin_memory(self) -> Batch:
         """Called by `DataLoader(pin_memory=True)`."""

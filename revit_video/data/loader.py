@@ -64,8 +64,8 @@ class BatchTransform:
     """Steps on a training batch on its device: time reversal, normalisation, mixing.
 
     Attributes:
-        partner: class that each class becomes when time is reversed, `(classes,)`; if given, every clip is
-            appended once more, reversed.
+        partner: class that each class becomes when time is reversed, `(classes,)`, on the device; if given,
+            every clip is appended once more, reversed.
         mixing: mixup or CutMix; labels become class shares `(B, classes)`.
         mix_token: MixToken; labels become `Targets`, as with label maps.
     """
@@ -116,7 +116,7 @@ class TrainBatches:
 
 
 class EvalBatches:
-    """Normalised views of some videos on the device; the views of a video are in one batch.
+    """Normalised views of some videos, their clips on the device; the views of a video are in one batch.
 
     Args:
         rows: of the videos in their list, in the order of the batches.
@@ -144,8 +144,8 @@ class EvalBatches:
         for batch in _watched(self.loader, self._patience):
             skipped += batch.skipped
             check_skipped(skipped, self._allowed, batch.skipped)
-            batch = batch.to(self._device, non_blocking=True)
-            yield replace(batch, clips=self._normalize(batch.clips))
+            clips = batch.clips.to(self._device, non_blocking=True)
+            yield replace(batch, clips=self._normalize(clips))
 
 
 def allowed_unreadable(fraction: float, files: float) -> int:

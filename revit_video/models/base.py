@@ -53,7 +53,7 @@ class CascadeState(NamedTuple):
     relations: Tensor | None = None
 
     def of(self, clips: Tensor | slice) -> CascadeState:
-        """State of the selected clips."""
+        """State of the clips at these positions."""
         return CascadeState(*(None if part is None else part[clips] for part in self))
 
     @classmethod

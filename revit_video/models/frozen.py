@@ -71,12 +71,12 @@ class FrozenReViT(ReViT):
         there = [] if known is None else self.frames[i + 1]
         new = [n for n in wanted if n not in there]
         grid = self.grids[i]
-        special, patches = self._blocks(*self._embed(clips[:, :, new], grid), grid)
+        special, patches = self._blocks(*self._embed(clips[:, :, _index(new, clips)], grid), grid)
         tokens = self._norm(torch.cat([special[:, :, :1], patches], dim=2), grid)
         if known is None:
             return tokens
         order = sorted(range(len(wanted)), key=(there + new).__getitem__)
-        return torch.cat([known, tokens], dim=1)[:, order]
+        return torch.cat([known, tokens], dim=1)[:, _index(order, tokens)]
 
     def params_at(self, length: TokenLength) -> int:
         i = find(self.lengths, length)
@@ -84,6 +84,11 @@ class FrozenReViT(ReViT):
         for module in self._per_length():
             others += [own for k, own in enumerate(module) if k != self.grids[i]]
         return count_params(self) - sum(map(count_params, others))
+
+
+def _index(places: list[int], like: Tensor) -> Tensor:
+    """An index on the device of `like`; a list would make the host wait for it."""
+    return torch.tensor(places).to(like.device, non_blocking=True)
 
 
 def blocks_of(frames: int, patches: int, width: int) -> list[int]:

@@ -162,7 +162,7 @@ def turned(frames: Tensor, generator: torch.Generator) -> Tensor:
 
 def _some(frames: Tensor, others: Tensor, generator: torch.Generator) -> Tensor:
     """Each clip `(B, ...)` of `frames` or, with a probability of one half, of `others`."""
-    chosen = torch.rand(len(frames), generator=generator).to(frames.device) < 0.5
+    chosen = torch.rand(len(frames), generator=generator).to(frames.device, non_blocking=True) < 0.5
     return torch.where(chosen[:, None, None, None, None], others, frames)
 
 

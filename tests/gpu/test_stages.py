@@ -12,17 +12,12 @@ import pytest
 from tests.gpu.conftest import OnDevice
 
 # How often the host waits for the device:
-ITERATION, ITERATION_OF_RANKS = 1, 3  # of a training, where nothing is logged
-BATCH = {
-    "train": 6,
-    "mine": 6,
-    "assign": 7,
-    "test": 7,
-}  # of a table: all lengths; from assign on, the assigner
-FILE = 5  # predicted on its own
-FILES_TOGETHER = 5  # a batch of them
+ITERATION = ITERATION_OF_RANKS = 0  # of a training, where nothing is logged
+LOGGED = 1  # at the end of an epoch
+BATCH = {"train": 1, "mine": 1, "assign": 2, "test": 2}  # of a table; from assign on with the assigner
+FILE = 2  # predicted on its own: its clips go up, the answer comes back
+FILES_TOGETHER = 1  # a batch of them
 BATCHES = 3  # of the tested videos, in tables and predictions
-REVERSING = 1  # more in an iteration: DATA.REVERSED_CLASSES
 
 
 @pytest.mark.parametrize(
@@ -33,7 +28,7 @@ def test_runs_of_one_rank(on_device: OnDevice, cases: str) -> None:
         if case.endswith(":predict"):
             check_predictions(found)
         elif case != "frozen":  # which has no iterations
-            check(case, found, ITERATION + REVERSING * (case == "resized"))
+            check(case, found, ITERATION)
 
 
 def test_runs_of_two_ranks(on_device: OnDevice) -> None:
@@ -44,7 +39,7 @@ def test_runs_of_two_ranks(on_device: OnDevice) -> None:
 def check(case: str, found: dict[str, Any], most: int) -> None:
     steps = found["train"]["steps"]
     assert len(steps) > 2, f"{case}: an epoch is too short to have steady iterations"
-    assert max(map(len, steps)) <= most, (case, steps)
+    assert max(map(len, steps[:-1])) <= most and len(steps[-1]) <= LOGGED, (case, steps)
     for stage, in_batch in BATCH.items():
         waits, places = found[stage]["tabulate"], found[stage]["places"]
         assert waits <= in_batch * BATCHES * (2 if case == "dvt" else 1), (case, stage, places)

@@ -35,7 +35,13 @@ setup(
     packages=[*find_packages(include=["revit_video", "revit_video.*"]), "revit_video.configs"],
     package_dir={"revit_video.configs": "configs"},  # `revit_video.config.shipped` finds them in both places
     package_data={
-        "revit_video": ["py.typed", "report/templates/*", "predict/timeline_page.html", "shipped/*"],
+        "revit_video": [
+            "py.typed",
+            "report/templates/*",
+            "predict/timeline_page.html",
+            "web/page.*",
+            "shipped/*",
+        ],
         "revit_video.configs": ["*/*.yaml"],
     },
     entry_points={"console_scripts": ["revit-video = revit_video.commands.main:main"]},

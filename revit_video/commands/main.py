@@ -29,6 +29,7 @@ COMMANDS = {
     "test": ("run_stages", "test every policy on the test list and draw the report"),
     "predict": ("predict_files", "classify videos or images with a trained model"),
     "export": ("export_model", "write a model as ONNX or torch.export graphs, with its policy"),
+    "web": ("serve_page", "serve a page on this machine that classifies the videos dropped on it"),
     "report": ("write_reports", "write the report of a run again from the files in its OUTPUT_DIR"),
     "flops": ("count_costs", "count multiply-accumulates and parameters at every token length"),
     "convert": ("convert_weights", "convert weights of timm, TimeSformer, transformers and this project"),

@@ -33,6 +33,7 @@ from revit_video.runtime import output_dir
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard
 
+    from revit_video.adaptive.calibrate import Point
     from revit_video.adaptive.drift import Watch
     from revit_video.models.assigner import TokenLengthAssigner
     from revit_video.predict.long_videos import VideoTimeline
@@ -86,6 +87,13 @@ class Choices:
     assigner: TokenLengthAssigner | None
     calibration: str
 
+    @cached_property
+    def kept(self) -> tuple[list[Point], float]:
+        """See `wishes.kept_points`, which take seconds."""
+        from revit_video.predict.wishes import kept_points
+
+        return kept_points(self)
+
     def policy(self, wish: str) -> Policy:
         """See `Predictor.policy`; ValueError for a wish that cannot be met."""
         name, is_wish, value = wish.partition("=")
@@ -126,7 +134,7 @@ class Predictor(ModelHubMixin, library_name="revit_video"):
         choices: Choices,
         saved: Mapping[str, Any],
     ) -> None:
-        self.model, self.engine, self.device, self._choices = model, engine, device, choices
+        self.model, self.engine, self.device, self.choices = model, engine, device, choices
         self._policy, self.data, self._saved = choices.shipped, data, saved
         self._watch = _watch(choices)
         names = data.class_names or []
@@ -179,14 +187,14 @@ class Predictor(ModelHubMixin, library_name="revit_video"):
 
     @policy.setter
     def policy(self, wish: str) -> None:
-        self.engine = self.new_engine(self.engine.batch_size, self._choices.policy(wish))
+        self.engine = self.new_engine(self.engine.batch_size, self.choices.policy(wish))
         self._policy, self._watch = wish, None
         self.__dict__.pop("identity", None)
 
     @property
     def certificate(self) -> str:
         """What is certified of the drop in top-1 against the longest length; empty if nothing is."""
-        known = self._choices.settings.certificate
+        known = self.choices.settings.certificate
         if self.policy != "hybrid" or known is None or not known.holds:
             return ""
         return f"a drop of at most {known.max_drop:g} points at {100 * known.confidence:g} % confidence"
@@ -195,7 +203,7 @@ class Predictor(ModelHubMixin, library_name="revit_video"):
     def identity(self) -> str:
         """12 hex digits that are the same where the weights, the policy and the views are."""
         views = (self.grid, self.sampling, self._ensemble)
-        rest = (self.policy, self._choices.settings, views, self.engine.model.dtype)
+        rest = (self.policy, self.choices.settings, views, self.engine.model.dtype)
         digest = hashlib.sha256(checkpoint.weights_digest(self.model.state_dict()).encode())
         digest.update(repr(rest).encode())
         return digest.hexdigest()[:12]
@@ -284,7 +292,7 @@ class Predictor(ModelHubMixin, library_name="revit_video"):
 
     @property
     def folder(self) -> str:
-        return os.path.dirname(self._choices.calibration)
+        return os.path.dirname(self.choices.calibration)
 
     def payload(self) -> dict[str, Any]:
         """The content of its checkpoint, without the state of a training."""
@@ -310,7 +318,7 @@ class Predictor(ModelHubMixin, library_name="revit_video"):
     def new_engine(self, batch_size: int, policy: Policy | None = None) -> Engine:
         """Another engine, with the same policy if none is given, for `batch_size` views per forward pass."""
         engine = self.engine
-        assigner = self._choices.assigner
+        assigner = self.choices.assigner
         return Engine(engine.model, policy or engine.policy, engine.costs, assigner, batch_size)
 
     def _views(self, _: None, path: str) -> VideoViews:

@@ -7,7 +7,7 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from revit_video.adaptive.calibrate import best_within, choose_point, hybrid_points
+from revit_video.adaptive.calibrate import Point, best_within, choose_point, hybrid_points
 from revit_video.adaptive.policies import Policy
 from revit_video.adaptive.table import Table
 from revit_video.adaptive.temperatures import fit_temperatures
@@ -34,13 +34,7 @@ def point_within(name: str, value: str, choices: Choices) -> Policy:
             f"{wish}: needs {choices.calibration}, where a run keeps the outputs for its validation list; "
             "load its OUTPUT_DIR"
         )
-    kept, costs = checkpoint.load_payload(choices.calibration), choices.costs
-    with believed(choices.calibration, "calibration"):
-        table, safety = Table(**kept["table"]), float(kept["adaptive"]["SAFETY"])
-        per_view = kept["adaptive"]["DECISION"] == "view"
-    if choices.assigner is None:
-        table = replace(table, assigned=table.assigned[:, :0])
-    points = hybrid_points(table, costs, fit_temperatures(table.scores, table.labels), per_view)
+    (points, safety), costs = choices.kept, choices.costs
     if name == "budget":
         chosen = best_within(points, number * costs.gmacs[0])
         if chosen.gmacs > number * costs.gmacs[0] * (1 + 1e-9):
@@ -50,6 +44,17 @@ def point_within(name: str, value: str, choices: Choices) -> Policy:
         chosen = choose_point(points, number, safety)
     assert chosen.hybrid is not None
     return chosen.hybrid.policy()
+
+
+def kept_points(choices: Choices) -> tuple[list[Point], float]:
+    """The points of policy `hybrid` on what the run kept of its validation list, and its ADAPTIVE.SAFETY."""
+    kept, costs = checkpoint.load_payload(choices.calibration), choices.costs
+    with believed(choices.calibration, "calibration"):
+        table, safety = Table(**kept["table"]), float(kept["adaptive"]["SAFETY"])
+        per_view = kept["adaptive"]["DECISION"] == "view"
+    if choices.assigner is None:
+        table = replace(table, assigned=table.assigned[:, :0])
+    return hybrid_points(table, costs, fit_temperatures(table.scores, table.labels), per_view), safety
 
 
 def _number(text: str) -> float:

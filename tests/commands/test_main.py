@@ -75,3 +75,12 @@ def test_a_config_is_printed_and_a_key_explained(
     assert [line.split()[0] for line in printed.splitlines()[::2]] == keys
     code, printed, error = said(capsys, monkeypatch, "config", "ADAPTIVE.MAXDROP")
     assert (code, printed) == (2, "") and "nearest: ADAPTIVE.MAX_DROP" in error
+
+
+def test_without_its_extra_web_says_what_to_install(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "uvicorn", None)  # type: ignore[arg-type]
+    code, _, err = said(capsys, monkeypatch, "web", "anything")
+    words = "error: web needs uvicorn, which is not installed: pip install 'revit_video[web]'\n"
+    assert (code, err) == (2, words)

@@ -25,25 +25,29 @@ BUFFER_ELEMENTS = 1 << 23  # gradient values per all-reduce: 32 MiB in fp32
 class Gradients:
     """The gradients of the parameters that learn.
 
-    With several ranks they are views of flat buffers. A buffer's sum starts in the last backward pass of the
-    step that adds to it, and the next buffer's not before. Which pass is the last follows from the first
-    step, whose sums start at its end; the passes of all steps must be alike.
+    With several ranks, or in `own_memory`, they are views of flat buffers. The sum of a buffer starts in the
+    last backward pass of the step that adds to it, and the next one not before. Which pass is the last
+    follows from the first step, whose sums start at its end; the passes of all steps must be alike.
 
     Use it as a context: leaving it takes its hooks off the parameters.
 
     Args:
         parameters: those that do not require gradients are left out.
         parts: of a batch, whose gradients are added (gradient accumulation).
+        own_memory: else one rank's first gradients of a step stay where the backward pass left them, which
+            compiled graphs may overwrite.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], ranks: Ranks, parts: int = 1) -> None:
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], ranks: Ranks, parts: int = 1, own_memory: bool = False
+    ) -> None:
         self.parameters = [parameter for parameter in parameters if parameter.requires_grad]
         self._ranks, self._divisor = ranks, ranks.data_size * parts
         self._touched = [False] * len(self.parameters)
         self._started = 0  # buffers of this step
         self._buffers: list[_Buffer] = []
         self._hooks = []
-        if ranks.world_size > 1:
+        if ranks.world_size > 1 or own_memory:
             # Backwards, which is about the order in which gradients are complete.
             self._buffers = [_Buffer(own) for own in _portions(self.parameters[::-1])]
             place = {id(parameter): n for n, parameter in enumerate(self.parameters)}
@@ -68,9 +72,8 @@ class Gradients:
         """Begin a step: no gradients."""
         self._touched = [False] * len(self.parameters)
         self._started = 0
-        if self._ranks.world_size == 1:
-            for parameter in self.parameters:
-                parameter.grad = None
+        for parameter in self.parameters:
+            parameter.grad = None
         for buffer in self._buffers:
             buffer.clear()
 
@@ -84,14 +87,15 @@ class Gradients:
         Returns:
             Whether any rank passed `stop`, so that all ranks stop in the same step.
         """
-        if self._ranks.world_size == 1:
+        if not self._buffers:
             for gradient in [p.grad for p in self.parameters if p.grad is not None and self._divisor > 1]:
                 gradient /= self._divisor
             return stop
-        while self._started < len(self._buffers):
-            self._start_next()
         flags = torch.tensor([*self._touched, stop], dtype=torch.int32)  # on the CPU, whatever the device
-        dist.all_reduce(flags, dist.ReduceOp.MAX)
+        if self._ranks.world_size > 1:
+            while self._started < len(self._buffers):
+                self._start_next()
+            dist.all_reduce(flags, dist.ReduceOp.MAX)
         *touched_by_any, stop_all = flags.tolist()
         for parameter, touched in zip(self.parameters, touched_by_any, strict=True):
             if not touched:
@@ -139,11 +143,11 @@ class _Buffer:
         self.work = dist.all_reduce(self.flat, async_op=True)
 
     def finish(self, divisor: int) -> None:
-        assert self.work is not None
-        self.work.wait()  # on a GPU its stream waits, not this process
+        if self.work is not None:
+            self.work.wait()  # on a GPU its stream waits, not this process
+            self.expected = self.added
         if divisor > 1:
             self.flat /= divisor
-        self.expected = self.added
 
 
 def _portions(parameters: Iterable[nn.Parameter]) -> Iterator[list[nn.Parameter]]:

@@ -153,7 +153,9 @@ def fit(
         _Clock(training),
         Figures(ranks=training.ranks, at_once=not leaves_out_bad_steps(training.optimizer)),
     )
-    with Gradients(trainable(training.model), training.ranks, training.accumulate) as gradients:
+    compiled = getattr(training.model, "compiled", False)
+    own = trainable(training.model)
+    with Gradients(own, training.ranks, training.accumulate, own_memory=compiled) as gradients:
         while training.epoch < training.epochs:
             training.model.train()
             yield from _run_epoch(training, stats, clock, figures, gradients, asked_to_stop)

@@ -74,7 +74,8 @@ class MixedLengthStep(Step):
         # Weights that autocast has cast serve all lengths: it forgets them when its outermost context ends.
         with torch.autocast(inputs.device.type, enabled=False):
             output = self._forward(inputs, longest, targets)
-            teacher = output.cls.detach() if self._distils() else None
+            # A copy: compiled graphs may reuse the memory of their outputs.
+            teacher = output.cls.detach().clone() if self._distils() else None
             metrics = self._backward(longest, output, targets)
             for length in others:
                 metrics |= self._backward(length, self._forward(inputs, length, targets), targets, teacher)

@@ -112,3 +112,22 @@ def test_a_single_rank_keeps_its_gradients() -> None:
     before = gradients_of(model)
     assert gradients.sum(stop=True) and not gradients.sum()
     torch.testing.assert_close(gradients_of(model), before)
+
+
+def test_a_single_rank_may_keep_them_in_memory_of_its_own() -> None:
+    """The same for every parameter, none where none is used, in every step."""
+    model, places = TwoBranches(), set()
+    for own_memory in (False, True):
+        found = []
+        with Gradients(model.parameters(), ALONE, parts=3, own_memory=own_memory) as gradients:
+            for n in range(3):
+                gradients.clear()
+                passes(model, 0, n)
+                assert gradients.sum(stop=n == 1) == (n == 1)
+                found.append(gradients_of(model))
+                if own_memory and model.shared.weight.grad is not None:
+                    places.add(model.shared.weight.grad.data_ptr())
+        if not own_memory:
+            expected = found
+    assert len(places) == 1 and found[0]["unused.weight"] is None
+    torch.testing.assert_close(found, expected)

@@ -80,7 +80,7 @@ class TimedStep:
         self.model, self.step, self.ranks = model, step, ranks
         self.clips = random_clips(model, batch)
         self.labels = torch.arange(batch, device=ranks.device) % model.num_classes
-        self.gradients = Gradients(model.parameters(), ranks)
+        self.gradients = Gradients(model.parameters(), ranks, own_memory=model.compiled)
         self.optimizer = optimizer or torch.optim.SGD(model.parameters(), 1e-3, momentum=0.9)
 
     def __call__(self) -> dict[str, Tensor]:

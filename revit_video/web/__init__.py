@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import logging
@@ -13,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import anyio
 import torch
 from PIL import Image
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect, Request
@@ -190,7 +191,7 @@ def create_app(predictor: Predictor, bounds: Bounds, hosts: list[str]) -> Starle
         try:
             await _received(request, path, bounds)
             work = lambda: desk.answer(path, name, request.query_params.get("budget", ""))  # noqa: E731
-            return JSONResponse(await anyio.to_thread.run_sync(work), headers=HEADERS)
+            return JSONResponse(await run_in_threadpool(work), headers=HEADERS)
         except Refused as error:
             return _error(error.code, str(error), folder.name)
         except DecodeError as error:
@@ -216,16 +217,20 @@ async def _received(request: Request, path: str, bounds: Bounds) -> None:
     too_large = Refused(413, f"larger than the {bounds.upload >> 20} MB that are taken")
     if int(request.headers.get("content-length") or 0) > bounds.upload:
         raise too_large
-    size = 0
+
+    async def write() -> int:
+        size = 0
+        with open(path, "wb") as file:
+            async for part in request.stream():
+                size += len(part)
+                if size > bounds.upload:
+                    raise too_large
+                file.write(part)
+        return size
+
     try:
-        with anyio.fail_after(bounds.arrival):
-            with open(path, "wb") as file:
-                async for part in request.stream():
-                    size += len(part)
-                    if size > bounds.upload:
-                        raise too_large
-                    file.write(part)
-    except TimeoutError:
+        size = await asyncio.wait_for(write(), bounds.arrival)
+    except asyncio.TimeoutError:
         raise Refused(408, f"the upload took longer than {bounds.arrival:g} s") from None
     if not size:
         raise Refused(422, "the file is empty")

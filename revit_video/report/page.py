@@ -238,18 +238,19 @@ def _hybrid(run: Run) -> dict[str, Any]:
     start = "the assigner picks the first length" if entry["assigner_gmacs"] else "no assigner is asked"
     answer = "the mean of the lengths run" if entry["averaged"] else "the last length's"
     facts = f"{start}, confidence {entry['threshold']:.3f} is enough, the answer is {answer}"
-    words = f"{facts[0].upper()}{facts[1:]}. {certificate_in_words(entry['certificate'])}"
+    where = "train (out of fold)" if run.results.get("split") == "out-of-fold" else "val"
+    words = f"{facts[0].upper()}{facts[1:]}. {certificate_in_words(entry['certificate'], where)}"
     if entry["lengths"] == run.results["lengths"][:1]:
         words = f"Adapting does not pay here: what is shipped is always {entry['lengths'][0]}."
     return {"paths": rows, "point": words}
 
 
-def certificate_in_words(certificate: Mapping[str, Any] | None) -> str:
-    """What is known of the drop on new videos, in one sentence."""
+def certificate_in_words(certificate: Mapping[str, Any] | None, where: str) -> str:
+    """What is known of the drop on new videos, in one sentence; it was estimated on the list `where`."""
     if certificate is None:
         return "No drop was promised."
     promise = f"a drop of at most {certificate['max_drop']:g} points on new videos of the same kind"
-    sure = f"{100 * certificate['confidence']:g} % confidence, {certificate['videos']:,} videos of val"
+    sure = f"{100 * certificate['confidence']:g} % confidence, {certificate['videos']:,} videos of {where}"
     if certificate["holds"]:
         return f"Certified: {promise} ({sure})."
     needed = certificate["needed"]

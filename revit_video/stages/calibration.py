@@ -89,6 +89,11 @@ def calibrated(cfg: CfgNode, table: Table, costs: Costs, fold: Tensor | None = N
     return replace(settings, hybrid=hybrid, certificate=certificate, seen=seen)
 
 
+def calibration_list(cfg: CfgNode) -> str:
+    """What operating points are chosen on, in words."""
+    return "train (out of fold)" if cfg.DATA.FOLDS else "val"
+
+
 def costs_in_wish(
     cfg: CfgNode, costs: Costs, model: ResizableModel, assigner: TokenLengthAssigner | None, ranks: Ranks
 ) -> Costs:
@@ -134,12 +139,14 @@ def hybrid_settings(
         if not kept:
             chosen = next(point for point in points if _is_longest(point))
     assert chosen.hybrid is not None
-    _log("hybrid on val", chosen, longest)
+    _log(f"hybrid on {calibration_list(cfg)}", chosen, longest)
     if _is_longest(chosen):
+        asking = 100 * costs.assigner / longest
         logger.info(
-            "adapting does not pay: on val no cheaper point keeps the promise, and asking the assigner costs "
-            "%.0f %% of the longest length; the operating point is always %s",
-            100 * costs.assigner / longest,
+            "adapting does not pay: on %s no cheaper point keeps the promise%s; the operating point is "
+            "always %s",
+            calibration_list(cfg),
+            f", and asking the assigner costs {asking:.0f} % of the longest length" if asking else "",
             cfg.REVIT.TOKEN_LENGTHS[0],
         )
     return chosen.hybrid, certificate
@@ -177,9 +184,9 @@ def _holds_on_others(cfg: CfgNode, table: Table, costs: Costs, fold: Tensor | No
     half = 1.96 * max(100 * losses.std(correction=0).item() / math.sqrt(videos), 100 / videos)
     holds = drop <= adaptive.MAX_DROP
     logger.warning(
-        "hybrid: %d videos of val are few, one is %.1f points. Chosen on some of them and tried on the "
+        "hybrid: %d videos of %s are few, one is %.1f points. Chosen on some of them and tried on the "
         "others it is at %+.1f points (%+.1f to %+.1f at 95 %% confidence)%s",
-        *(videos, 100 / videos, 0 - drop, -drop - half, half - drop),
+        *(videos, calibration_list(cfg), 100 / videos, 0 - drop, -drop - half, half - drop),
         f"; where no drop may be risked, take always {cfg.REVIT.TOKEN_LENGTHS[0]}"
         if holds
         else f", so always {cfg.REVIT.TOKEN_LENGTHS[0]} is taken",
@@ -194,7 +201,8 @@ def _log_fixed(cfg: CfgNode, table: Table, costs: Costs) -> None:
         f"{name} {value:.1f} % at {100 * gmacs / costs.gmacs[0]:.0f} %"
         for (name, value), gmacs in zip(top1.items(), costs.gmacs, strict=True)
     )
-    logger.info("one length for all videos of val: %s of the longest length's cost", words)
+    where = calibration_list(cfg)
+    logger.info("one length for all videos of %s: %s of the longest length's cost", where, words)
 
 
 def _certified(cfg: CfgNode, table: Table, costs: Costs, chosen: Point) -> tuple[Point, Certificate]:
@@ -210,13 +218,14 @@ def _certified(cfg: CfgNode, table: Table, costs: Costs, chosen: Point) -> tuple
     trial = certified(trials, adaptive.MAX_DROP, adaptive.CONFIDENCE)
     promise = f"a drop of at most {adaptive.MAX_DROP:g} points at {100 * adaptive.CONFIDENCE:g} % confidence"
     if trial is not None and (adaptive.CERTIFY or trial.point.gmacs <= chosen.gmacs):
-        logger.info("hybrid: %s is certified on %d videos of val", promise, videos)
+        logger.info("hybrid: %s is certified on %d videos of %s", promise, videos, calibration_list(cfg))
         return trial.point, certificate
     needed = videos_needed(chosen, videos, adaptive.MAX_DROP, adaptive.CONFIDENCE)
     logger.warning(
-        "hybrid: %s is not certified by the %d videos of val; %s would do. %s",
+        "hybrid: %s is not certified by the %d videos of %s; %s would do. %s",
         promise,
         videos,
+        calibration_list(cfg),
         f"about {needed}" if needed else "no number",
         "The longest length is taken (ADAPTIVE.CERTIFY)" if adaptive.CERTIFY else "It is an estimate",
     )
@@ -234,8 +243,9 @@ def _log_calibration(cfg: CfgNode, table: Table, temperatures: list[float]) -> N
         several = table.multi_label
         after = probabilities(log_probabilities(before, temperature, several), several)
         logger.info(
-            "%s on val: temperature %.2f, calibration error %.1f %% -> %.1f %%",
+            "%s on %s: temperature %.2f, calibration error %.1f %% -> %.1f %%",
             length,
+            calibration_list(cfg),
             temperature,
             calibration_error(before, table.labels),
             calibration_error(after, table.labels),
@@ -250,7 +260,7 @@ def assigned_settings(cfg: CfgNode, table: Table, costs: Costs) -> Settings:
         counts = chosen.bincount(minlength=len(costs.gmacs)).double()
         return Settings(None, per_view, (counts / len(chosen)).tolist())
     point = _point(cfg, assigned_points(table, costs, per_view), cfg.ADAPTIVE.THRESHOLD, longest)
-    _log(f"assigner on val: threshold {point.threshold:.3f}", point, longest)
+    _log(f"assigner on {calibration_list(cfg)}: threshold {point.threshold:.3f}", point, longest)
     mix = torch.tensor(point.mix).tolist()  # in single precision, as checkpoints have always kept it
     return Settings(point.threshold, per_view, mix)
 
@@ -260,11 +270,11 @@ def cascade_threshold(cfg: CfgNode, table: Table, costs: Costs) -> float | list[
     longest = costs.gmacs[0]
     point = _point(cfg, cascade_points(table, costs), cfg.ADAPTIVE.CASCADE_THRESHOLD, longest)
     if not costs.cumulative:
-        _log(f"cascade on val: threshold {point.threshold:.3f}", point, longest)
+        _log(f"cascade on {calibration_list(cfg)}: threshold {point.threshold:.3f}", point, longest)
         return point.threshold
     thresholds = exit_thresholds(table.confidence, point.threshold)
     shortest_first = ", ".join(f"{threshold:.3f}" for threshold in thresholds[:0:-1])
-    _log(f"early exit on val: thresholds {shortest_first}", point, longest)
+    _log(f"early exit on {calibration_list(cfg)}: thresholds {shortest_first}", point, longest)
     return thresholds
 
 

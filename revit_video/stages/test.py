@@ -48,6 +48,7 @@ from revit_video.stages.job import Job, Trained
 from revit_video.stages.solve import with_answers
 from revit_video.stages.verdict import verdict
 
+ROUNDS, FEW_ROUNDS = 5, 3  # of the clock; a run with folds is to take a minute, of which that is the most
 CLOCK_SHARE, CLOCK_BYTES = 0.1, 2 << 30  # of a rank's batches, the first ones are kept and timed
 NAME_IT = "give the results of this test a name of their own (TEST.NAME)"
 ADAPTIVE = ("hybrid", "assigned")  # the first that was tested is "adaptive" in results.json
@@ -67,7 +68,8 @@ def test(job: Job, trained: Trained | None = None, assigned: Assigner | None = N
     record = _checked(job, trained, compared)
     job.record_config(job.results_path(output_dir.CONFIG))
     table, answers, kept = _answered(job, trained, compared)
-    speeds = time_policies(compared.engines(), kept, job.ranks, between=job.termination.look)
+    rounds = FEW_ROUNDS if job.cfg.DATA.FOLDS else ROUNDS
+    speeds = time_policies(compared.engines(), kept, job.ranks, rounds, job.termination.look)
     if not job.ranks.is_main:
         return
     output_dir.write_json(job.results_path(output_dir.FLOPS), compared.cost_table)

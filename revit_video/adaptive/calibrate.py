@@ -153,6 +153,13 @@ def best_within(points: Sequence[Point], budget: float) -> Point:
     return max(within, key=lambda point: (point.top1, -point.gmacs))
 
 
+def dearer(costs: Costs, clock: Costs) -> Costs:
+    """Relative to the longest length, the larger of cost and time of each length and of the assigner."""
+    shares = [[each / own.gmacs[0] for each in (*own.gmacs, own.assigner)] for own in (costs, clock)]
+    *gmacs, assigner = map(max, *shares)
+    return Costs(gmacs, assigner, costs.cumulative)
+
+
 def front(points: Iterable[Point]) -> list[Point]:
     """The points that no other one beats in both cost and top-1, cheapest first."""
     kept: list[Point] = []

@@ -246,6 +246,10 @@ _C.ADAPTIVE.BUDGET = 0.0  # share of the longest length's GMACs: the most accura
 #   chosen, whatever its drop; 0..1, 0 = off
 _C.ADAPTIVE.LATENCY_MS = 0.0  # likewise in mean milliseconds per view, measured on this machine in batches of
 #   TEST.BATCH_SIZE; >= 0, 0 = off
+_C.ADAPTIVE.ON_CLOCK = (
+    True  # what is shipped may not be slower than the longest length on this machine either,
+)
+#   measured in batches of TEST.BATCH_SIZE; False where it is to run on another kind of machine
 _C.ADAPTIVE.CERTIFY = False  # take the longest length where MAX_DROP is not certified on the validation list
 _C.ADAPTIVE.CONFIDENCE = 0.95  # of a certificate: probability that the drop on new videos is within MAX_DROP;
 #   0.5..1, 1 excluded

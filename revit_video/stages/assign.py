@@ -21,7 +21,7 @@ from revit_video.models import checkpoint
 from revit_video.models.assigner import TokenLengthAssigner
 from revit_video.runtime import output_dir
 from revit_video.runtime.ranks import Ranks, broadcast_parameters
-from revit_video.stages.calibration import calibrated, costs_in_wish, write_calibration
+from revit_video.stages.calibration import calibrated_here, write_calibration
 from revit_video.stages.job import Job, Trained
 from revit_video.train.loop import Training, fit
 from revit_video.train.mined import MinedBatches, class_weights
@@ -75,7 +75,7 @@ def assign(job: Job, trained: Trained | None = None, mined: MinedLabels | None =
     if ranks.is_main:
         write_calibration(job.path(output_dir.CALIBRATION), cfg, table)
     own = Costs.from_table(costs, model.carries_state)
-    settings = calibrated(cfg, table, costs_in_wish(cfg, own, trained.reader, fast, ranks))
+    settings = calibrated_here(cfg, table, own, trained.reader, fast, ranks)
     record = assigner_record(cfg, trained.weights, job.data.class_names) | settings_of(cfg, ANSWERS)
     job.forget_results()
     if ranks.is_main:

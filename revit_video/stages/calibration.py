@@ -18,6 +18,7 @@ from revit_video.adaptive.calibrate import (
     best_within,
     cascade_points,
     choose_point,
+    dearer,
     exit_thresholds,
     hybrid_points,
 )
@@ -82,6 +83,14 @@ def calibrated(cfg: CfgNode, table: Table, costs: Costs, fold: Tensor | None = N
     settings = replace(settings, cascade_threshold=cascade_threshold(cfg, table, costs))
     if not takes_hybrid(cfg):
         return settings
+    _log_calibration(cfg, table, fit_temperatures(table.scores, table.labels))
+    return _with_hybrid(cfg, settings, table, costs, fold)
+
+
+def _with_hybrid(
+    cfg: CfgNode, settings: Settings, table: Table, costs: Costs, fold: Tensor | None
+) -> Settings:
+    """The settings with those of `hybrid`, its certificate, and what it did with the list."""
     hybrid, certificate = hybrid_settings(cfg, table, costs, fold)
     _, stop, agreed, videos = table.follow(hybrid.policy())
     first = table.first_views
@@ -94,6 +103,47 @@ def calibration_list(cfg: CfgNode) -> str:
     return "train (out of fold)" if cfg.DATA.FOLDS else "val"
 
 
+def calibrated_here(
+    cfg: CfgNode,
+    table: Table,
+    costs: Costs,
+    model: ResizableModel,
+    assigner: TokenLengthAssigner | None,
+    ranks: Ranks,
+    fold: Tensor | None = None,
+) -> Settings:
+    """`calibrated`, with the costs that `ADAPTIVE` bounds.
+
+    With `ON_CLOCK` the point of `hybrid` that is slower than the longest length gives way to one that is
+    neither dearer nor slower. (Not with frozen backbones, where no assigner is asked.)
+
+    Args:
+        costs: GMACs.
+        model, assigner: as they are at inference.
+    """
+    settings = calibrated(cfg, table, costs_in_wish(cfg, costs, model, assigner, ranks), fold)
+    hybrid, adaptive = settings.hybrid, cfg.ADAPTIVE
+    if not adaptive.ON_CLOCK or adaptive.LATENCY_MS or cfg.TRAIN.METHOD == "frozen":
+        return settings
+    if hybrid is None or hybrid.usable == [0]:
+        return settings
+    policy = hybrid.policy()
+    start, stop, _, _ = table.follow(policy)
+    clock = _measured(cfg, model, assigner, ranks)
+    shares = [
+        each.spent(start, stop, policy.asks_assigner, policy.usable).mean().item() / each.gmacs[0]
+        for each in (costs, clock)
+    ]
+    if shares[1] <= 1:
+        return settings
+    logger.info(
+        "hybrid: %.0f %% of the longest length's cost, but %.0f %% of its time on this machine "
+        "(ADAPTIVE.ON_CLOCK): points are chosen again, by the larger of cost and time",
+        *(100 * share for share in shares),
+    )
+    return _with_hybrid(cfg, settings, table, dearer(costs, clock), fold)
+
+
 def costs_in_wish(
     cfg: CfgNode, costs: Costs, model: ResizableModel, assigner: TokenLengthAssigner | None, ranks: Ranks
 ) -> Costs:
@@ -102,8 +152,13 @@ def costs_in_wish(
     Args:
         model: as `Trained.reader` gives it.
     """
-    if cfg.ADAPTIVE.LATENCY_MS == 0:
-        return costs
+    return _measured(cfg, model, assigner, ranks) if cfg.ADAPTIVE.LATENCY_MS else costs
+
+
+def _measured(
+    cfg: CfgNode, model: ResizableModel, assigner: TokenLengthAssigner | None, ranks: Ranks
+) -> Costs:
+    """Milliseconds per view on this machine, in batches as in the test."""
     views = views_per_video(cfg)
     count = eval_batch_size(cfg, ranks, views) * views
     clips = torch.randn(count, 3, model.num_frames, model.img_size, model.img_size, device=ranks.device)
@@ -129,7 +184,6 @@ def hybrid_settings(
     nothing is certified.
     """
     adaptive, longest = cfg.ADAPTIVE, costs.gmacs[0]
-    _log_calibration(cfg, table, fit_temperatures(table.scores, table.labels))
     points = _hybrid_points(cfg, table, costs)
     chosen, certificate = _point(cfg, points, 0.0, longest), None
     if adaptive.BUDGET == adaptive.LATENCY_MS == 0:

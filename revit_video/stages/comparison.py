@@ -23,7 +23,7 @@ from revit_video.models.untrusted import believed
 from revit_video.runtime import output_dir
 from revit_video.stages.assign import Assigner
 from revit_video.stages.calibration import (
-    calibrated,
+    calibrated_here,
     cascade_threshold,
     costs_in_wish,
     read_calibration,
@@ -160,11 +160,11 @@ def _as_wished(
         )
         return _overridden(job.cfg, chosen)
     adaptive = job.cfg.ADAPTIVE
-    changed = [f"ADAPTIVE.{key}" for key, value in adaptive.items() if kept.adaptive.get(key) != value]
+    changed = [f"ADAPTIVE.{key}" for key, value in adaptive.items() if kept.adaptive.get(key, value) != value]
     if not changed:
         return chosen
     logger.info("%s changed: operating points are chosen again, on the same videos", ", ".join(changed))
-    return calibrated(job.cfg, kept.table, costs_in_wish(job.cfg, costs, reader, network, job.ranks))
+    return calibrated_here(job.cfg, kept.table, costs, reader, network, job.ranks)
 
 
 def _overridden(cfg: CfgNode, chosen: Settings) -> Settings:
@@ -204,7 +204,7 @@ def _without_assigner(job: Job, trained: Trained, costs: Costs) -> Settings:
             logger.warning("no list to calibrate hybrid and cascade on, so they are not tested: %s", error)
             return fixed
         table = job.tabulate(trained.reader, "val", batches)
-    costs = costs_in_wish(cfg, costs, trained.reader, None, job.ranks)
     if hybrid:
-        return calibrated(cfg, table, costs, fold)
+        return calibrated_here(cfg, table, costs, trained.reader, None, job.ranks, fold)
+    costs = costs_in_wish(cfg, costs, trained.reader, None, job.ranks)
     return Settings(cascade_threshold=cascade_threshold(cfg, table, costs))

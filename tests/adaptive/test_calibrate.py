@@ -15,6 +15,7 @@ from revit_video.adaptive.calibrate import (
     best_within,
     cascade_points,
     choose_point,
+    dearer,
     exit_thresholds,
 )
 from revit_video.adaptive.policies import Costs, cascade
@@ -243,3 +244,8 @@ def test_every_outcome_of_a_staged_cascade() -> None:
     for each in points:
         chosen = exits(confidence, exit_thresholds(confidence, each.threshold))
         assert chosen.double().mean().item() == pytest.approx(each.mix[1])
+
+
+def test_the_dearer_of_cost_and_time() -> None:
+    costs, clock = Costs([10.0, 2.0], assigner=1.0), Costs([4.0, 2.0], assigner=0.1)
+    assert dearer(costs, clock) == Costs([1.0, 0.5], assigner=0.1)

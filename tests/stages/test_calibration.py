@@ -13,9 +13,11 @@ from revit_video.adaptive.policies import Certificate, Costs, Settings
 from revit_video.adaptive.table import Table
 from revit_video.evaluate import milliseconds
 from revit_video.runtime.ranks import Ranks
+from revit_video.stages import calibration
 from revit_video.stages.calibration import (
     assigned_settings,
     calibrated,
+    calibrated_here,
     cascade_threshold,
     costs_in_wish,
     hybrid_settings,
@@ -213,3 +215,28 @@ def test_few_videos_without_a_difference_promise_nothing(
     assert "12 videos of val are few, one is 8.3 points" in caplog.text
     assert "it is at +0.0 points (-16.3 to +16.3 at 95 % confidence); where no drop may be" in caplog.text
     assert hybrid_settings(toy_cfg(tmp_path, tmp_path), alike, COSTS)[0].usable == [0]
+
+
+@pytest.mark.parametrize(
+    ("clock", "usable", "asks"),
+    [
+        (Costs([4.0, 1.0], assigner=3.0), [0, 1], False),
+        (Costs([1.0, 0.6], assigner=0.05), [0, 1], True),
+        (Costs([1.0, 1.0], assigner=0.05), [0], False),
+    ],
+)
+def test_what_is_shipped_is_not_slower(
+    clock: Costs, usable: list[int], asks: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cascade takes 70 % of the longest length's MACs: both lengths for two of four videos.
+
+    Where both take 110 % of its time, the assigner's start is cheaper; where one alone takes as long as the
+    other, always the longest is.
+    """
+    monkeypatch.setattr(calibration, "_measured", lambda *_: clock)
+    given = table(), COSTS, tiny_revit(), None, ALONE
+    hybrid = calibrated_here(toy_cfg(tmp_path, tmp_path, *SAFE, "ADAPTIVE.ON_CLOCK", True), *given).hybrid
+    assert hybrid is not None and (hybrid.usable, hybrid.prices is not None) == (usable, asks)
+    assert calibrated_here(toy_cfg(tmp_path, tmp_path, *SAFE), *given) == calibrated(
+        toy_cfg(tmp_path, tmp_path, *SAFE), table(), COSTS
+    )

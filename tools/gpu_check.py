@@ -22,7 +22,14 @@ SECTIONS = {  # in the order of value
     section.__name__: section
     for section in (
         *(values.environment, values.logits_and_gradients, values.pipeline, values.waits, values.exchange),
-        *(speed.temporal_attention, speed.training, speed.reading, speed.patches, speed.compiled),
+        *(
+            speed.temporal_attention,
+            speed.graphed,
+            speed.training,
+            speed.reading,
+            speed.patches,
+            speed.compiled,
+        ),
         *(values.demo_model, speed.suites),
     )
 }

@@ -153,9 +153,9 @@ def fit(
         _Clock(training),
         Figures(ranks=training.ranks, at_once=not leaves_out_bad_steps(training.optimizer)),
     )
-    compiled = getattr(training.model, "compiled", False)
-    own = trainable(training.model)
-    with Gradients(own, training.ranks, training.accumulate, own_memory=compiled) as gradients:
+    step, ranks, parts = training.step, training.ranks, training.accumulate
+    step.prepare(training.batch_size // (ranks.data_size * parts))
+    with Gradients(trainable(training.model), ranks, parts, step.reuses_memory) as gradients:
         while training.epoch < training.epochs:
             training.model.train()
             yield from _run_epoch(training, stats, clock, figures, gradients, asked_to_stop)

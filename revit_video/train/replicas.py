@@ -24,6 +24,9 @@ class ReplicaStep(MixedLengthStep):
         all-reduced, and every rank makes the same update.
     """
 
+    def prepare(self, batch: int) -> None:
+        self.graphed.record([self.model.lengths[self.ranks.length_rank]], batch, self.ranks.device)
+
     def __call__(self, inputs: Tensor, labels: Tensor | Targets) -> dict[str, Tensor]:
         targets = Targets.of(labels)
         own = self.model.lengths[self.ranks.length_rank]

@@ -14,6 +14,7 @@ from revit_video.meters import right
 from revit_video.models.assigner import TokenLengthAssigner
 from revit_video.models.base import Output, ResizableModel
 from revit_video.runtime.ranks import Ranks
+from revit_video.train.graphed import GraphedPasses
 from revit_video.train.losses import Distillation, dense_loss, distillation_loss, label_loss
 
 
@@ -24,6 +25,14 @@ class Step:
     on the device, with the same names in the same order on all ranks, since the loop averages them over the
     ranks. `labels` are as yielded by the loader. Nothing here may wait for the device.
     """
+
+    def prepare(self, batch: int) -> None:
+        """Called once before the first of the batches, whose parts are of `batch` clips."""
+
+    @property
+    def reuses_memory(self) -> bool:
+        """Whether a backward pass may overwrite the gradients that an earlier one has returned."""
+        return False
 
     def __call__(self, inputs: Tensor, labels: Any) -> dict[str, Tensor]:
         raise NotImplementedError
@@ -67,6 +76,14 @@ class MixedLengthStep(Step):
         self.model, self.distillation, self.ranks = model, distillation, ranks
         self.smoothing, self.autocast, self.dense_weight = smoothing, autocast, dense_weight
         self.teacher_top1 = torch.zeros((), device=ranks.device)
+        self.graphed = GraphedPasses(model, autocast)
+
+    def prepare(self, batch: int) -> None:
+        self.graphed.record(self.model.lengths, batch, self.ranks.device)
+
+    @property
+    def reuses_memory(self) -> bool:
+        return self.model.compiled or bool(self.graphed.recorded)
 
     def __call__(self, inputs: Tensor, labels: Tensor | Targets) -> dict[str, Tensor]:
         targets = Targets.of(labels)
@@ -74,7 +91,7 @@ class MixedLengthStep(Step):
         # Weights that autocast has cast serve all lengths: it forgets them when its outermost context ends.
         with torch.autocast(inputs.device.type, enabled=False):
             output = self._forward(inputs, longest, targets)
-            # A copy: compiled graphs may reuse the memory of their outputs.
+            # A copy: graphs reuse the memory of their outputs.
             teacher = output.cls.detach().clone() if self._distils() else None
             metrics = self._backward(longest, output, targets)
             for length in others:
@@ -88,7 +105,7 @@ class MixedLengthStep(Step):
     def _forward(self, inputs: Tensor, length: TokenLength, targets: Targets) -> Output:
         with torch.autocast(inputs.device.type, self.autocast, enabled=self.autocast is not None):
             if targets.box is None:
-                return self.model(inputs, length)
+                return self.graphed(inputs, length) or self.model(inputs, length)
             return self.model(inputs, length, mix=targets.box)
 
     def _backward(

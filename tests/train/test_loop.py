@@ -23,7 +23,7 @@ from revit_video.train.loop import Training, fit
 from revit_video.train.losses import Distillation
 from revit_video.train.optim import cosine_schedule, leaves_out_bad_steps, make_optimizer, with_warmup
 from revit_video.train.replicas import ReplicaStep
-from revit_video.train.steps import MixedLengthStep
+from revit_video.train.steps import MixedLengthStep, Step
 from tests.tiny import CLASSES, random_clips, tiny_revit
 
 ALONE = Ranks(rank=0, world_size=1, device=torch.device("cpu"))
@@ -208,7 +208,7 @@ def test_parts_of_a_batch_add_up_to_it(parts: int, tmp_path: Path) -> None:
     torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-9, atol=1e-9)
 
 
-class Constant:
+class Constant(Step):
     """A step whose gradient is always (3, 4) and whose loss is given, one a batch."""
 
     def __init__(self, model: nn.Module, losses: list[float]) -> None:
@@ -220,15 +220,6 @@ class Constant:
         assert (parameter.grad is None or not parameter.grad.any()) and self.model.training
         (parameter * self.gradient).sum().backward()
         return {"loss": torch.tensor(next(self.losses))}
-
-    def learn_of(self, metrics: dict[str, Tensor]) -> None:
-        pass
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        pass
 
 
 NAMES = [f"{letter}.mp4" for letter in "abcd"]

@@ -80,7 +80,8 @@ class TimedStep:
         self.model, self.step, self.ranks = model, step, ranks
         self.clips = random_clips(model, batch)
         self.labels = torch.arange(batch, device=ranks.device) % model.num_classes
-        self.gradients = Gradients(model.parameters(), ranks, own_memory=model.compiled)
+        step.prepare(batch)
+        self.gradients = Gradients(model.parameters(), ranks, own_memory=step.reuses_memory)
         self.optimizer = optimizer or torch.optim.SGD(model.parameters(), 1e-3, momentum=0.9)
 
     def __call__(self) -> dict[str, Tensor]:

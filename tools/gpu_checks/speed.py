@@ -92,6 +92,26 @@ def training(report: Report) -> None:
             torch.cuda.empty_cache()
 
 
+def graphed(report: Report) -> None:
+    """Training passes as graphs and launched one by one: the same losses and gradients, with other clips."""
+    batch, told = (1 if report.tiny else 8), []
+    for as_graphs in (False, True):
+        model = base(report.device, ("14x14", "7x7"), 1 if report.tiny else 12).train()
+        step = _step(report, model, batch)
+        if not as_graphs:
+            step.step.graphed.recorded.clear()  # type: ignore[attr-defined]
+        elif report.is_gpu:
+            report.check("both lengths are recorded", len(step.step.graphed.recorded) == 2)  # type: ignore[attr-defined]
+        step()
+        step.clips = -step.clips
+        losses = _losses(step())
+        gradients = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
+        told.append((losses, torch.cat(gradients)))
+    for name, own, other in zip(("losses", "gradients"), *told, strict=True):
+        error = distance(other, own)
+        report.check(name, error < 2e-2, error=error)
+
+
 def _trained(report: Report) -> list[tuple[str, ReViT, int]]:
     two, depth, batch = ("14x14", "7x7"), *((1, 1) if report.tiny else (12, 8))
     cases = [(TITLE, base(report.device, two, depth), batch)]

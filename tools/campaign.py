@@ -32,6 +32,9 @@ def main() -> None:
     )
     parser.add_argument("campaigns", nargs="+", metavar="CAMPAIGN", help=", ".join(CAMPAIGNS))
     parser.add_argument("--minutes", type=float, default=1.0, metavar="M", help="of each (default: 1)")
+    parser.add_argument(
+        "--attacks", type=int, default=0, metavar="N", help="of each, at most (default: 0, any)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the attacks (default: 0)")
     parser.add_argument("--briefly", action="store_true", help="count by campaign, not by kind of attack")
     arguments = parser.parse_args()
@@ -54,7 +57,7 @@ def _counted(name: str, toy: Toy, arguments: argparse.Namespace) -> Counter[tupl
         counts[name if arguments.briefly else f"{name}: {kind}", how] += 1
         if how not in HELD:
             print(f"{name}: {kind}: {how}\n{more}\n", flush=True)
-        if time.monotonic() > end:
+        if time.monotonic() > end or counts.total() == arguments.attacks:
             break
     return counts
 

@@ -61,6 +61,8 @@ def _labels(timeline: VideoTimeline) -> list[Label]:
 
 def _write(source: str, target: str, labels: list[Label]) -> None:
     unfinished = f"{os.path.splitext(target)[0]}{UNFINISHED}{os.path.splitext(target)[1]}"
+    if os.path.lexists(unfinished):  # perhaps a link to somewhere else
+        os.unlink(unfinished)
     try:
         with decode_errors(source), closing(PyAVVideo(source)) as video, av.open(unfinished, "w") as output:
             stream = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,6 +31,15 @@ class OwnVideos:
 
     folders: tuple[str, ...]
     listed: frozenset[str] = frozenset()
+    place: Callable[[str], str] = os.path.abspath
+
+    @classmethod
+    def below(cls, folders: Sequence[str], run: str) -> OwnVideos:
+        """Those below folders that a stranger's `run` names: no list and no link leads elsewhere."""
+        named = cls.of(*folders).folders
+        real = [os.path.join(os.path.realpath(folder), "") for folder in named]
+        inside = os.path.join(os.path.realpath(run), "")
+        return cls(tuple(each for each in real if not each.startswith(inside)), place=os.path.realpath)
 
     @classmethod
     def of(cls, folder: str, prefix: str = "", separator: str = " ", split: str = "test") -> OwnVideos:
@@ -44,7 +53,7 @@ class OwnVideos:
         return cls(tuple(each for each in folders if not home.startswith(each)), frozenset(listed))
 
     def __contains__(self, path: str) -> bool:
-        return path in self.listed or os.path.abspath(path).startswith(self.folders)
+        return path in self.listed or self.place(path).startswith(self.folders)
 
 
 class Run:
@@ -52,10 +61,11 @@ class Run:
 
     Args:
         data_folder: the only one whose videos are shown; empty for the one that the run's config names.
+        own: this process has made the run, so that its config and lists are believed.
     """
 
-    def __init__(self, directory: str, data_folder: str = "") -> None:
-        self.directory, self._data_folder = directory, data_folder
+    def __init__(self, directory: str, data_folder: str = "", own: bool = True) -> None:
+        self.directory, self._data_folder, self._own = directory, data_folder, own
 
     def text(self, name: str) -> str:
         """The content of a file."""
@@ -95,7 +105,11 @@ class Run:
         folder, prefix, separator = (
             str(data.get(f"PATH_{name}") or "") for name in ("TO_DATA_DIR", "PREFIX", "LABEL_SEPARATOR")
         )
-        return OwnVideos.of(folder, prefix, separator or " ", split) if folder else OwnVideos(())
+        if not folder:
+            return OwnVideos(())
+        if not self._own:
+            return OwnVideos.below((folder, prefix), self.directory)
+        return OwnVideos.of(folder, prefix, separator or " ", split)
 
     @cached_property
     def results(self) -> dict[str, Any]:

@@ -39,13 +39,15 @@ TEMPLATES = Path(__file__).with_name("templates")
 FILES = (output_dir.RESULTS, output_dir.PREDICTIONS, output_dir.LABELS, output_dir.SKIPPED)
 
 
-def write_report(folder: str, data_folder: str = "") -> str:
+def write_report(folder: str, data_folder: str = "", own: bool = False) -> str:
     """Write report.html and its pictures from the files in `folder`; returns the page's path.
 
     A section whose files are missing is replaced by a line that says why.
 
     Args:
-        data_folder: the only one whose videos are shown; empty for the one that the run's config names.
+        data_folder: the only one whose videos are shown; empty for what is below the one that the run's
+            config names, links not followed.
+        own: this process has made the run: its lists and links are followed.
 
     Raises:
         FileNotFoundError: there is no such folder, or it is no OUTPUT_DIR.
@@ -56,7 +58,7 @@ def write_report(folder: str, data_folder: str = "") -> str:
     files = output_dir.RESULTS, output_dir.STATS
     if not any(os.path.isfile(os.path.join(folder, name)) for name in files):
         raise FileNotFoundError(f"{folder}: no run's folder, it has neither {' nor '.join(files)}")
-    run = Run(folder, data_folder)
+    run = Run(folder, data_folder, own)
     with matplotlib.rc_context(RC | {"font.family": families(run.class_names)}):
         body = Markup("").join(_section(run, title, content) for title, content in SECTIONS)
     path = os.path.join(folder, output_dir.REPORT)

@@ -7,7 +7,7 @@ import unicodedata
 
 # Characters that end a line, steer a terminal or turn the direction of what follows.
 _UNSEEN = {"Cc", "Cs", "Zl", "Zp"}
-_TURNS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_TURNS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def printable(text: str) -> str:

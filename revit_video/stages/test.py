@@ -81,7 +81,7 @@ def test(job: Job, trained: Trained | None = None, assigned: Assigner | None = N
     results["verdict"] = verdict(job.cfg, table, answers, curve)
     results["learning_curve"] = [{"clips": clips, "top1": top1} for clips, top1 in curve.items()]
     output_dir.write_json(job.results_path(output_dir.RESULTS), results)  # last: where it is, all is
-    page = write_report(job.results_path())
+    page = write_report(job.results_path(), own=True)
     with printing():
         print_table(results)
     logger.info("report: %s", page)

@@ -100,6 +100,28 @@ def test_videos_that_the_lists_name_are_of_the_data_folder(tmp_path: Path) -> No
     assert "/videos/c.mp4" not in own and f"{tmp_path}/data/../c.mp4" not in own
 
 
+def test_a_strangers_data_folder_leads_nowhere(tmp_path: Path) -> None:
+    """What comes with an OUTPUT_DIR may list or link to anything, until the user names it."""
+    (tmp_path / "private").mkdir()
+    theirs = [write_video_to(tmp_path / "private" / f"{n}.mp4", 6) for n in range(8)]
+    run = tmp_path / "run"
+    for data in (run / "data", tmp_path / "data"):
+        (data / "test").mkdir(parents=True)
+        listed = [str(data / "test" / Path(video).name) for video in theirs[:4]]
+        for link, video in zip(listed, theirs[:4], strict=True):
+            Path(link).symlink_to(video)
+        listed += theirs[4:]
+        (data / "test.csv").write_text("".join(f"{video} 0\n" for video in listed))
+        fake_run(run, ["a", "b"], listed, 30)
+        config = (run / "config.yaml").read_text()
+        (run / "config.yaml").write_text(
+            re.sub("(?m)PATH_TO_DATA_DIR: .*$", f"PATH_TO_DATA_DIR: {data}", config)
+        )
+        assert "data:image/jpeg" not in Path(write_report(str(run))).read_text()
+        assert "data:image/jpeg" in Path(write_report(str(run), str(data))).read_text()
+        assert "data:image/jpeg" in Path(write_report(str(run), own=True)).read_text()
+
+
 def test_the_page_tells_no_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert without_place(str(tmp_path / "outputs" / "a")) == "outputs/a"

@@ -8,8 +8,9 @@ import resource
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from campaign.toy import Attack, Changes, Process, Toy, outcome
+from campaign.toy import Attack, Changes, Ended, Process, Toy, outcome
 
 STAGES: dict[str, Changes] = {
     "test again": {"TRAIN.ENABLE": False, "MINE.ENABLE": False, "ASSIGNER.ENABLE": False},
@@ -47,35 +48,62 @@ def damage(toy: Toy, chance: random.Random) -> Iterator[Attack]:
 
 
 def hostile(toy: Toy, chance: random.Random) -> Iterator[Attack]:
-    """Videos, images and models with random bytes in them, given to predict."""
+    """Files with random bytes in them: videos, images and models; weights and configs of others."""
     toy.straight()
+    theirs = toy.folder / "theirs"
+    arguments = [toy.straight_output() / "model.pyth", theirs, "--to", "transformers"]
+    _ended(toy, "convert", arguments)
     model = toy.straight_output() / "model.pyth"
     videos = sorted((toy.folder / "videos" / "test").glob("*.mp4"))
     while True:
         folder = toy.folder / "hostile"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        if chance.random() < 0.3:
-            content = bytearray(model.read_bytes())
-            _scramble(content, chance)
-            (folder / "model.pyth").write_bytes(content)
+        kind = chance.random()
+        if kind < 0.15:
+            source = folder / "theirs"
+            shutil.copytree(theirs, source)
+            _scramble_file(chance.choice(sorted(source.iterdir())), chance)
+            arguments = [source, folder / "out.pyth", "--to", "revit", "MODEL.NUM_HEADS", 2]
+            yield _told("weights of others", _ended(toy, "convert", arguments))
+        elif kind < 0.2:
+            config = shutil.copy(toy.straight_output() / "config.yaml", folder)
+            _scramble_file(Path(config), chance)
+            yield _told("configs", _ended(toy, "migrate_config", [config]))
+        elif kind < 0.4:
+            shutil.copy(model, folder)
+            _scramble_file(folder / "model.pyth", chance)
             yield from _predicted(toy, "model.pyth", folder / "model.pyth", videos[:1])
         else:
             endings = (".mp4", ".avi", ".mkv", ".png", ".jpg")
             names = [folder / f"{n}{chance.choice(endings)}" for n in range(FILES)]
             for path in names:
-                content = bytearray(chance.choice(videos).read_bytes())
-                _scramble(content, chance)
-                path.write_bytes(content)
+                shutil.copy(chance.choice(videos), path)
+                _scramble_file(path, chance)
             yield from _predicted(toy, "videos and images", model, names)
 
 
-def _predicted(toy: Toy, kind: str, model: Path, files: list[Path]) -> Iterator[Attack]:
+def _ended(toy: Toy, tool: str, arguments: list[Any]) -> Ended:
+    """How a tool ended in limited memory."""
+
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
 
+    return Process(tool, arguments, toy.folder / f"{tool}.log", limit).end()
+
+
+def _told(kind: str, ended: Ended) -> Attack:
+    """What a command came to that answers, or refuses in one message."""
+    if not ended.is_clean or ended.code not in (0, 2):
+        return kind, "traceback, hung, or another exit code", f"{ended}"
+    if ended.code == 2 and not any(line.startswith("error: ") for line in ended.said.splitlines()):
+        return kind, "refused without a reason", f"{ended}"
+    return kind, "refused in one line" if ended.code else "answered", ""
+
+
+def _predicted(toy: Toy, kind: str, model: Path, files: list[Path]) -> Iterator[Attack]:
     arguments = [model, *files, "--device", "cpu"]
-    ended = Process("predict", arguments, toy.folder / "predict.log", limit).end()
+    ended = _ended(toy, "predict", arguments)
     if not ended.is_clean or ended.code not in (0, 1, 2):
         yield kind, "traceback, hung, or another exit code", f"{ended}"
         return
@@ -102,6 +130,12 @@ def _damaged(path: Path, chance: random.Random) -> str:
         content = bytearray(b"".join(lines))
     path.write_bytes(content)
     return how
+
+
+def _scramble_file(path: Path, chance: random.Random) -> None:
+    content = bytearray(path.read_bytes())
+    _scramble(content, chance)
+    path.write_bytes(content)
 
 
 def _scramble(content: bytearray, chance: random.Random) -> None:

@@ -73,6 +73,7 @@ setup(
         "dev": [*TEST, "build>=1"],
         "audit": ["pip-audit>=2.7"],
         "hub": ["huggingface_hub>=0.25", "safetensors>=0.4"],  # the core needs them too, for weights
+        "ray": ["ray[data]>=2.40"],
         "export": ["onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20"],
         "web": WEB,
     },

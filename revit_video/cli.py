@@ -9,18 +9,19 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
-from revit_video.from_cfg.resolve import load_checked
 from revit_video.runtime.deadline import RUN, ended_within
 from revit_video.runtime.launch import FailedLater, RankError, first_error_only, launch, torchrun_ranks
 from revit_video.runtime.logging import printing, silence
 from revit_video.runtime.termination import EXIT_CODE as TERMINATED
 from revit_video.runtime.termination import raise_on_ctrl_c
 from revit_video.runtime.text import printable, printable_lines
-from revit_video.stages.run import enabled_stages, run
 
 
 def run_stages(cfg_path: str | None, opts: Sequence[str], stages: Sequence[str] | None = None) -> None:
     """Load the config, start the ranks and run the stages, by default those that the config enables."""
+    from revit_video.from_cfg.resolve import load_checked  # predicting needs none of the stages
+    from revit_video.stages.run import enabled_stages, run
+
     advice = "; the same command goes on from the last checkpoint"
     with ended_within(RUN), errors_told(advice), first_error_only():
         started = torchrun_ranks()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import islice, pairwise, takewhile
+from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +20,9 @@ from revit_video.length import TokenLength
 
 if TYPE_CHECKING:
     from revit_video.predict import Predictor
+
+BORDER = 0.5  # nats that a border costs, so that a single odd window makes no stretch
+LEAST = 1e-3  # probability that a window leaves to any class: it may be wrong
 
 
 class Moment(NamedTuple):
@@ -135,45 +139,57 @@ def timeline_of(
 def _segments(
     moments: list[Moment], duration: float, stride: float, names: list[str], nothing: Callable[[Tensor], bool]
 ) -> Iterator[Segment]:
-    """Stretches of steps with the same most probable class.
+    """The likeliest partition into stretches of one class, each at least a window long.
 
-    A step's probabilities are the mean over the windows that see it, those whose middle is near count more. A
-    stretch that is shorter than a window is given to the likelier of its neighbours.
+    A window within a stretch speaks for its class with its probability. One that a border cuts sees two
+    things, which no class is like: it counts as a guess. A border also costs `BORDER`.
     """
-    steps = max(1, round(duration / stride))
-    bounds = [min(stride * n, duration) for n in range(steps)] + [duration]
-    shares = torch.stack([_seen_at(moments, (a + b) / 2) for a, b in pairwise(bounds)])
-    labels = [-1 if nothing(share) else int(share.argmax()) for share in shares]
-    shortest = moments[0].end - moments[0].start
-    while True:
-        ends = [n for n in range(1, steps) if labels[n] != labels[n - 1]]
-        runs = list(pairwise([0, *ends, steps]))
-        short = [run for run in runs if bounds[run[1]] - bounds[run[0]] < shortest - 1e-9]
-        if not short or len(runs) == 1:
-            break
-        start, end = min(short, key=lambda run: bounds[run[1]] - bounds[run[0]])
-        beside = {labels[n] for n in (start - 1, end) if 0 <= n < steps}
-        labels[start:end] = [max(beside, key=_mean_share(shares[start:end]))] * (end - start)
-    for start, end in runs:
-        if labels[start] >= 0:
-            share = float(shares[start:end, labels[start]].mean())
-            yield _segment(moments, bounds[start], bounds[end], duration, names[labels[start]], share)
+    shares = torch.stack([moment.probabilities for moment in moments])
+    unclear = torch.tensor([nothing(share) for share in shares])
+    evidence = torch.full((len(moments), len(names) + 1), LEAST)
+    evidence[~unclear, :-1] = shares[~unclear].float().clamp(min=LEAST)
+    evidence[unclear, -1] = shares[unclear].amax(dim=1).float().clamp(min=LEAST) * 0.999  # in doubt, a class
+    bounds = [min(stride * n, duration) for n in range(max(1, round(duration / stride)))] + [duration]
+    stretches = _partition(moments, bounds, (evidence.log() + math.log(len(names))).double().numpy())
+    for label, group in groupby(stretches, key=lambda stretch: stretch[2]):
+        own = list(group)
+        start, end = bounds[own[0][0]], bounds[own[-1][1]]
+        if label < len(names):
+            seen = [share for m, share in zip(moments, shares, strict=True) if _within(m, start, end, stride)]
+            probability = float(torch.stack(seen)[:, label].mean())
+            yield _segment(moments, start, end, duration, names[label], probability)
 
 
-def _seen_at(moments: list[Moment], seconds: float) -> Tensor:
-    """Probabilities of the classes at a moment `(classes,)`."""
-    first = bisect_right(moments, seconds, key=lambda moment: moment.end)
-    seen = list(takewhile(lambda moment: moment.start <= seconds, islice(moments, first, None)))
-    seen = seen or moments[-1:]
-    near = [1 - abs(2 * seconds - m.start - m.end) / (m.end - m.start) + 1e-3 for m in seen]
-    weights = torch.tensor(near).clamp(min=1e-3)
-    return (weights[:, None] * torch.stack([m.probabilities for m in seen])).sum(dim=0) / weights.sum()
+def _partition(moments: list[Moment], bounds: list[float], gains: np.ndarray) -> list[tuple[int, int, int]]:
+    """The first and the last bound, and the class, of each stretch.
+
+    Args:
+        gains: of a window within a stretch of each class `(windows, classes)`, over one that a border cuts.
+    """
+    sums = np.concatenate([np.zeros_like(gains[:1]), gains.cumsum(axis=0)])
+    slack = (bounds[1] - bounds[0]) / 100
+    first = np.searchsorted([m.start for m in moments], np.array(bounds) - slack)  # window from each bound on
+    last = np.searchsorted([m.end for m in moments], np.array(bounds) + slack)  # number of windows up to it
+    best, before = [0.0], [(0, 0)]
+    opened, since, j = np.full(gains.shape[1], -np.inf), np.zeros(gains.shape[1], int), 0
+    for k in range(1, len(bounds)):
+        while j < k and first[j] < last[k]:
+            started = best[j] - sums[first[j]]
+            since, opened = np.where(started > opened, j, since), np.maximum(opened, started)
+            j += 1
+        scores = opened + sums[last[k]]
+        label = int(scores.argmax())
+        best.append(float(scores[label]) - BORDER)
+        before.append((int(since[label]), label))
+    stretches, k = list[tuple[int, int, int]](), len(bounds) - 1
+    while k > 0:
+        stretches.append((before[k][0], k, before[k][1]))
+        k = before[k][0]
+    return stretches[::-1]
 
 
-def _mean_share(shares: Tensor) -> Callable[[int], float]:
-    """Mean probability of a class over some steps; 0 for the background."""
-    means = shares.mean(dim=0).tolist()
-    return lambda label: means[label] if label >= 0 else 0.0
+def _within(moment: Moment, start: float, end: float, stride: float) -> bool:
+    return moment.start >= start - stride / 100 and moment.end <= end + stride / 100
 
 
 def _segment(

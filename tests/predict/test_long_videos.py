@@ -17,12 +17,14 @@ import simplejson
 import torch
 
 import revit_video
+from revit_video.commands.predict_files import SHIPPED
 from revit_video.data import windows
 from revit_video.data.pyav_video import PyAVVideo
+from revit_video.data.synthetic import write_dataset
 from revit_video.data.video import DecodeError
 from revit_video.data.windows import stream_windows, windows_over
 from revit_video.length import TokenLength
-from revit_video.predict import Predictor
+from revit_video.predict import Predictor, VideoPrediction
 from revit_video.predict.labelled_video import write_labelled_video
 from revit_video.predict.long_videos import Moment, Segment, _segments
 from revit_video.predict.timeline_page import write_timeline_page
@@ -61,6 +63,35 @@ def test_windows_cover_the_whole_video() -> None:
     assert spans(6, 2, 1) == [(0, 2), (1, 3), (2, 4), (3, 5), (4, 6)]
     assert spans("6.5", 2, 2) == [(0, 2), (2, 4), (4, 6), (4.5, 6.5)]
     assert spans(1, 2, 1) == [(0, 1)]
+
+
+def answers_that_are_right(predictor: Predictor, folder: Path) -> list[VideoPrediction]:
+    answers = predictor.predict_many(sorted(folder.glob("videos/test/*.mp4")), num_workers=0)
+    return [a for a in answers if isinstance(a, VideoPrediction) and f"_{a.classes[0][0]}." in a.path]
+
+
+def test_six_clips_of_the_demo_are_found_again(tmp_path: Path) -> None:
+    """By the shipped model, whose clips are 2 s long: borders within a stride, every frame in the copy."""
+    order, source = ["left", "down", "up", "right", "grow", "shrink"], tmp_path / "six.mp4"
+    predictor = revit_video.load(SHIPPED, "cpu")
+    write_dataset(tmp_path / "videos", {"test": 48})
+    known = {answer.classes[0][0]: answer.path for answer in answers_that_are_right(predictor, tmp_path)}
+    with av.open(str(source), "w") as output:
+        stream = output.add_stream("libx264", 8, options={"crf": "10"})
+        stream.width = stream.height = 96
+        for name in order:
+            with av.open(known[name]) as clip:
+                for frame in clip.decode(video=0):
+                    output.mux(stream.encode(av.VideoFrame.from_ndarray(frame.to_ndarray(format="rgb24"))))
+        output.mux(stream.encode(None))
+    timeline = predictor.timeline(source, window=2, stride=1)
+    assert [segment.name for segment in timeline.segments] == order
+    for n, segment in enumerate(timeline.segments):
+        assert abs(segment.start - 2 * n) <= 1 and abs(segment.end - 2 * n - 2) <= 1
+    assert sum(segment.gmacs for segment in timeline.segments) == pytest.approx(timeline.gmacs)
+    write_labelled_video(timeline, str(tmp_path / "copy.mp4"))
+    with av.open(str(tmp_path / "copy.mp4")) as copy:
+        assert sum(1 for _ in copy.decode(video=0)) == 96
 
 
 def test_every_window_is_what_predict_sees(predictor: Predictor, movie: Path) -> None:

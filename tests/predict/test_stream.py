@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import subprocess
+import sys
 from pathlib import Path
 from unittest.mock import Mock, patch
 
@@ -13,7 +15,7 @@ import torch
 import revit_video
 from revit_video.data.video import DecodeError
 from revit_video.predict import Predictor, VideoPrediction, stream
-from tests.toy import tool
+from tests.toy import ROOT, tool
 
 COUNT, BROKEN = 40, (0, 7, 39)
 
@@ -97,6 +99,17 @@ def test_ranks_answer_as_one_process(toy_run: Path, files: list[Path], tmp_path:
     rows = list(csv.DictReader(alone.open()))
     assert [row["path"] for row in rows] == [str(path) for path in files]
     assert [n for n, row in enumerate(rows) if row["error"]] == list(BROKEN)
+
+
+def test_torchrun_splits_the_list(toy_run: Path, files: list[Path], tmp_path: Path) -> None:
+    """Two processes as on two machines: their answers are merged in order."""
+    alone, shared = tmp_path / "alone.csv", tmp_path / "shared.csv"
+    arguments = (toy_run, files[0].parent, "--device", "cpu", "--workers", 0)
+    assert tool("predict", *arguments, "--out", alone).code == 1
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    words = [*command, "-m", "revit_video", "predict", *map(str, arguments), "--out", str(shared)]
+    subprocess.run(words, cwd=ROOT, capture_output=True, timeout=120)
+    assert shared.read_text() == alone.read_text()
 
 
 def test_an_interrupted_file_is_continued(toy_run: Path, files: list[Path], tmp_path: Path) -> None:

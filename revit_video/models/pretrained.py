@@ -21,7 +21,7 @@ from revit_video.models.accounting import Report, patterns
 from revit_video.models.base import ResizableModel
 from revit_video.models.config import NORM_EPS, DVTConfig, ReViTConfig
 from revit_video.models.embed import OnePositionEmbed
-from revit_video.models.layouts import KERNEL, Weights
+from revit_video.models.layouts import KERNEL, REGISTERS, Weights
 from revit_video.models.resampling import resampled
 from revit_video.models.revit import ReViT
 from revit_video.models.untrusted import believed
@@ -154,6 +154,8 @@ def single_length(
             + ("a square grid" if steps == 1 else f"{steps} square grids")
         )
     length, known = TokenLength(side, side), {k: v for k, v in settings.items() if v is not None}
+    known |= {"registers": state[REGISTERS].shape[1] if REGISTERS in state else 0}
+    known |= {"pre_norm": "norm_pre.weight" in state}
     return PretrainedWeights(name, (length,), (state,), known, data or {}, None, notes, steps)
 
 

@@ -80,7 +80,9 @@ LVVIT: dict[str, Any] = {
     "data": IMAGENET_DATA,
 }
 LVVIT_NOTE = "it does not tell skip_lam: taken as 2, as in LV-ViT-S and -M"
+DVT_NOTE = "DVT: queries scaled by head width^-0.5, as its code runs them"
 T2T_NOTE = "T2T-ViT: queries scaled by width^-0.5, as its released weights need"
+CLIP_DATA = {"mean": [0.48145466, 0.4578275, 0.40821073], "std": [0.26862954, 0.26130258, 0.27577711]}
 CLIP_NOTE = (
     "CLIP: it does not tell GELU's kind: exact as in OpenCLIP, unless MODEL.ACT is quick_gelu (OpenAI)"
 )
@@ -228,12 +230,14 @@ def _bare(path: str, payload: Mapping[str, Any], key: str) -> PretrainedWeights:
     if CLIP_STEM in state:
         heads = len(state[CLIP_STEM]) // T2T_HEAD
         known: dict[str, Any] = dict(num_heads=heads, norm_eps=1e-5)
-        return single_length(path, from_vit(from_clip(state), "cls"), notes=(*notes, CLIP_NOTE), **known)
+        state = from_vit(from_clip(state), "cls")
+        return single_length(path, state, data=CLIP_DATA, notes=(*notes, CLIP_NOTE), **known)
     pool = pooling(state)
     words = "class token" if pool == "cls" else "mean"
     note = f"it does not tell LayerNorm's eps, GELU's kind and the pooling: taken as 1e-6, exact, {words}"
+    data = IMAGENET_DATA if {"mask_token", "dist_token"} & state.keys() else None  # DINOv2's, DeiT's
     state = from_vit(state, pool)
-    return single_length(path, state, pool=pool, act=activation(state), notes=(*notes, note))
+    return single_length(path, state, data=data, pool=pool, act=activation(state), notes=(*notes, note))
 
 
 def _t2t(path: str, state: dict[str, Tensor], notes: tuple[str, ...]) -> PretrainedWeights:
@@ -244,7 +248,7 @@ def _t2t(path: str, state: dict[str, Tensor], notes: tuple[str, ...]) -> Pretrai
 def _part_of_dvt(path: str, state: dict[str, Tensor], notes: tuple[str, ...]) -> PretrainedWeights:
     """A T2T-ViT or a DeiT, whose heads have 64 channels, with queries scaled by that."""
     if T2T_STEM in state:
-        return _t2t(path, from_t2t(state, by_width=False), notes)
+        return _t2t(path, from_t2t(state, by_width=False), (*notes, DVT_NOTE))
     heads = state[KERNEL].shape[0] // T2T_HEAD if KERNEL in state else None
     known: dict[str, Any] = dict(num_heads=heads, attention="space_only", norm_eps=NORM_EPS, num_frames=1)
     return single_length(path, with_biases(state), data=IMAGENET_DATA, notes=notes, **known)

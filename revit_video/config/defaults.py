@@ -167,10 +167,8 @@ _C.MODEL.NORM_EPS = 0.0  # of the layer norms; 0 = the checkpoint's, else the pr
 _C.MODEL.HEAD_NORM_EPS = 0.0  # of the last one; likewise
 _C.MODEL.QK_INIT_GAIN = 1.0  # factor on the initial query and key weights; > 0
 _C.MODEL.ACT_CHECKPOINT = False  # training: recompute activations in the backward pass, to save memory
-_C.MODEL.COMPILE = (
-    "auto"  # torch.compile, which takes minutes at the first step: True | False | auto (on a GPU,
-)
-#   for trainings long enough to gain by it)
+_C.MODEL.COMPILE = "auto"  # torch.compile, minutes at the first step: True | False | auto: for long
+#   trainings on a GPU with batches too large to be bound by launching
 
 _C.TIMESFORMER = CfgNode()
 _C.TIMESFORMER.ATTENTION_TYPE = ""  # divided_space_time | joint_space_time | space_only; empty = the preset's

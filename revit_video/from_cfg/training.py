@@ -12,6 +12,7 @@ from torch import nn
 
 from revit_video.models.base import ResizableModel, count_params
 from revit_video.runtime.ranks import Ranks
+from revit_video.train.graphed import is_launch_bound
 from revit_video.train.losses import Distillation
 from revit_video.train.optim import (
     LearningRate,
@@ -24,9 +25,7 @@ from revit_video.train.optim import (
 )
 from revit_video.train.steps import trainable
 
-COMPILE_PAYS = (
-    2_500  # steps: compiling took 105 s on an H100, and each step gained 46 ms (docs/benchmarks.md)
-)
+COMPILE_PAYS = 2_500  # steps, for two minutes of compiling (docs/gpu.md)
 ANEW = "take another OUTPUT_DIR, or train anew with TRAIN.AUTO_RESUME False"
 
 logger = logging.getLogger(__name__)
@@ -59,11 +58,19 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def compile_model(cfg: CfgNode, model: ResizableModel, ranks: Ranks, steps: int) -> None:
-    """Compiles the model where `MODEL.COMPILE` asks for it, or a training of so many steps gains by it."""
+    """Compiles the model where `MODEL.COMPILE` asks for it, or a training of so many steps gains by it.
+
+    Passes that are bound by launching gain more by CUDA graphs, which compiled ones do not use.
+    """
     if cfg.MODEL.COMPILE == "True":
         model.compile()
         return
-    pays = ranks.device.type == "cuda" and steps >= COMPILE_PAYS
+    clips = cfg.TRAIN.BATCH_SIZE // ranks.data_size // cfg.TRAIN.ACCUMULATE
+    pays = (
+        ranks.device.type == "cuda"
+        and steps >= COMPILE_PAYS
+        and not is_launch_bound(model, model.lengths[0], clips)
+    )
     if cfg.MODEL.COMPILE == "auto" and pays and not cfg.DVT.ENABLE:
         logger.info("the first step takes minutes, since it compiles the model (MODEL.COMPILE auto)")
         model.compile(optional=True)

@@ -39,8 +39,8 @@ class GraphedPasses:
             lengths: in the order in which they will run.
             batch: clips of each pass.
         """
-        model, config = self.model, self.model.config
-        bound = [each for each in lengths if batch * config.steps * each.count * model.width <= LAUNCH_BOUND]
+        model = self.model
+        bound = [length for length in lengths if is_launch_bound(model, length, batch)]
         if device.type != "cuda" or model.compiled or not _is_recordable(model):
             return
         clips = model.example.new_zeros(batch, 3, model.num_frames, model.img_size, model.img_size)
@@ -65,6 +65,11 @@ class GraphedPasses:
             return None
         pass_ = self.recorded[length]
         return Output(**dict(zip(pass_.heads, pass_(clips), strict=True)))
+
+
+def is_launch_bound(model: ResizableModel, length: TokenLength, batch: int) -> bool:
+    """Whether launching a pass of `batch` clips takes a GPU longer than running it."""
+    return batch * model.config.steps * length.count * model.width <= LAUNCH_BOUND
 
 
 def _is_recordable(model: ResizableModel) -> bool:

@@ -53,18 +53,19 @@ def test_no_mixed_precision_on_the_cpu() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "device", "steps", "compiled"),
+    ("asked", "device", "batch", "steps", "compiled"),
     [
-        ("auto", "cpu", 1_000_000, None),
-        ("auto", "cuda", 2_499, None),
-        ("auto", "cuda", 2_500, True),
-        (False, "cuda", 1_000_000, None),
-        (True, "cpu", 1, False),
+        ("auto", "cpu", 1 << 14, 1_000_000, None),
+        ("auto", "cuda", 1 << 14, 2_499, None),
+        ("auto", "cuda", 1 << 14, 2_500, True),
+        ("auto", "cuda", 64, 1_000_000, None),  # bound by launching: graphs gain more
+        (False, "cuda", 1 << 14, 1_000_000, None),
+        (True, "cpu", 1, 1, False),
     ],
 )
-def test_what_is_compiled(asked: object, device: str, steps: int, compiled: bool | None) -> None:
+def test_what_is_compiled(asked: object, device: str, batch: int, steps: int, compiled: bool | None) -> None:
     """None: not at all; else whether it runs on where it cannot be compiled."""
-    cfg, called = load_cfg(None, ["MODEL.COMPILE", asked]), list[bool]()
+    cfg, called = load_cfg(None, ["MODEL.COMPILE", asked, "TRAIN.BATCH_SIZE", batch]), list[bool]()
     model = tiny_revit()
     model.compile = lambda optional=False: called.append(optional)  # type: ignore[method-assign, assignment]
     compile_model(cfg, model, Ranks(0, 1, torch.device(device)), steps)

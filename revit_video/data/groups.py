@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 SERIES = re.compile(
     r"(.*\d.*)[ _.-][a-z]?\d+", re.IGNORECASE
@@ -42,8 +42,17 @@ def series_of(path: str) -> str:
     return match[1] if match else ""
 
 
-def series_in(paths: Sequence[str]) -> str:
+def series_of_all(paths: Sequence[str], labels: Sequence[Hashable]) -> list[str]:
+    """`series_of` of each file; all empty where it tells no more than the class, as in class1_001."""
+    found = list(map(series_of, paths))
+    pairs = {pair for pair in zip(found, labels, strict=True) if pair[0]}
+    if 1 < len(pairs) == len({series for series, _ in pairs}) == len({label for _, label in pairs}):
+        return [""] * len(found)
+    return found
+
+
+def series_in(paths: Sequence[str], labels: Sequence[Hashable]) -> str:
     """A part that the names of several files share as clips of one recording would; empty if few do."""
-    shared = Counter(filter(None, map(series_of, paths)))
+    shared = Counter(filter(None, series_of_all(paths, labels)))
     common = {name: count for name, count in shared.items() if count > 1}
     return max(common, key=common.__getitem__) if sum(common.values()) > len(paths) / 2 else ""

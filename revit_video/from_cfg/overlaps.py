@@ -11,7 +11,7 @@ from fvcore.common.config import CfgNode
 from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 
 from revit_video.data.folders import DataFolder
-from revit_video.data.groups import groups_of, series_of
+from revit_video.data.groups import groups_of, series_of_all
 from revit_video.data.loader import allowed_unreadable
 from revit_video.data.shards import shard_part
 from revit_video.data.video import is_image
@@ -76,8 +76,10 @@ def _look_at_groups(cfg: CfgNode, data: DataFolder, splits: Sequence[str]) -> No
     of_split: dict[str, set[str]] = {}
     for split in splits:
         videos = data.videos(split)
-        paths = [videos[row][0] for row in range(len(videos))]
-        of_split[split] = set(groups_of(paths, pattern, folder) if pattern else map(series_of, paths)) - {""}
+        pairs = [videos[row] for row in range(len(videos))]
+        paths, labels = [path for path, _ in pairs], [info["label"] for _, info in pairs]
+        found = groups_of(paths, pattern, folder) if pattern else series_of_all(paths, labels)
+        of_split[split] = set(found) - {""}
     learned = of_split.pop("train", set())
     for split, groups in of_split.items():
         common = groups & learned

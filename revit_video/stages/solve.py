@@ -140,7 +140,7 @@ def _folds(job: Job, features: Features) -> Tensor:
     """The fold of each clip `(N,)`; clips of one group share one."""
     data, wanted = job.cfg.DATA, job.cfg.DATA.FOLDS or INNER_FOLDS
     groups = groups_of(features.paths, data.GROUP, data.PATH_PREFIX or data.PATH_TO_DATA_DIR)
-    if not data.GROUP and (series := series_in(features.paths)):
+    if not data.GROUP and (series := series_in(features.paths, features.labels.tolist())):
         logger.warning(
             "files such as %s_… look like several clips of one recording; name what they share with "
             "DATA.GROUP, or the accuracy is that of recordings that were trained on",

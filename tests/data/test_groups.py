@@ -38,4 +38,11 @@ def test_a_file_without_a_group_is_named() -> None:
     ],
 )
 def test_series_are_recognised(names: list[str], found: str) -> None:
-    assert series_in([f"/d/{name}" for name in names]) == found
+    assert series_in([f"/d/{name}" for name in names], [0] * len(names)) == found
+
+
+def test_a_class_with_a_number_is_no_recording() -> None:
+    """ImageNet's n01440764_10026.JPEG."""
+    names = ["n01_1.jpg", "n01_2.jpg", "n02_1.jpg", "n02_2.jpg"]
+    assert series_in(names, [0, 0, 1, 1]) == ""
+    assert series_in(names, [0, 1, 0, 1]) == "n01"

@@ -12,6 +12,7 @@ import yaml
 from revit_video.runtime.text import printable
 
 MOST_BYTES, MOST_LEVELS = 1 << 17, 16
+LONGEST_NUMBER = 1000  # characters; Python writes no longer ones out, and takes long to read them
 
 
 class YamlError(ValueError):
@@ -47,6 +48,18 @@ class _Loader(yaml.SafeLoader):
                 raise YamlError(f"line {line}: {printable(name.value[:60])} stands twice, {lines}")
             seen[name.value] = line
         return super().construct_mapping(node, deep)
+
+
+def _number(loader: _Loader, node: yaml.ScalarNode) -> int | float:
+    if len(node.value) > LONGEST_NUMBER:
+        words = f"a number of more than {LONGEST_NUMBER} characters"
+        raise YamlError(f"not YAML: line {node.start_mark.line + 1}: {words}")
+    is_whole = node.tag.endswith(":int")
+    return loader.construct_yaml_int(node) if is_whole else loader.construct_yaml_float(node)
+
+
+for kind in ("int", "float"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{kind}", _number)
 
 
 def read_yaml(path: str) -> Any:

@@ -25,6 +25,15 @@ CASES = {
     "control characters": ("TRAIN: \x1b[2J\n", "not YAML"),
     "no date": ("RNG_SEED: 2024-99-99\n", "not YAML: month must be in 1..12"),
     "a number of any length": (f"RNG_SEED: {'9' * 6000}\n", "not YAML: "),
+    **{
+        f"a number {how}": (f"RNG_SEED: {text}\n", "not YAML: line 1: a number of more than 1000 characters")
+        for how, text in {
+            "to the base 16": "0x" + "f" * 9000,
+            "to the base 2": "0b" + "1" * 100_000,
+            "to the base 60": "1" + ":1" * 50_000,
+            "of nothing": "1" + "_" * 100_000,
+        }.items()
+    },
     "a number beyond floats": (f"SOLVER: {{BASE_LR: {'9' * 400}}}\n", "must be a number, got 9999"),
     "a base that is no file": ("_BASE_: /dev/zero\n", "no ordinary file"),
     "a folder": ("_BASE_: .\n", "a folder, not a file"),

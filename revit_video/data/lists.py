@@ -81,7 +81,7 @@ def _parse_line(
     form = f"a line is '<video path>{separator}<label>'"
     if not video:
         raise ValueError(f"no label in {line!r}; {form}")
-    labels = [_label(part.strip()) for part in (text.split(",") if multi_label else [text])]
+    labels = [_label(part.strip()) for part in text.split(",")] if multi_label else [_label(text)]
     if None in labels:
         several = re.fullmatch(r"\d+(,\d+)+", text) and "; several labels need DATA.MULTI_LABEL True"
         raise ValueError(
@@ -92,8 +92,8 @@ def _parse_line(
             allowed = f"0 to {num_classes - 1}" if num_classes is not None else "0 or more"
             raise ValueError(f"label {label} is out of range, allowed is {allowed}")
     video = _found(os.path.expanduser(video) if video.startswith("~/") else video, folder)
-    more, number = _columns(video, separator)
-    if re.search(r"\.\w+$", more) and _label(number) is not None and not _exists(folder, video):
+    more, number = _columns(video, separator) if separator in video else ("", "")
+    if more and re.search(r"\.\w+$", more) and _label(number) is not None and not _exists(folder, video):
         raise ValueError(f"3 columns in {line!r}; {form} and nothing else")
     found = sorted({label for label in labels if label is not None})
     return video, tuple(found) if multi_label else found[0]
@@ -101,8 +101,8 @@ def _parse_line(
 
 def _columns(line: str, separator: str) -> tuple[str, str]:
     """What stands before and after the last separator; the first is empty where there is none."""
-    video, _, text = (part.strip() for part in line.rpartition(separator))
-    return _unquoted(video), _unquoted(text)
+    video, _, text = line.rpartition(separator)
+    return _unquoted(video.strip()), _unquoted(text.strip())
 
 
 def _unquoted(text: str) -> str:

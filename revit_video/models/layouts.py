@@ -148,6 +148,7 @@ def fixed_places(state: Weights, count: int, first: int = 0) -> Tensor:
 
 T2T_STEM = "tokens_to_token.project.weight"  # tells its weights from a ViT's
 T2T_FIRST = "patch_embed.attention1.kqv.weight"  # there, likewise
+T2T_ROWS = "patch_embed.attention1.w"  # of a performer, which T2T-ViT_t does not have
 T2T_HEAD = 64
 T2T: dict[str, Any] = dict(attention="space_only", positions="fixed", pool="cls", norm_eps=1e-5)
 

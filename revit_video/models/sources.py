@@ -32,6 +32,7 @@ from revit_video.models.layouts import (
     KERNEL,
     T2T,
     T2T_HEAD,
+    T2T_ROWS,
     T2T_STEM,
     VIDEOMAE,
     VIDEOMAE_BIAS,
@@ -64,7 +65,7 @@ from revit_video.models.transformers_folder import (
     weights_of,
 )
 from revit_video.models.untrusted import believed
-from revit_video.models.vit_folders import vit_in
+from revit_video.models.vit_folders import is_videomae_v2, vit_in
 from revit_video.models.vit_layouts import CLIP_STEM, from_clip, from_transformers_vit
 from revit_video.runtime.archive import hollow
 from revit_video.runtime.output_dir import open_ordinary
@@ -135,6 +136,9 @@ def _described(path: str, key: str) -> tuple[dict[str, Any], dict[str, Any]]:
         return _timm_data(path), _timm_settings(path)
     if path.startswith(HUB) or os.path.isdir(path):
         folder = hub_folder(path, weights=False) if path.startswith(HUB) else path
+        if is_videomae_v2(folder):  # whose weights tell more than its config
+            source = _source(path, key)
+            return source.data, source.settings
         if vit := vit_in(path, folder):
             return vit
         config = read_config(path, folder)
@@ -162,12 +166,14 @@ def _whole(path: str) -> str:
 
 
 def _folder(path: str, folder: str) -> PretrainedWeights:
-    vit = vit_in(path, folder)
-    if vit is None:
+    vit, as_authors = vit_in(path, folder), is_videomae_v2(folder)
+    if vit is None and not as_authors:
         read_config(path, folder)  # says what it is before the weights are read
     state: dict[str, Tensor] = {}
     for file in weights_files(path, folder):
         state |= weights_in(file, _read_file(file))[1]
+    if as_authors:
+        return _bare(path, {"model": state}, "")
     if vit is None:
         return weights_of(path, folder, state)
     data, settings = vit
@@ -241,6 +247,10 @@ def _bare(path: str, payload: Mapping[str, Any], key: str) -> PretrainedWeights:
 
 
 def _t2t(path: str, state: dict[str, Tensor], notes: tuple[str, ...]) -> PretrainedWeights:
+    if T2T_ROWS not in state:
+        raise CheckpointError(
+            f"{path} is a T2T-ViT_t: only those with performers in their stem are known here"
+        )
     heads = state[KERNEL].shape[0] // T2T_HEAD
     return single_length(path, state, data=IMAGENET_DATA, notes=notes, num_heads=heads, num_frames=1, **T2T)
 

@@ -55,3 +55,10 @@ def _of_timm(path: str, said: dict[str, Any]) -> Described:
         raise CheckpointError(f"{path} is no ViT that a TimeSformer can start from: {unlike}")
     data = {key: list(published[key]) for key in ("mean", "std") if key in published}
     return data, settings_of_vit(network)
+
+
+def is_videomae_v2(folder: str) -> bool:
+    """Whether the folder has a VideoMAE V2 for transformers, whose weights have its authors' names."""
+    file = os.path.join(folder, CONFIG)
+    kind = read_object(file).get("model_type") if os.path.isfile(file) else None
+    return isinstance(kind, str) and kind.lower().startswith("videomaev2")

@@ -229,6 +229,17 @@ def test_the_file_of_videomaes_authors(tmp_path: Path) -> None:
     close(model(clips, 14).logits, peer(clips.transpose(1, 2)).logits)
     assert "taken as 8 tubelets of 224 px" in str(report)
 
+    folder = (
+        tmp_path / "v2"
+    )  # as VideoMAE V2 is at the hub: its authors' names below `model.`, code of its own
+    folder.mkdir()
+    state = {f"model.{name}": value.contiguous() for name, value in as_its_authors_name(peer, False).items()}
+    safetensors.torch.save_file(state, folder / "model.safetensors")
+    (folder / "config.json").write_text('{"model_type": "VideoMAEv2_Base", "model_config": {}}')
+    again, _ = loaded(folder)
+    assert torch.equal(again(clips, 14).logits, model(clips, 14).logits)
+    assert described(str(folder))[1]["tubelet"] == 2
+
     more = {"decoder.blocks.0.norm1.weight": torch.ones(8), "mask_token": torch.ones(1, 1, 8)}
     norm = {f"encoder.norm.{name}": torch.ones(384) for name in ("weight", "bias")}
     state = as_its_authors_name(peer, True) | more | norm | {"encoder_to_decoder.weight": torch.ones(8, 384)}

@@ -146,6 +146,13 @@ def built(sizes: dict[str, Any]) -> ReViT:
     return ReViT(ReViTConfig(**sizes))
 
 
+def test_a_stem_of_transformers_is_refused(tmp_path: Path) -> None:
+    state = {name: value for name, value in peer(14).state_dict().items() if not name.endswith(".w")}
+    torch.save(state, tmp_path / "t2t_vit_t.pth.tar")
+    with pytest.raises(ValueError, match="is a T2T-ViT_t: only those with performers"):
+        read_source(str(tmp_path / "t2t_vit_t.pth.tar"))
+
+
 @torch.no_grad()
 def test_shorter_lengths_start_from_the_longest_with_another_first_split(tmp_path: Path) -> None:
     theirs, path = peer(14), tmp_path / "t2t.pth.tar"

@@ -28,6 +28,13 @@ def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
 
 
+def time_in_words(seconds: float) -> str:
+    """`40 s`, `12 minutes` or `3.5 hours`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} minutes" if seconds < 90 * 60 else f"{seconds / 3600:.1f} hours"
+
+
 def shortened(text: str, columns: int) -> str:
     """`text`, of which the middle is left out where it is wider than `columns`; a CJK character takes two."""
     if sum(map(_width, text)) <= columns:

@@ -31,6 +31,7 @@ from revit_video.runtime.logging import StatsLog, progress
 from revit_video.runtime.output_dir import atomic_write_text
 from revit_video.runtime.ranks import Ranks
 from revit_video.runtime.termination import Termination
+from revit_video.stages.outlook import Outlook, outlook_of
 
 logger = logging.getLogger(__name__)
 
@@ -67,19 +68,23 @@ class Trained:
 
 @dataclass(frozen=True)
 class Job:
-    """One run: its config, this process's rank, the command that started it, its data folder, and its end."""
+    """One run: its config, this process's rank, the command that started it, its data folder, its end, and
+    what it says of the way there.
+    """
 
     cfg: CfgNode
     ranks: Ranks
     command: str
     data: DataFolder
     termination: Termination = field(default_factory=Termination)
+    outlook: Outlook = field(default_factory=Outlook)
 
     @classmethod
     def of(cls, cfg: CfgNode, stages: Sequence[str], ranks: Ranks, command: str) -> Job:
         """A job that is about to run `stages`, with what the config leaves open filled in."""
         cfg, data = with_data(cfg, stages)
-        return cls(cfg, ranks, command, data)
+        outlook = outlook_of(cfg, data, list(stages)) if ranks.is_main else Outlook()
+        return cls(cfg, ranks, command, data, outlook=outlook)
 
     @property
     def views(self) -> int:

@@ -23,6 +23,7 @@ from revit_video.report import write_labels_picture
 from revit_video.runtime import output_dir
 from revit_video.runtime.output_dir import atomic_write_text, csv_text
 from revit_video.stages.job import Job, Trained, percents
+from revit_video.stages.outlook import Outlook
 from revit_video.stages.solve import answers_out_of_fold
 from revit_video.stages.train import train
 
@@ -148,7 +149,7 @@ def _fold_job(job: Job, fold: int) -> Job:
     cfg.TRAIN.EVAL_PERIOD = 0
     cfg.TEST.CHECKPOINT_FILE_PATH = ""
     cfg.freeze()
-    return replace(job, cfg=cfg)
+    return replace(job, cfg=cfg, outlook=Outlook())
 
 
 def _record_folds(job: Job, paths: Sequence[str], classes: Sequence[int], fold: Tensor) -> None:

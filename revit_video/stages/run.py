@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
@@ -20,6 +23,8 @@ from revit_video.stages.mine import mine
 from revit_video.stages.solve import train_frozen
 from revit_video.stages.test import test
 from revit_video.stages.train import train
+
+logger = logging.getLogger(__name__)
 
 STAGES = ("train", "mine", "assigner", "test")
 
@@ -75,11 +80,15 @@ def _run_stages(job: Job, stages: Sequence[str]) -> None:
     if "test" in stages:
         with _stage(job, "test"):
             test(job, trained, assigned)
+    model = job.path(output_dir.MODEL)
+    if job.ranks.is_main and "test" in stages and not job.cfg.TEST.NAME and os.path.isfile(model):
+        logger.info("to classify videos: revit-video predict %s VIDEO", shlex.quote(job.cfg.OUTPUT_DIR))
 
 
 @contextmanager
 def _stage(job: Job, name: str) -> Iterator[None]:
     job.termination.look()
+    job.outlook.begin(name)
     with killed_workers_explained(), job.recording(name):
         yield
     job.termination.look()

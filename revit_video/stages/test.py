@@ -42,6 +42,7 @@ from revit_video.runtime import output_dir
 from revit_video.runtime.environment import environment
 from revit_video.runtime.logging import printing, quiet
 from revit_video.stages.assign import Assigner
+from revit_video.stages.board import show_on_board
 from revit_video.stages.calibration import cascade_threshold, choose_hybrid, read_calibration
 from revit_video.stages.comparison import Comparison, compare, policies_of
 from revit_video.stages.job import Job, Trained
@@ -82,6 +83,7 @@ def test(job: Job, trained: Trained | None = None, assigned: Assigner | None = N
     results["learning_curve"] = [{"clips": clips, "top1": top1} for clips, top1 in curve.items()]
     output_dir.write_json(job.results_path(output_dir.RESULTS), results)  # last: where it is, all is
     page = write_report(job.results_path(), own=True)
+    show_on_board(job, results)
     with printing():
         print_table(results)
     logger.info("report: %s", page)

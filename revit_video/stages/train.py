@@ -78,12 +78,16 @@ def train(job: Job, videos: LabeledVideoPaths | None = None) -> Trained:
         logger.info("training is complete: %d epochs", training.epoch)
         return _handed_on(job, training, resumed.path, resumed.costs, resumed.record())
     checkpoints = Checkpoints(job, training, record)
+    total = training.epochs * training.batches_per_epoch
+    job.outlook.resumed(training.iteration / total)
     with job.stats() as stats:
         if not validated:
             checkpoints.keep_if_best(_validate(job, training, stats))
         steps = fit(training, stats, lambda: job.termination.asked > 0)
         for stop in watched(steps, job, training):
             checkpoints.save_if_due(stop)
+            if training.batch == 0:
+                job.outlook.reached(training.iteration / total)
             if stop:
                 ranks.barrier()  # a rank that ends early has the others killed, in their save too
                 job.termination.asked = job.termination.asked or signal.SIGTERM  # another rank was asked

@@ -14,6 +14,7 @@ import torch
 
 from revit_video.models.base import ResizableModel
 from revit_video.runtime import output_dir
+from revit_video.runtime.text import time_in_words
 from revit_video.stages.job import Job
 from revit_video.train.loop import Training
 
@@ -68,13 +69,6 @@ def say_time(what: str, seconds: float, device: torch.device) -> None:
         time_in_words(seconds),
         memory(device),
     )
-
-
-def time_in_words(seconds: float) -> str:
-    """`40 s`, `12 minutes` or `3.5 hours`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} minutes" if seconds < 90 * 60 else f"{seconds / 3600:.1f} hours"
 
 
 def memory(device: torch.device) -> str:

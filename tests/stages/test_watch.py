@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from revit_video.stages.watch import time_in_words
+from revit_video.runtime.text import time_in_words
 from tests.toy import run_toy
 
 

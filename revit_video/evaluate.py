@@ -35,13 +35,13 @@ def tabulate(
     keep_scores: bool = True,
     ensemble: str = "probabilities",
 ) -> Table:
-    """Run every view at every length; returns the table of all ranks.
+    """Run every view at every length; returns the table of all ranks, on the main one alone with scores.
 
     Args:
         batches: this rank's share, the clips normalised and on the device.
         model: from `for_inference`.
         assigner: run too, if given.
-        keep_scores: whether scores are kept and sent between ranks; `correct` always is.
+        keep_scores: whether scores are kept and sent to the main rank; `correct` always is, to every rank.
         ensemble: how the views of a video answer together, see `meters.averaged`.
     """
     model.eval()
@@ -53,8 +53,10 @@ def tabulate(
         else:
             scores, assigned = torch.empty(0, 1, 1), torch.empty(0, 0)
         parts.append(_part(batch, scores.cpu(), assigned, keep_scores))
-    table = Table.joined([part for own in ranks.gather(parts) for part in own])
-    return replace(table, ensemble=ensemble)
+    light = [replace(part, scores=part.scores[..., :0]) for part in parts]
+    everywhere = [part for own in ranks.gather(light) for part in own]
+    whole = ranks.gather_on_main(parts) if keep_scores else []
+    return replace(Table.joined(whole or everywhere), ensemble=ensemble)
 
 
 def _part(batch: Batch, scores: Tensor, assigned: Tensor, keep_scores: bool) -> Table:

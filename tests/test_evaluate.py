@@ -491,15 +491,22 @@ def test_two_ranks_are_one(
 ) -> None:
     """Rank 1 runs first, for its part; then rank 0 gathers both. In the second case it has no video."""
     told: list[Any] = []
+    sent: list[Any] = []  # to the main rank
 
     def gather(ranks: Ranks, own: Any) -> list[Any]:
         told.insert(0, own)
         return list(told)
 
+    def gather_on_main(ranks: Ranks, parts: list[Any]) -> list[Any]:
+        sent[:0] = parts
+        return list(sent)
+
     monkeypatch.setattr(Ranks, "gather", gather)
+    monkeypatch.setattr(Ranks, "gather_on_main", gather_on_main)
     with suppress(ValueError):  # rank 1 of the second case, which is then told nothing else
         tabulate(batches(labels, shares[1]), model, ALONE, ASSIGNER)
     both = tabulate(batches(labels, shares[0]), model, ALONE, ASSIGNER)
+    assert all(part.scores.shape[-1] == 0 for own in told for part in own), "scores go to one rank alone"
     assert (both.paths, both.skipped) == (table.paths, table.skipped)
     for name in COLUMNS:
         torch.testing.assert_close(getattr(both, name), getattr(table, name), rtol=1e-5, atol=1e-6)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -81,6 +81,26 @@ class Ranks:
         objects: list[Any] = [None] * self.world_size
         dist.all_gather_object(objects, obj)
         return objects
+
+    def gather_on_main(self, parts: Sequence[T]) -> list[T]:
+        """The picklable parts of every rank, in rank order, on the main rank; nothing elsewhere.
+
+        Parts are sent one by one, so that only the main rank needs memory for all of them.
+        """
+        if self.world_size == 1:
+            return list(parts)
+        counts = self.gather(len(parts))
+        found: list[list[Any]] = [[] for _ in counts]
+        for n in range(max(counts)):
+            objects: list[Any] | None = [None] * self.world_size if self.is_main else None
+            dist.gather_object(parts[n] if n < len(parts) else None, objects)
+            for own, part in zip(found, objects or [], strict=False):
+                own.append(part)
+        return [part for own, count in zip(found, counts, strict=True) for part in own[:count]]
+
+    def from_main(self, make: Callable[[], T]) -> T:
+        """What `make()` returns on the main rank, which alone calls it; picklable, on every rank."""
+        return self.gather(make() if self.is_main else cast(T, None))[0]
 
 
 def init(device: str = "auto") -> Ranks:

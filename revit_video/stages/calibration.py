@@ -118,18 +118,28 @@ def calibrated_here(
     neither dearer nor slower. (Not with frozen backbones, where no assigner is asked.)
 
     Args:
+        table: with scores on the main rank, which chooses for all.
         costs: GMACs.
         model, assigner: as they are at inference.
     """
-    settings = calibrated(cfg, table, costs_in_wish(cfg, costs, model, assigner, ranks), fold)
+    wished = costs_in_wish(cfg, costs, model, assigner, ranks)
+    settings = ranks.from_main(lambda: calibrated(cfg, table, wished, fold))
     hybrid, adaptive = settings.hybrid, cfg.ADAPTIVE
     if not adaptive.ON_CLOCK or adaptive.LATENCY_MS or cfg.TRAIN.METHOD == "frozen":
         return settings
     if hybrid is None or hybrid.usable == [0]:
         return settings
-    policy = hybrid.policy()
-    start, stop, _, _ = table.follow(policy)
     clock = _measured(cfg, model, assigner, ranks)
+    return ranks.from_main(lambda: _not_slower(cfg, settings, table, costs, clock, fold))
+
+
+def _not_slower(
+    cfg: CfgNode, settings: Settings, table: Table, costs: Costs, clock: Costs, fold: Tensor | None
+) -> Settings:
+    """The settings, with another point of `hybrid` where that is slower than the longest length."""
+    assert settings.hybrid is not None
+    policy = settings.hybrid.policy()
+    start, stop, _, _ = table.follow(policy)
     shares = [
         each.spent(start, stop, policy.asks_assigner, policy.usable).mean().item() / each.gmacs[0]
         for each in (costs, clock)

@@ -207,4 +207,5 @@ def _without_assigner(job: Job, trained: Trained, costs: Costs) -> Settings:
     if hybrid:
         return calibrated_here(cfg, table, costs, trained.reader, None, job.ranks, fold)
     costs = costs_in_wish(cfg, costs, trained.reader, None, job.ranks)
-    return Settings(cascade_threshold=cascade_threshold(cfg, table, costs))
+    threshold = job.ranks.from_main(lambda: cascade_threshold(cfg, table, costs))
+    return Settings(cascade_threshold=threshold)

@@ -92,7 +92,7 @@ def test(job: Job, trained: Trained | None = None, assigned: Assigner | None = N
 def _answered(
     job: Job, trained: Trained, compared: Comparison
 ) -> tuple[Table, dict[str, Answers], list[Batch]]:
-    """The table of the tested list, every policy's answers, and the first batches, for the clock."""
+    """The table of the tested list, every policy's answers (on the main rank), and batches for the clock."""
     cfg = job.cfg
     batches, kept = job.test_batches(cfg.TEST.SPLIT), list[Batch]()
     if cfg.DATA.FOLDS:
@@ -102,6 +102,8 @@ def _answered(
     first = keep_first(batches, kept, max(2, int(CLOCK_SHARE * len(batches))), CLOCK_BYTES)
     stage = f"test {cfg.TEST.NAME}" if cfg.TEST.NAME else "test"
     table = job.tabulate(compared.model, stage, first, compared.reading_assigner, total=len(batches))
+    if not job.ranks.is_main:  # its table has no scores
+        return table, {}, kept
     answers = {name: replay(table, policy, compared.costs) for name, policy in compared.policies.items()}
     return table, answers, kept
 

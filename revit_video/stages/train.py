@@ -322,9 +322,12 @@ def _validate(job: Job, training: Training, stats: StatsLog) -> dict[str, float]
     """Writes and returns the figure of each length on the validation list, in percent."""
     model, measured = _result(training), _measured(job)
     table = job.tabulate(reader(job.cfg, model), "val", job.test_batches("val"))
-    of = {"top1": static_top1(table, model.lengths)}
-    if measured == "mAP":
-        of["mAP"] = static_map(table, model.lengths)
+
+    def figures() -> dict[str, dict[str, float]]:
+        top1 = {"top1": static_top1(table, model.lengths)}
+        return top1 | ({"mAP": static_map(table, model.lengths)} if measured == "mAP" else {})
+
+    of = job.ranks.from_main(figures)
     lines = {f"{what}_{name}": value for what, each in of.items() for name, value in each.items()}
     stats.write(stage="val", epoch=training.epoch - 1, step=training.iteration, **lines)
     words = "top-1" if measured == "top1" else measured

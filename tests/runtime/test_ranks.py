@@ -34,6 +34,8 @@ def on_two_ranks() -> list[dict[str, object]]:
         "state": state,
         "sum": ranks.sum(count),
         "own": count,
+        "parts": ranks.gather_on_main([ranks.rank] * (1 + 2 * ranks.rank)),
+        "main's": ranks.from_main(lambda: f"of rank {ranks.rank}"),
         "rank": (ranks.rank, ranks.world_size, ranks.is_main, torch.get_num_threads()),
     }
     everyone = ranks.gather(told)
@@ -51,6 +53,12 @@ def test_objects_are_gathered_in_rank_order(told: list[dict[str, object]]) -> No
     assert [one["rank"] for one in told] == [(0, 2, True, threads), (1, 2, False, threads)]
 
 
+def test_parts_reach_the_main_rank_and_its_answer_all(told: list[dict[str, object]]) -> None:
+    """Ranks may have different numbers of parts."""
+    assert [one["parts"] for one in told] == [[0, 1, 1, 1], []]
+    assert [one["main's"] for one in told] == ["of rank 0"] * 2
+
+
 def test_sums_leave_the_own_value(told: list[dict[str, object]]) -> None:
     assert [(one["sum"], one["own"]) for one in told] == [(21, 10), (21, 11)]
 
@@ -65,7 +73,7 @@ def test_parameters_start_as_those_of_rank_0(told: list[dict[str, object]]) -> N
 def test_a_single_rank_needs_no_group() -> None:
     ranks = init("cpu")
     assert ranks == ALONE and ranks.is_main
-    assert ranks.gather("a") == ["a"]
+    assert ranks.gather("a") == ranks.gather_on_main(["a"]) == ["a"] and ranks.from_main(lambda: 2) == 2
     assert ranks.sum(torch.tensor(3)) == 3
     ranks.barrier()
     shutdown()

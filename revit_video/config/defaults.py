@@ -128,8 +128,8 @@ _C.MIXUP.SWITCH_PROB = 0.5  # probability of CutMix if both are on; 0..1
 _C.MIXUP.TOKEN_ALPHA = 0.0  # MixToken, which mixes patch tokens instead of pixels: likewise; 0 = off
 
 _C.DATA_LOADER = CfgNode()
-_C.DATA_LOADER.NUM_WORKERS = 4  # processes per rank that load ahead, each with a child that decodes; 0 = the
-#   rank has that child itself, and waits for it
+_C.DATA_LOADER.NUM_WORKERS = "auto"  # processes per rank that load ahead, each with a child that decodes;
+#   auto = its share of the cores, all but one (a quarter without a GPU); 0 = it waits for a child of its own
 _C.DATA_LOADER.PIN_MEMORY = True  # page-locked batches, for faster copies to a GPU
 _C.DATA_LOADER.TIMEOUT = 60.0  # seconds after which a video counts as unreadable; 0 = no limit
 _C.DATA_LOADER.PREFETCH_FACTOR = 2  # batches prefetched per worker; >= 1

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 # Lists whose elements have no single type; `rules.py` checks them.
 MIXED_LISTS = ("REVIT.TOKEN_LENGTHS", "DATA.REVERSED_CLASSES")
 # Texts that may be a number, or true or false, too.
-WORDS_OR_NUMBERS = ("TRAIN.FREEZE", "MODEL.COMPILE")
+WORDS_OR_NUMBERS = ("TRAIN.FREEZE", "MODEL.COMPILE", "DATA_LOADER.NUM_WORKERS")
 BOOLS = ("true", "false")
 # Names of files and folders, in which `~` stands for the home folder.
 PATHS = (

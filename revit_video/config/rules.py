@@ -176,7 +176,7 @@ RULES = {
     "MIXUP.PROB": FRACTION,
     "MIXUP.SWITCH_PROB": FRACTION,
     "MIXUP.TOKEN_ALPHA": at_least(0),
-    "DATA_LOADER.NUM_WORKERS": at_least(0, 1_024),
+    "DATA_LOADER.NUM_WORKERS": Rule({"auto", *map(str, range(1_025))}.__contains__, "auto, or 0 to 1024"),
     "DATA_LOADER.TIMEOUT": at_least(0, 1_000_000),
     "DATA_LOADER.PREFETCH_FACTOR": at_least(1, 1_000),
     "MODEL.NUM_CLASSES": at_least(0, 1_048_576),

@@ -23,6 +23,7 @@ from revit_video.data.order import TrainOrder
 from revit_video.data.targets import Targets
 from revit_video.data.transforms import Normalize
 from revit_video.data.video import is_image
+from revit_video.runtime.ranks import ranks_here
 from revit_video.runtime.termination import start_worker
 
 QUIET = 60.0  # seconds without a batch after which that is said
@@ -244,6 +245,5 @@ def _collate(batch_bytes: int, loading: Loading) -> Callable[[Sequence[Sample]],
     """How samples become a batch, and how it reaches this process."""
     if not loading.num_workers:
         return collate
-    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # of this machine
-    on_their_way = batch_bytes * loading.prefetch * loading.num_workers * ranks
+    on_their_way = batch_bytes * loading.prefetch * loading.num_workers * ranks_here()
     return collate_shared if fits(on_their_way) else collate_bytes

@@ -31,7 +31,7 @@ from revit_video.data.transforms import Augmentation, Normalize, TrainTransform
 from revit_video.data.video import Limits
 from revit_video.from_cfg.overlaps import compare_lists, mine_split
 from revit_video.length import token_lengths
-from revit_video.runtime.ranks import Ranks
+from revit_video.runtime.ranks import Ranks, decoding_workers
 from revit_video.train.mined import MinedBatches, SmallFrames, check_mined_from
 
 SPLITS = ("train", "mine", "val", "test")
@@ -296,7 +296,7 @@ def _loading(cfg: CfgNode, ranks: Ranks) -> Loading:
     own = cfg.DATA_LOADER
     return Loading(
         ranks.device,
-        own.NUM_WORKERS,
+        decoding_workers(own.NUM_WORKERS, ranks.device.type == "cuda"),
         own.PREFETCH_FACTOR,
         own.PIN_MEMORY,
         cfg.DATA.MAX_SKIPPED_FRACTION,

@@ -39,7 +39,13 @@ def distillation(cfg: CfgNode) -> Distillation | None:
 
 def autocast(cfg: CfgNode, ranks: Ranks) -> torch.dtype | None:
     """dtype of mixed precision in training, None for full precision."""
-    return torch.bfloat16 if cfg.TRAIN.MIXED_PRECISION and ranks.device.type == "cuda" else None
+    if not cfg.TRAIN.MIXED_PRECISION or ranks.device.type != "cuda":
+        return None
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.bfloat16
+    name = torch.cuda.get_device_name(ranks.device)
+    logger.info("%s only emulates bfloat16, slower than float32: training in float32", name)
+    return None
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:

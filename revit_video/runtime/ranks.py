@@ -20,6 +20,7 @@ from revit_video.runtime.machine import usable_cores
 MEETING = (
     "REVIT_VIDEO_MEETING"  # environment variable: the file by which the ranks of one machine find each other
 )
+MOST_WORKERS = 16  # that decode for one rank, if nobody asks for more
 PATIENCE = 10.0  # seconds of waiting for other ranks, after which it is said
 T = TypeVar("T")
 
@@ -103,33 +104,57 @@ class Ranks:
         return self.gather(make() if self.is_main else cast(T, None))[0]
 
 
-def init(device: str = "auto") -> Ranks:
+def _is_rank() -> bool:
+    """Whether `launch` or torchrun has started this process."""
+    return MEETING in os.environ or dist.is_torchelastic_launched()
+
+
+def ranks_here() -> int:
+    """Ranks of this run on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if _is_rank() else 1
+
+
+def decoding_workers(asked: str, on_gpu: bool) -> int:
+    """How many processes decode for this rank.
+
+    Args:
+        asked: a number, or `auto`: of its share of the cores all but one where the model runs on a GPU, and a
+            quarter where it runs on the cores itself.
+    """
+    if asked != "auto":
+        return int(asked)
+    share = usable_cores() // ranks_here()
+    return min(MOST_WORKERS, max(1, share - 1 if on_gpu else share // 4))
+
+
+def init(device: str = "auto", workers: str = "0") -> Ranks:
     """Choose the device, and join the process group if the run has several ranks.
 
     RANK and WORLD_SIZE count where torchrun or `launch` has set them; what else left them is ignored.
 
     Args:
         device: `"auto"` (a GPU if there is one), `"cpu"` or `"cuda"`.
+        workers: see `decoding_workers`; several ranks of a machine leave them their cores.
 
     Raises:
         ValueError: CUDA is asked for where there is none, or this machine has more ranks than GPUs.
     """
-    started = MEETING in os.environ or dist.is_torchelastic_launched()
-    place = os.environ if started else {}
+    place = os.environ if _is_rank() else {}
     rank, local_rank = (int(place.get(name, 0)) for name in ("RANK", "LOCAL_RANK"))
-    world_size, local_size = (int(place.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    world_size, local_size = int(place.get("WORLD_SIZE", 1)), ranks_here()
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("DEVICE cuda: torch finds no GPU here; use DEVICE auto or cpu")
     if device == "cpu" or not torch.cuda.is_available():
         own_device, backend = torch.device("cpu"), "gloo"
-        if local_size > 1 or usable_cores() < torch.get_num_threads():
-            torch.set_num_threads(max(1, usable_cores() // local_size))
     else:
         if local_size > torch.cuda.device_count():
             raise ValueError(f"NUM_GPUS: {local_size} ranks, but {torch.cuda.device_count()} GPUs here")
         # gloo too, for CPU tensors and objects
         own_device, backend = torch.device("cuda", local_rank), "cpu:gloo,cuda:nccl"
         torch.cuda.set_device(own_device)
+    if local_size > 1 or usable_cores() < torch.get_num_threads():
+        decoding = decoding_workers(workers, own_device.type == "cuda") if local_size > 1 else 0
+        torch.set_num_threads(max(1, usable_cores() // local_size - decoding))
     if world_size > 1:
         _join(backend, rank, world_size)
     return Ranks(rank, world_size, own_device)

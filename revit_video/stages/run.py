@@ -31,7 +31,7 @@ STAGES = ("train", "mine", "assigner", "test")
 
 def run(cfg: CfgNode, stages: list[str], command: str) -> None:
     """Run the named stages on this rank: `train`, `mine`, `assigner`, `test`."""
-    ranks = init(cfg.DEVICE)
+    ranks = init(cfg.DEVICE, cfg.DATA_LOADER.NUM_WORKERS)
     setup(ranks.is_main)
     job = Job.of(cfg, stages, ranks, command)
     if ranks.is_main:

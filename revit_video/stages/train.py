@@ -78,6 +78,7 @@ def train(job: Job, videos: LabeledVideoPaths | None = None) -> Trained:
         logger.info("training is complete: %d epochs", training.epoch)
         return _handed_on(job, training, resumed.path, resumed.costs, resumed.record())
     checkpoints = Checkpoints(job, training, record)
+    _say_price(ranks, checkpoints.costs)
     total = training.epochs * training.batches_per_epoch
     job.outlook.resumed(training.iteration / total)
     with job.stats() as stats:
@@ -198,6 +199,19 @@ def _ranks(job: Job) -> Ranks:
     if job.cfg.TRAIN.METHOD == "revit_e":
         return in_length_groups(job.ranks, len(job.cfg.REVIT.TOKEN_LENGTHS))
     return job.ranks
+
+
+def _say_price(ranks: Ranks, costs: dict[str, Any]) -> None:
+    """What ReViT-E costs on these ranks against ReViT-B on the same."""
+    if ranks.length_size == 1:
+        return
+    gmacs = [each["gmacs"] for each in costs["lengths"].values()]
+    logger.warning(
+        "revit_e: each clip is decoded %d times, once per token length, and all ranks wait for the longest: "
+        "%.2f times the multiply-accumulates of revit_b on the slowest rank; it pays where a step has too "
+        "few clips to be divided further",
+        *(ranks.length_size, ranks.length_size * gmacs[0] / sum(gmacs)),
+    )
 
 
 def _training(job: Job, ranks: Ranks, model: ResizableModel, batches: TrainBatches) -> Training:

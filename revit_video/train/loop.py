@@ -16,11 +16,14 @@ from torch import Tensor, nn
 from revit_video.data.targets import Targets
 from revit_video.runtime.gradients import Gradients
 from revit_video.runtime.logging import StatsLog, progress
+from revit_video.runtime.machine import usable_cores
 from revit_video.runtime.ranks import Ranks, shared_statistics
 from revit_video.runtime.rng import seeded_generator
 from revit_video.train.figures import Figures
 from revit_video.train.optim import LearningRate, leaves_out_bad_steps
 from revit_video.train.steps import Step, trainable
+
+STARVED, SHORT = 0.1, 2.0  # share of a window that is waited for clips, seconds of windows that show nothing
 
 logger = logging.getLogger(__name__)
 
@@ -186,7 +189,8 @@ def _run_epoch(
             means = figures.add(training.batch, names, metrics, _clipped_norm(training, gradients.parameters))
             training.step.learn_of(means)
             if logged or stop or figures.due:
-                values = figures.read(title)
+                with clock.for_device():
+                    values = figures.read(title)
             _update(training, figures.last_is_bad)
             iteration, training.batch = training.batch, training.batch + 1
             clock.clips += len(labels) * ranks.data_size
@@ -264,8 +268,9 @@ class _Clock:
         self.device = training.ranks.device
         self.start = self.since = time.perf_counter()
         self.clips = 0
-        self.waited = 0.0
+        self.waited = self.device_waited = 0.0
         self.batches = 0
+        self.is_first, self.has_said = True, False
 
     def timed(self, batches: Iterable[Any]) -> Iterator[Any]:
         """Yield the batches and add up the time spent waiting for them."""
@@ -280,6 +285,25 @@ class _Clock:
             self.batches += 1
             yield batch
 
+    @contextmanager
+    def for_device(self) -> Iterator[None]:
+        """A block in which the host waits for what it has asked of the device."""
+        asked = time.perf_counter()
+        yield
+        self.device_waited += time.perf_counter() - asked
+
+    def _say_starved(self, seconds: float) -> None:
+        """Said once. What the device was behind in the end, it had to do while the host waited for clips."""
+        starved = (self.waited - self.device_waited) / seconds
+        if starved > STARVED and seconds > SHORT and not self.is_first and not self.has_said:
+            self.has_said = True
+            logger.warning(
+                "waiting for clips took %.0f %% of the last %d batches' time: raise DATA_LOADER.NUM_WORKERS "
+                "where cores are idle (%d here), or read resized copies (revit-video prepare --resize)",
+                *(100 * starved, self.batches, usable_cores()),
+            )
+        self.is_first = False
+
     def window(self, step: int) -> dict[str, float]:
         """clips/s, mean wait per batch (s) and peak memory (GiB) since the last call; seconds left."""
         now = time.perf_counter()
@@ -290,5 +314,7 @@ class _Clock:
         }
         if self.device.type == "cuda":
             times["gpu_mem"] = torch.cuda.max_memory_allocated(self.device) / 2**30
-        self.since, self.clips, self.waited, self.batches = now, 0, 0.0, 0
+        self._say_starved(now - self.since)
+        self.since, self.clips, self.batches = now, 0, 0
+        self.waited = self.device_waited = 0.0
         return times

@@ -49,7 +49,19 @@ def test_distillation_can_be_switched_off() -> None:
 
 def test_no_mixed_precision_on_the_cpu() -> None:
     assert autocast(load_cfg(None), ALONE) is None
-    assert autocast(load_cfg(None), Ranks(0, 1, torch.device("cuda"))) is torch.bfloat16
+
+
+def test_no_bfloat16_on_a_gpu_that_emulates_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    gpu = Ranks(0, 1, torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla T4")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation)
+    with caplog.at_level("INFO"):
+        assert autocast(load_cfg(None), gpu) is None
+    assert caplog.messages == ["Tesla T4 only emulates bfloat16, slower than float32: training in float32"]
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    assert autocast(load_cfg(None), gpu) is torch.bfloat16
 
 
 @pytest.mark.parametrize(

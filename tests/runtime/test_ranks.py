@@ -8,10 +8,12 @@ import pytest
 import torch
 from torch import nn
 
+from revit_video.runtime import ranks as ranks_module
 from revit_video.runtime.launch import launch
 from revit_video.runtime.ranks import (
     Ranks,
     broadcast_parameters,
+    decoding_workers,
     in_length_groups,
     init,
     shutdown,
@@ -57,6 +59,17 @@ def test_parts_reach_the_main_rank_and_its_answer_all(told: list[dict[str, objec
     """Ranks may have different numbers of parts."""
     assert [one["parts"] for one in told] == [[0, 1, 1, 1], []]
     assert [one["main's"] for one in told] == ["of rank 0"] * 2
+
+
+def test_cores_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the ranks of a machine, and of each between its model and what decodes for it."""
+    monkeypatch.setattr(ranks_module, "usable_cores", lambda: 16)
+    assert decoding_workers("3", on_gpu=True) == 3 and decoding_workers("0", on_gpu=True) == 0
+    assert decoding_workers("auto", on_gpu=True) == 15 and decoding_workers("auto", on_gpu=False) == 4
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    assert decoding_workers("auto", on_gpu=True) == 15, "left by another program"
+    monkeypatch.setenv(ranks_module.MEETING, "somewhere")
+    assert decoding_workers("auto", on_gpu=True) == 1 and decoding_workers("auto", on_gpu=False) == 1
 
 
 def test_sums_leave_the_own_value(told: list[dict[str, object]]) -> None:

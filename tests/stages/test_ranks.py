@@ -63,6 +63,7 @@ def test_two_ranks_through_all_stages(videos: Path, tmp_path: Path, alone: Path)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     assert out.count("adaptive:") == 1, "one rank alone should talk"
+    assert err.count("each clip is decoded 2 times") == 1
     assert (pair / "report.html").is_file()
     assert_same_training(pair, alone)
 

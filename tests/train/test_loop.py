@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from revit_video.models import checkpoint
 from revit_video.runtime.launch import launch
 from revit_video.runtime.logging import StatsLog
 from revit_video.runtime.ranks import Ranks, in_length_groups, init, shared_statistics
+from revit_video.train import loop
 from revit_video.train.figures import Figures, NonFiniteLoss
 from revit_video.train.loop import Training, fit
 from revit_video.train.losses import Distillation
@@ -446,3 +448,24 @@ def test_ranks_have_the_statistics_of_all_clips(found: Found) -> None:
         torch.testing.assert_close(found["length"][0][name], alone[name])
         if "bn1.running_mean" in name or "batches_tracked" in name:
             torch.testing.assert_close(found["data"][0][name], alone[name])
+
+
+def test_waiting_for_clips_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once, with what to do; not of the first window, in which workers start."""
+    monkeypatch.setattr(loop, "SHORT", 0.0)
+    for patience, said in ((0.1, 1), (0.0, 0)):
+        caplog.clear()
+        monkeypatch.setattr(loop, "STARVED", 0.1 if patience else 0.9)
+
+        def slow(epoch: int, first: int, patience: float = patience) -> Iterator[Any]:
+            for batch in batches(epoch, first):
+                time.sleep(patience)
+                yield batch
+
+        with StatsLog(str(tmp_path), tensorboard=False) as stats, caplog.at_level("WARNING"):
+            for _ in fit(training(batches=slow, log_period=1), stats):
+                pass
+        lines = [line for line in caplog.messages if line.startswith("waiting for clips took")]
+        assert len(lines) == said and all("DATA_LOADER.NUM_WORKERS" in line for line in lines)

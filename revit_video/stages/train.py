@@ -203,7 +203,7 @@ def _ranks(job: Job) -> Ranks:
 
 def _say_price(ranks: Ranks, costs: dict[str, Any]) -> None:
     """What ReViT-E costs on these ranks against ReViT-B on the same."""
-    if ranks.length_size == 1:
+    if ranks.length_size == 1 or not ranks.is_main:
         return
     gmacs = [each["gmacs"] for each in costs["lengths"].values()]
     logger.warning(

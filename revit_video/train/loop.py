@@ -270,7 +270,7 @@ class _Clock:
         self.clips = 0
         self.waited = self.device_waited = 0.0
         self.batches = 0
-        self.is_first, self.has_said = True, False
+        self.is_first, self.has_said = True, not training.ranks.is_main
 
     def timed(self, batches: Iterable[Any]) -> Iterator[Any]:
         """Yield the batches and add up the time spent waiting for them."""

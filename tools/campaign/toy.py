@@ -209,7 +209,8 @@ def outcome(output: Path) -> dict[str, str]:
 
 def _timeless(tree: Any) -> Any:
     if isinstance(tree, dict):
-        timed = ("clips_per_sec", "speedup", "clips_per_sec_quartiles", "speedup_quartiles", "command")
+        timed = [f"{name}{part}" for name in ("clips_per_sec", "speedup") for part in ("", "_quartiles")]
+        timed += ["command", "environment"]
         return {name: _timeless(value) for name, value in tree.items() if name not in timed}
     return tree
 

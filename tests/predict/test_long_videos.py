@@ -28,6 +28,7 @@ from revit_video.predict import Predictor, VideoPrediction
 from revit_video.predict.labelled_video import write_labelled_video
 from revit_video.predict.long_videos import Moment, Segment, _segments
 from revit_video.predict.timeline_page import write_timeline_page
+from tests.browser import PHONE, THEMES, assert_sound, browser, opened
 from tests.toy import tool
 from tests.videos import WriteVideo, write_video_to
 
@@ -193,6 +194,19 @@ def test_the_page_shows_segments_and_lengths(predictor: Predictor, movie: Path, 
     assert source and "a%20movie.mp4" in source[1] and not source[1].startswith("/")
     assert "2x2 for 100 % of the windows" in text and str(movie.parent) not in text
     assert "$" not in re.sub(r"<script>.*</script>", "", text, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_the_page_in_a_browser(predictor: Predictor, movie: Path, tmp_path: Path, theme: str) -> None:
+    timeline, page = predictor.timeline(movie, 1, 0.5), tmp_path / "page.html"
+    write_timeline_page(timeline, predictor.model.lengths, str(page))
+    with browser() as chromium:
+        shown = opened(chromium, f"file://{page}", PHONE, theme)
+        assert_sound(shown)
+        start = shown.locator("button").last
+        start.click()
+        seconds = shown.evaluate("document.querySelector('video').currentTime")
+        assert seconds >= float(start.get_attribute("data-start")) - 0.01
 
 
 @pytest.mark.parametrize(("size", "pixels"), [((48, 64), "yuv420p"), ((37, 51), "yuv444p")])

@@ -137,6 +137,7 @@ def _write_results(
         "command": "python tools/run_net.py --cfg configs/demo/demo.yaml OUTPUT_DIR outputs/demo",
         "seed": 0,
         "views": 1,
+        "environment": {"date": "2026-01-02 03:04 UTC", "device": "a processor", "commit": "0123abc"},
         "static": {n: _score(top1[i], GMACS[i], SPEED[i], np.full(count, i)) for i, n in enumerate(LENGTHS)},
         "adaptive": _score(adaptive, 0.9 * cost, 1.1 * speed, chosen) | HYBRID,
         "policies": {
@@ -148,7 +149,12 @@ def _write_results(
         },
         "curves": {
             "hybrid": [
-                {"threshold": m, "gmacs": 0.9 * g, "top1": top1[2] + (top1[0] - top1[2]) * m**0.25}
+                {
+                    "threshold": m,
+                    "gmacs": 0.9 * g,
+                    "top1": top1[2] + (top1[0] - top1[2]) * m**0.25,
+                    "mix": [m, 0.0, 1 - m],
+                }
                 for m, g in zip(mix, gmacs, strict=True)
             ],
             "assigned": [

@@ -64,6 +64,8 @@ def test_the_sliders_figures_are_those_of_the_results(
         assert f"{100 * point['gmacs'] / longest['gmacs']:.0f} % of 6x6" in shown("cost")
         points = float(re.match(r"[+−][\d.]+", shown("points"))[0].replace("−", "-"))  # type: ignore[index]
         assert points == pytest.approx(point["top1"] - longest["top1"], abs=0.051)
+        longer = 100 * point["mix"][0]
+        assert shown("mix") == f"6x6 {longer:.0f} %, 4x4 0 %, 3x3 {100 - longer:.0f} %"
         share = float(page.locator("span[data-point=policy]").inner_text().removeprefix("budget="))
         assert point["gmacs"] / longest["gmacs"] <= share + 1e-9 <= point["gmacs"] / longest["gmacs"] + 0.011
         # The ring is where the chart has this point: right of the ring of a cheaper one.

@@ -60,6 +60,7 @@ def test_all_sections_and_pictures(run_dir: Path) -> None:
     results = json.loads((run_dir / "results.json").read_text())
     assert results["command"] in html
     assert f"{results['adaptive']['top1']:.1f} %" in html
+    assert all(text in html for text in ("2026-01-02 03:04 UTC", "0123abc", 'href="predictions.csv"'))
 
 
 @pytest.mark.parametrize(

@@ -105,3 +105,30 @@ def test_public_names_are_imported_on_first_use() -> None:
     assert answer.stdout.split() == ["True", "True"]
     with pytest.raises(AttributeError, match="has no attribute 'laod'"):
         revit_video.laod  # noqa: B018
+
+
+SCRIPT = """
+import revit_video
+
+predictor = revit_video.load("outputs/demo", device="cpu", policy="longest")
+answer = predictor.predict("clip.mp4")
+name, share = answer.classes[0]
+print(f"{name} {share:.2f} at {answer.length}, {answer.saved:.0f} % saved")
+for each in predictor.predict_many(["a.mp4"], batch_size=8):
+    print(each.path)
+model: revit_video.ReViT = revit_video.timesformer_base(lengths=("14x14", "7x7"), num_classes=4)
+again: revit_video.Predictor = revit_video.Predictor.from_pretrained("folder")
+again.policy = "budget=0.5"
+"""
+
+
+def test_a_users_script_is_clean_for_mypy(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    command = [
+        sys.executable,
+        "-m",
+        "mypy",
+        str(tmp_path / "script.py"),
+    ]  # as `make test`, whose cache it reads
+    checked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout

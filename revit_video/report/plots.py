@@ -354,7 +354,8 @@ def _curve(axes: Axes, lines: list[dict[str, Any]], key: str, colour: str, label
     # Divided by the number of values under the kernel, which is smaller at both ends.
     smooth = np.convolve(values, kernel, "same") / np.convolve(np.ones_like(values), kernel, "same")
     axes.plot(steps, values, color=colour, alpha=0.25, lw=0.9)
-    axes.plot(steps, smooth, color=colour, lw=1.9, label=label)
+    mark = "o" if len(values) == 1 else None  # which makes no line
+    axes.plot(steps, smooth, marker=mark, color=colour, lw=1.9, label=label)
 
 
 def _points(lines: list[dict[str, Any]], key: str) -> np.ndarray:

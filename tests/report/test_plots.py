@@ -106,6 +106,12 @@ def test_training_without_an_assigner(run_dir: Path) -> None:
     assert len(plots.drawn_together(plots.training(Run(str(run_dir)))).axes) == 2
 
 
+def test_a_training_of_one_logged_step_is_seen(run_dir: Path) -> None:
+    (run_dir / "stats.jsonl").write_text('{"stage": "train", "step": 6, "loss_6x6": 1.5, "top1_6x6": 20.0}\n')
+    loss, _ = plots.drawn_together(plots.training(Run(str(run_dir)))).axes
+    assert any(line.get_marker() == "o" and line.get_xydata().tolist() == [[6, 1.5]] for line in loss.lines)
+
+
 def test_longer_is_darker(run: Run) -> None:
     light = [sum(int(c[i : i + 2], 16) for i in (1, 3, 5)) for c in length_colours(run.lengths)]
     assert light == sorted(light)

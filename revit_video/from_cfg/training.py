@@ -12,7 +12,7 @@ from torch import nn
 
 from revit_video.models.base import ResizableModel, count_params
 from revit_video.runtime.ranks import Ranks
-from revit_video.train.graphed import is_launch_bound
+from revit_video.train.graphed import graphs_serve
 from revit_video.train.losses import Distillation
 from revit_video.train.optim import (
     LearningRate,
@@ -72,11 +72,7 @@ def compile_model(cfg: CfgNode, model: ResizableModel, ranks: Ranks, steps: int)
         model.compile()
         return
     clips = cfg.TRAIN.BATCH_SIZE // ranks.data_size // cfg.TRAIN.ACCUMULATE
-    pays = (
-        ranks.device.type == "cuda"
-        and steps >= COMPILE_PAYS
-        and not is_launch_bound(model, model.lengths[0], clips)
-    )
+    pays = ranks.device.type == "cuda" and steps >= COMPILE_PAYS and not graphs_serve(model, clips)
     if cfg.MODEL.COMPILE == "auto" and pays and not cfg.DVT.ENABLE:
         logger.info("the first step takes minutes, since it compiles the model (MODEL.COMPILE auto)")
         model.compile(optional=True)

@@ -40,7 +40,7 @@ class GraphedPasses:
             batch: clips of each pass.
         """
         model = self.model
-        bound = [length for length in lengths if is_launch_bound(model, length, batch)]
+        bound = [length for length in lengths if _is_launch_bound(model, length, batch)]
         if device.type != "cuda" or model.compiled or not _is_recordable(model):
             return
         clips = model.example.new_zeros(batch, 3, model.num_frames, model.img_size, model.img_size)
@@ -67,7 +67,12 @@ class GraphedPasses:
         return Output(**dict(zip(pass_.heads, pass_(clips), strict=True)))
 
 
-def is_launch_bound(model: ResizableModel, length: TokenLength, batch: int) -> bool:
+def graphs_serve(model: ResizableModel, batch: int) -> bool:
+    """Whether all training passes of `batch` clips are recorded, on a GPU."""
+    return _is_recordable(model) and _is_launch_bound(model, model.lengths[0], batch)
+
+
+def _is_launch_bound(model: ResizableModel, length: TokenLength, batch: int) -> bool:
     """Whether launching a pass of `batch` clips takes a GPU longer than running it."""
     return batch * model.config.steps * length.count * model.width <= LAUNCH_BOUND
 

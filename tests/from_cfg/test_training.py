@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -82,6 +83,14 @@ def test_what_is_compiled(asked: object, device: str, batch: int, steps: int, co
     model.compile = lambda optional=False: called.append(optional)  # type: ignore[method-assign, assignment]
     compile_model(cfg, model, Ranks(0, 1, torch.device(device)), steps)
     assert called == ([] if compiled is None else [compiled])
+
+
+@pytest.mark.parametrize("changes", [{"act_checkpoint": True}, {"stem": "conv"}])
+def test_what_graphs_cannot_serve_is_compiled_in_small_batches_too(changes: dict[str, Any]) -> None:
+    cfg, called, model = load_cfg(None), list[bool](), tiny_revit(**changes)
+    model.compile = lambda optional=False: called.append(optional)  # type: ignore[method-assign, assignment]
+    compile_model(cfg, model, Ranks(0, 1, torch.device("cuda")), 1_000_000)
+    assert called == [True]
 
 
 def test_a_cascade_is_never_compiled() -> None:

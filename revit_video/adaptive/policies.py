@@ -328,7 +328,7 @@ class Settings:
         if self.certificate is not None:
             content["certificate"] = asdict(self.certificate)
         if self.seen is not None:
-            content["seen"] = asdict(self.seen)
+            content["seen"] = {name: each for name, each in asdict(self.seen).items() if each is not None}
         return content
 
     def policies(self, num_lengths: int, seed: int = 0) -> dict[str, Policy]:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from revit_video.adaptive.drift import ALARMS, BLOCK, Seen, Watch, same_distribution, same_mix
+from revit_video.adaptive.policies import Settings
 from revit_video.meters import VideoScores
 
 Stream = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -67,6 +68,12 @@ def test_lengths_that_disagree_more_often_are_a_drift() -> None:
     videos = stream(200, generator, disagree=1.0)
     assert alarm(Watch(before), videos) in (BLOCK, 2 * BLOCK)
     assert alarm(Watch(replace(before, disagreed=None)), videos) is None
+
+
+def test_what_earlier_versions_saw_stays_as_it_is() -> None:
+    """A model of theirs has the settings of its assigner, so that a test need not warn of other ones."""
+    kept = {"seen": {"videos": 3, "confidence": [0.5, 0.9], "lengths": [1, 2]}}
+    assert Settings.of(kept).to_dict() == kept
 
 
 def test_it_warns_once_and_says_what_differs() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import shutil
 import sys
 import threading
 import time
@@ -24,7 +25,7 @@ from tests.browser import PHONE, THEMES, assert_sound, browser, opened
 
 uvicorn = pytest.importorskip("uvicorn", reason="pip install '.[web]'")
 pytest.importorskip("starlette", reason="pip install '.[web]'")
-from revit_video.web import KIND, Bounds, create_app  # noqa: E402
+from revit_video.web import KIND, Bounds, Desk, Refused, create_app  # noqa: E402
 
 HOSTS = ["127.0.0.1"]
 
@@ -136,6 +137,14 @@ def test_what_is_refused_says_why_and_names_no_place(
 def test_a_slow_upload_is_broken_off(address: str) -> None:
     code, answer = post_part(address, "Content-Length", "1000", b"x")
     assert (code, answer["error"]) == (408, "the upload took longer than 1 s")
+
+
+def test_a_model_without_its_runs_folder_has_no_budgets(toy_run: Path, clip: Path, tmp_path: Path) -> None:
+    shutil.copy(toy_run / "model.pyth", tmp_path)
+    desk = Desk(revit_video.load(tmp_path / "model.pyth", "cpu"), Bounds())
+    assert desk.shares == [] and desk.answer(str(clip), "a.mp4", "")["policy"] == "hybrid"
+    with pytest.raises(Refused, match="no budgets"):
+        desk.answer(str(clip), "a.mp4", "0.5")
 
 
 def test_other_sites_cannot_ask(address: str) -> None:

@@ -70,6 +70,7 @@ CASES: dict[str, tuple[object, ...]] = {
         *(*IMAGES, "MODEL.ARCH", "lvvit_small", "MIXUP.TOKEN_ALPHA", 1.0),
         *("DATA.TOKEN_LABELS", "MATERIAL/maps", "TRAIN.ACCUMULATE", 2),
     ),
+    "on_cpu": ("DEVICE", "cpu"),
     "dvt": ("DVT.ENABLE", True),
     "videomae": ("MODEL.ARCH", "videomae_small"),
     "frozen": (
@@ -114,8 +115,9 @@ def stages(folder: Path, out: Path, case: str) -> dict[str, Any]:
         marks = [count for stage, count in pretended.steps if stage == name]
         between = [[str(wait) for wait in pretended.waits[a:b]] for a, b in pairwise(marks)]
         found[name] = seen([wait for wait in pretended.waits if wait.stage == name]) | {"steps": between}
-    pretended.waits.clear()
-    pretended.steps.clear()
+    found["contexts"] = list(pretended.contexts)
+    for noted in (pretended.waits, pretended.steps, pretended.contexts):
+        noted.clear()
     return found
 
 

@@ -56,6 +56,7 @@ class Wait(NamedTuple):
 
 waits: list[Wait] = []
 steps: list[tuple[str, int]] = []  # after each optimiser step: the stage, and how often was waited so far
+contexts: list[tuple[str, ...]] = []  # where a context of the GPU was asked for
 _arriving: list[
     tuple[Tensor, Tensor]
 ] = []  # copies to the host that nothing has waited for: where to, values
@@ -357,14 +358,14 @@ def install(driver: str, count: int) -> None:
     for name, answer in answers.items():
         setattr(cuda, name, lambda *_, _answer=answer, **__: _answer)
     for name in (
-        "_lazy_init",
-        "set_device",
         "reset_peak_memory_stats",
         "empty_cache",
         "manual_seed",
         "manual_seed_all",
     ):
         setattr(cuda, name, lambda *_, **__: None)
+    for name in ("_lazy_init", "set_device"):
+        setattr(cuda, name, lambda *_, **__: contexts.append(_stack()))
     for name in ("_cuda_getDevice", "_cuda_exchangeDevice", "_cuda_maybeExchangeDevice", "_cuda_setDevice"):
         setattr(torch._C, name, lambda *_: 0)
     for place in (cuda, cuda.random):

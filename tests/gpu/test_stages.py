@@ -31,6 +31,14 @@ def test_runs_of_one_rank(on_device: OnDevice, cases: str) -> None:
             check(case, found, ITERATION)
 
 
+def test_a_run_on_the_cpu_leaves_the_gpu_alone(on_device: OnDevice) -> None:
+    """No wait, no context; but PyTorch 2.15's optimisers ask for the GPU's stream, whatever they update."""
+    found = on_device("on_cpu")["on_cpu"]
+    contexts = found.pop("contexts")
+    assert all(stack[0].endswith("_update") for stack in contexts), contexts
+    assert not any(stage["places"] for stage in found.values())
+
+
 def test_runs_of_two_ranks(on_device: OnDevice) -> None:
     for case, found in on_device("revit_b", "revit_e").items():
         check(case, found, ITERATION_OF_RANKS)

@@ -56,6 +56,18 @@ def test_blocks_computed_twice_give_the_same_gradients(attention: str) -> None:
     assert few_kept < all_kept / 3
 
 
+def test_mixed_tokens_are_compiled_too() -> None:
+    """MixToken: another box needs no other graph."""
+    model = tiny_revit(attention="space_only", dense_head=True, num_frames=1)
+    clips, boxes = random_clips(2, frames=1), [(0.0, 0.0, 0.5, 0.5), (0.25, 0.5, 1.0, 1.0)]
+    expected = [model(clips, 8, mix=box) for box in boxes]
+    counter = compiled(model)
+    for box, (cls, dist, dense) in zip(boxes, expected, strict=True):
+        found = model(clips, 8, mix=box)
+        torch.testing.assert_close((found.cls, found.dist, found.dense), (cls, dist, dense))
+    assert counter.frame_count == 1
+
+
 def test_blocks_are_computed_once_without_gradients() -> None:
     model, calls = tiny_revit(act_checkpoint=True), []
     model.blocks[0].register_forward_pre_hook(lambda *_: calls.append(1))

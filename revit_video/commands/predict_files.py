@@ -76,6 +76,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
         help="views per pass (default: %(default)s)",
     )
     add("--workers", type=int, metavar="N", help="processes that decode (default: as many as pay)")
+    add("--timeout", type=float, metavar="S", help="seconds that a file may take to decode (default: 60)")
     add("--num-gpus", type=int, default=1, metavar="N", help="ranks on this machine; torchrun starts its own")
 
 
@@ -141,6 +142,8 @@ def classify_share(arguments: Namespace) -> int:
     device = arguments.device if ranks.world_size == 1 else str(ranks.device)
     policy = arguments.policy
     predictor = revit_video.load(arguments.checkpoint, device, clips=arguments.clips, policy=policy)
+    if arguments.timeout is not None:
+        predictor.timeout = arguments.timeout
     fields = {"certificate": predictor.certificate, "model": predictor.identity}
     form = AnswerForm(arguments.form, arguments.top, fields)
     left, before, target = _work(arguments, form) if ranks.is_main else ([], 0, nullcontext(sys.stdout))

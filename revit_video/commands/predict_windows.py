@@ -44,6 +44,8 @@ def classify_windows(arguments: Namespace) -> int:
         raise ValueError(f"--page and --video: of one video, got {len(files)}")
     setup()
     predictor = revit_video.load(arguments.checkpoint, arguments.device, policy=arguments.policy)
+    if arguments.timeout is not None:
+        predictor.timeout = arguments.timeout
     unreadable = 0
     with ExitStack() as stack:
         out = stack.enter_context(open(arguments.out, "w", **TEXT)) if arguments.out else sys.stdout

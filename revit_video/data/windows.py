@@ -21,7 +21,7 @@ from revit_video.data.transforms import spatial_crops
 from revit_video.data.video import DecodeError, decode_errors
 from revit_video.runtime.termination import start_worker
 
-TIMEOUT = 120  # seconds without the next windows, after which a file counts as unreadable
+TIMEOUT = 120.0  # seconds without the next windows, after which a file counts as unreadable
 
 
 @dataclass
@@ -52,12 +52,19 @@ def windows_over(duration: Fraction, window: Seconds, stride: Seconds) -> list[W
 
 
 def stream_windows(
-    path: str, sampling: ClipSampling, grid: ViewGrid, window: Seconds, stride: Seconds, at_once: int
+    path: str,
+    sampling: ClipSampling,
+    grid: ViewGrid,
+    window: Seconds,
+    stride: Seconds,
+    at_once: int,
+    timeout: float = TIMEOUT,
 ) -> Iterator[WindowViews]:
     """The windows of a video, decoded in a worker process ahead of whoever takes them.
 
     Args:
         at_once: windows in each of the results.
+        timeout: seconds in which the next of them must come.
 
     Raises:
         DecodeError: the file cannot be read, its decoder crashed or did not go on.
@@ -66,7 +73,7 @@ def stream_windows(
         _Windows(path, sampling, grid, window, stride, at_once),
         batch_size=None,
         num_workers=1,
-        timeout=TIMEOUT,
+        timeout=timeout,
         worker_init_fn=partial(start_worker, os.getpid()),
     )
     try:
@@ -77,7 +84,7 @@ def stream_windows(
     except RuntimeError as error:
         if not str(error).startswith("DataLoader "):
             raise
-        how = f"went no further for {TIMEOUT} s" if "timed out" in str(error) else "crashed"
+        how = f"went no further for {timeout:g} s" if "timed out" in str(error) else "crashed"
         raise DecodeError(path, f"its decoder {how}") from error
 
 

@@ -151,10 +151,7 @@ class Predictor(ModelHubMixin, library_name="revit_video"):
         self._ensemble = data.ensemble
         self.grid = ViewGrid(data.crop_size, data.num_clips, data.num_crops, data.test_scale, data.squash)
         self.normalize = Normalize(data.mean, data.std).to(device)
-        from revit_video.data.isolate import isolated  # imported where there is something to decode
-
-        largest = 3 * self.grid.num_views * data.num_frames * data.crop_size**2
-        self._decode, self._one_at_a_time = isolated(self._views, 0, largest, TIMEOUT), threading.Lock()
+        self._one_at_a_time, self.timeout = threading.Lock(), TIMEOUT
 
     def __repr__(self) -> str:
         lengths, device = ", ".join(map(str, self.model.lengths)), str(self.device)
@@ -190,6 +187,20 @@ class Predictor(ModelHubMixin, library_name="revit_video"):
         self.engine = self.new_engine(self.engine.batch_size, self.choices.policy(wish))
         self._policy, self._watch = wish, None
         self.__dict__.pop("identity", None)
+
+    @property
+    def timeout(self) -> float:
+        """Seconds that decoding a file may take, or half the next windows of a long video; it can be set."""
+        return self._timeout
+
+    @timeout.setter
+    def timeout(self, seconds: float) -> None:
+        from revit_video.data.isolate import isolated  # imported where there is something to decode
+
+        if not seconds > 0:
+            raise ValueError(f"timeout: must be above 0 s, got {seconds:g}")
+        largest = 3 * self.grid.num_views * self.sampling.num_frames * self.grid.crop_size**2
+        self._timeout, self._decode = seconds, isolated(self._views, 0, largest, seconds)
 
     @property
     def certificate(self) -> str:
@@ -366,16 +377,6 @@ def _watch(choices: Choices) -> Watch | None:
     from revit_video.adaptive.drift import Watch
 
     return Watch(seen)
-
-
-def file_views(path: str, sampling: ClipSampling, grid: ViewGrid) -> VideoViews:
-    """`eval_views` of a file that is to be classified.
-
-    Raises:
-        DecodeError: it cannot be read, or is an image for a model of videos.
-    """
-    check_kind(path, sampling)
-    return eval_views(path, sampling, grid)
 
 
 def check_kind(path: str, sampling: ClipSampling) -> None:

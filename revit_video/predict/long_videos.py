@@ -120,7 +120,8 @@ def timeline_of(
                 shares = predictor.probabilities(path, answer)
                 moments[row] = Moment(start, end, shares, length, float(answer.gmacs.sum()))
 
-    for part in stream_windows(path, predictor.sampling, predictor.grid, seconds, step, at_once):
+    ways = predictor.sampling, predictor.grid
+    for part in stream_windows(path, *ways, seconds, step, at_once, 2 * predictor.timeout):
         rows = torch.arange(len(spans), len(spans) + len(part.spans)).repeat_interleave(views)
         spans += part.spans.tolist()
         duration = part.duration

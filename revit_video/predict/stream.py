@@ -9,11 +9,11 @@ from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 
 from revit_video.adaptive.engine import Prediction
 from revit_video.data.batch import Batch
-from revit_video.data.clips import VideoViews
+from revit_video.data.clips import ClipSampling, VideoViews, ViewGrid, eval_views
 from revit_video.data.datasets import EvalClips
 from revit_video.data.loader import EvalBatches, Loading
 from revit_video.data.video import DecodeError
-from revit_video.predict import TIMEOUT, file_views
+from revit_video.predict import check_kind
 from revit_video.runtime.machine import usable_cores
 
 if TYPE_CHECKING:
@@ -47,9 +47,21 @@ def file_batches(
     """The views of files, `size` files in a batch; see `Predictor.predict_many`."""
     if num_workers is None:
         num_workers = min(usable_cores(), len(paths) // FILES_PER_WORKER)
-    files = _Files(LabeledVideoPaths([(p, 0) for p in paths]), predictor.sampling, predictor.grid, TIMEOUT)
+    files = _Files(
+        LabeledVideoPaths([(p, 0) for p in paths]), predictor.sampling, predictor.grid, predictor.timeout
+    )
     loading = Loading(predictor.device, num_workers, max_skipped=1.0)
     return EvalBatches(files, range(len(paths)), size, predictor.normalize, loading)
+
+
+def file_views(path: str, sampling: ClipSampling, grid: ViewGrid) -> VideoViews:
+    """`eval_views` of a file that is to be classified.
+
+    Raises:
+        DecodeError: it cannot be read, or is an image for a model of videos.
+    """
+    check_kind(path, sampling)
+    return eval_views(path, sampling, grid)
 
 
 class _Files(EvalClips):

@@ -28,7 +28,8 @@ from revit_video.data.clips import VideoViews, open_video
 from revit_video.data.isolate import isolated
 from revit_video.data.video import DecodeError
 from revit_video.models.assigner import small_frames
-from revit_video.predict import TIMEOUT, check_kind, file_views
+from revit_video.predict import TIMEOUT, check_kind
+from revit_video.predict.stream import file_views
 from revit_video.predict.timeline_page import timeline_page
 from revit_video.runtime.html import rendered
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import subprocess
 import sys
+import time
 from pathlib import Path
 from unittest.mock import Mock, patch
 
@@ -13,6 +14,7 @@ import simplejson
 import torch
 
 import revit_video
+from revit_video.data.pyav_video import PyAVVideo
 from revit_video.data.video import DecodeError
 from revit_video.predict import Predictor, VideoPrediction, stream
 from tests.toy import ROOT, tool
@@ -99,6 +101,23 @@ def test_ranks_answer_as_one_process(toy_run: Path, files: list[Path], tmp_path:
     rows = list(csv.DictReader(alone.open()))
     assert [row["path"] for row in rows] == [str(path) for path in files]
     assert [n for n, row in enumerate(rows) if row["error"]] == list(BROKEN)
+
+
+def test_a_file_has_its_time(toy_run: Path, files: list[Path]) -> None:
+    """Whichever way it is read."""
+    predictor = revit_video.load(toy_run, "cpu")
+    with patch.object(Predictor, "_views", lambda *_: time.sleep(60)):
+        predictor.timeout = 0.4
+        with pytest.raises(DecodeError, match="not decoded within 0.4 s"):
+            predictor.predict(files[1])
+    with patch.object(stream, "eval_views", lambda *_: time.sleep(60)):
+        (answer,) = predictor.predict_many([files[1]], num_workers=0)
+    assert isinstance(answer, DecodeError) and answer.reason == "not decoded within 0.4 s"
+    late = pytest.raises(DecodeError, match="its decoder went no further for 0.8 s")
+    with patch.object(PyAVVideo, "stream", lambda *_: time.sleep(60)), late:
+        predictor.timeline(files[1])
+    with pytest.raises(ValueError, match="timeout: must be above 0 s, got 0"):
+        predictor.timeout = 0
 
 
 def test_torchrun_splits_the_list(toy_run: Path, files: list[Path], tmp_path: Path) -> None:

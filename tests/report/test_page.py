@@ -230,7 +230,7 @@ def test_gallery_flags_mistakes_and_passes_over_unreadable_videos(run_dir: Path)
     (run_dir / "predictions.csv").write_text(
         re.sub(r"(?m)^/.*/", "/gone/", (run_dir / "predictions.csv").read_text())
     )
-    assert "None of these videos is in the data folder any more." in section(
+    assert "None of these videos is in the data folder any more;" in section(
         run_dir, "Easy, medium and hard clips"
     )
 

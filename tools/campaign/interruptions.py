@@ -14,6 +14,7 @@ from campaign.toy import Attack, Changes, Ended, Toy, outcome
 WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "stopped by SIGTERM"}
 FINISHED = 0.25  # share of the runs stopped by a signal that are finished and compared
 LEAST = 200  # bytes; where less can be written, no error can be told either
+LINE = 400  # bytes of an error; the log is on the same disk, and may have no room for it
 LARGEST = 60_000  # bytes, about those of a checkpoint
 
 
@@ -74,7 +75,7 @@ def disk(toy: Toy, chance: random.Random) -> Iterator[Attack]:
         kind = f"files of at most {10 ** len(str(room)):,} bytes, {_in_words(changes)}"
         if not ended.is_clean or ended.code not in (0, 2):
             yield kind, "traceback, hung, or another exit code", f"{ended}"
-        elif ended.code and str(output) not in ended.last_line:
+        elif ended.code and str(output) not in ended.last_line and len(ended.said) + LINE < room:
             yield kind, "no file named", f"{ended}"
         else:
             yield (kind, *_finished(toy, expected, changes))

@@ -51,10 +51,8 @@ _C.TRAIN.EMA_DECAY = 0.0  # decay of the weights' moving average, which is then 
 # ---- Testing: every policy on the test list --------------------------------------------------------------
 _C.TEST = CfgNode()
 _C.TEST.ENABLE = True  # run this stage
-_C.TEST.BATCH_SIZE = (
-    0  # videos per step of each rank, whatever their number, in mining too; 0 = 8 on a CPU, on
-)
-#   a GPU as many as it needs to be busy (13 of three views of 8x224x224)
+_C.TEST.BATCH_SIZE = 0  # videos per step of each rank, whatever their number, in mining too; 0 = 8 on a
+#   CPU, on a GPU as many as it needs to be busy (13 of three views of 8x224x224)
 _C.TEST.NUM_ENSEMBLE_VIEWS = 1  # clips per video, at uniform intervals; >= 1
 _C.TEST.NUM_SPATIAL_CROPS = 3  # crops per clip, along its longer side; 1 | 3
 _C.TEST.ENSEMBLE = "probabilities"  # averaged over views: probabilities | logits (as TimeSformer does)
@@ -244,10 +242,8 @@ _C.ADAPTIVE.BUDGET = 0.0  # share of the longest length's GMACs: the most accura
 #   chosen, whatever its drop; 0..1, 0 = off
 _C.ADAPTIVE.LATENCY_MS = 0.0  # likewise in mean milliseconds per view, measured on this machine in batches of
 #   TEST.BATCH_SIZE; >= 0, 0 = off
-_C.ADAPTIVE.ON_CLOCK = (
-    True  # what is shipped may not be slower than the longest length on this machine either,
-)
-#   measured in batches of TEST.BATCH_SIZE; False where it is to run on another kind of machine
+_C.ADAPTIVE.ON_CLOCK = True  # what is shipped may not be slower than the longest length on this machine
+#   either, measured in batches of TEST.BATCH_SIZE; False where it is to run on another kind of machine
 _C.ADAPTIVE.CERTIFY = False  # take the longest length where MAX_DROP is not certified on the validation list
 _C.ADAPTIVE.CONFIDENCE = 0.95  # of a certificate: probability that the drop on new videos is within MAX_DROP;
 #   0.5..1, 1 excluded
@@ -262,10 +258,8 @@ _C.SOLVER.LR_POLICY = "steps_with_relative_lrs"  # steps_with_relative_lrs | cos
 _C.SOLVER.STEPS = [0, 11, 14]  # epochs at which the steps begin; from 0, ascending
 _C.SOLVER.LRS = [1.0, 0.1, 0.01]  # learning rates as factors of BASE_LR, one for each of STEPS
 _C.SOLVER.MAX_EPOCH = 15  # epochs; >= 1
-_C.SOLVER.MIN_STEPS = (
-    0  # steps; a short training list gets more epochs than MAX_EPOCH until they are as many; needs
-)
-#   LR_POLICY cosine; >= 0
+_C.SOLVER.MIN_STEPS = 0  # steps; a short training list gets more epochs than MAX_EPOCH until they are as
+#   many; needs LR_POLICY cosine; >= 0
 _C.SOLVER.MOMENTUM = 0.9  # of sgd; 0..1, 1 excluded
 _C.SOLVER.NESTEROV = True  # of sgd; needs MOMENTUM > 0
 _C.SOLVER.BETAS = [0.9, 0.999]  # of adamw; two numbers, 0..1, 1 excluded

@@ -11,7 +11,7 @@ DECORD_WHEELS = (
     " or (sys_platform == 'win32' and platform_machine == 'AMD64')"
 )
 ROOT = Path(__file__).parent
-WEB = ["starlette>=0.40", "uvicorn>=0.30", "python-multipart>=0.0.18"]  # CVE-2024-53981
+WEB = ["starlette>=0.40", "uvicorn>=0.30"]
 TEST = [
     *WEB,
     "playwright>=1.45",  # with Debian's chromium; without a browser its tests are skipped

@@ -92,6 +92,8 @@ def check_lists(cfg: CfgNode, data: DataFolder, stages: Sequence[str]) -> None:
                 "or mine the training list itself (MINE.HOLDOUT '')"
             ) from None
     compare_lists(cfg, data, lists_of(cfg, stages))
+    if "train" in stages:
+        _label_maps(cfg, data.videos("train"))
 
 
 def check_later_stages(cfg: CfgNode, data: DataFolder, stages: Sequence[str], ranks: int) -> None:

@@ -28,7 +28,7 @@ def vit_in(path: str, folder: str) -> Described | None:
     if isinstance(said.get("architecture"), str) and isinstance(said.get("pretrained_cfg"), dict):
         with believed(path, CONFIG):
             return _of_timm(path, said)
-    if said.get("model_type") not in TRANSFORMERS_VITS:
+    if said.get("model_type") not in list(TRANSFORMERS_VITS):  # it may be of any type
         return None
     with believed(path, CONFIG):
         settings = settings_of_transformers_vit(said)

@@ -62,7 +62,7 @@ def write_report(folder: str, data_folder: str = "", own: bool = False) -> str:
     with matplotlib.rc_context(RC | {"font.family": families(run.class_names)}):
         body = Markup("").join(_section(run, title, content) for title, content in SECTIONS)
     path = os.path.join(folder, output_dir.REPORT)
-    page = rendered(TEMPLATES, "report.html", title=_title(run), colours=_colours(run), body=body)
+    page = rendered(TEMPLATES, output_dir.REPORT, title=_title(run), colours=_colours(run), body=body)
     output_dir.atomic_write_text(path, page)
     return path
 

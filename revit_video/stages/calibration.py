@@ -28,6 +28,7 @@ from revit_video.adaptive.folds import cut_into_folds, losses_on_others
 from revit_video.adaptive.policies import Certificate, Costs, Hybrid, Settings, assigned
 from revit_video.adaptive.table import COLUMNS, Table, static_top1
 from revit_video.adaptive.temperatures import calibration_error, fit_temperatures
+from revit_video.data.batch import Skipped
 from revit_video.data.groups import groups_of
 from revit_video.evaluate import milliseconds
 from revit_video.from_cfg.inputs import eval_batch_size
@@ -55,7 +56,8 @@ class Kept(NamedTuple):
 
 def write_calibration(path: str, cfg: CfgNode, table: Table) -> None:
     """Keeps a calibration, so that other wishes need no new pass over the list."""
-    checkpoint.save(path, {"adaptive": dict(cfg.ADAPTIVE), "table": vars(table)})
+    plain = vars(table) | {"skipped": [tuple(each) for each in table.skipped]}
+    checkpoint.save(path, {"adaptive": dict(cfg.ADAPTIVE), "table": plain})
 
 
 def read_calibration(path: str) -> Kept | None:
@@ -64,7 +66,8 @@ def read_calibration(path: str) -> Kept | None:
         return None
     content = checkpoint.load_payload(path)
     with believed(path, "calibration"):
-        table = Table(**content["table"])
+        skipped = [Skipped(*map(str, each)) for each in content["table"]["skipped"]]
+        table = Table(**content["table"] | {"skipped": skipped})
         views = {len(column) for column in (table.paths, *(getattr(table, name) for name in COLUMNS))}
         if len(views) != 1 or table.scores.ndim != 3 or table.correct.shape != table.scores.shape[:2]:
             raise ValueError("its columns do not fit each other")

@@ -65,8 +65,8 @@ def train(job: Job, videos: LabeledVideoPaths | None = None) -> Trained:
     broadcast_parameters(model, ranks)
     training = _training(job, ranks, model, batches)
     if resumed and state is not None:
-        _check_same_training(cfg, resumed, record)  # first: it names the value
         check_resumable(cfg, training.optimizer, state)
+        _check_same_training(cfg, resumed, record)
         with believed(resumed.path, "training state"):
             training.load_state_dict(state)
     _check_agreement(training)

@@ -70,7 +70,7 @@ def test_too_little_is_said_once_with_what_to_do(
     videos: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(handover.os, "statvfs", free(2**20))
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "40")
+    monkeypatch.setattr("revit_video.data.loader.ranks_here", lambda: 40)
     for _ in range(2):  # 2 workers x 7 batches of 5 clips of 2 x 3 x 32 x 32 bytes, on each of 40 ranks
         batches(videos, 2, prefetch=7)
     (said,) = caplog.messages

@@ -344,7 +344,6 @@ def test_predict_outlives_its_decoders(
 
     monkeypatch.setattr(clips_module, "open_video", misbehaving)
     monkeypatch.setattr("revit_video.predict.TIMEOUT", 0.5)
-    monkeypatch.setattr("revit_video.predict.stream.TIMEOUT", 0.5)
     predictor = revit_video.load(str(toy_run), "cpu")
     reasons = {
         "crash": "its decoder crashed (signal 11, Segmentation fault)",

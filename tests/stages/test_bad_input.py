@@ -147,15 +147,14 @@ def test_labels_of_another_list(own_run: Path, videos: Path) -> None:
 def test_labels_that_label_nothing(own_run: Path, videos: Path) -> None:
     text = re.sub(', "rows": "\\w+"', "", (own_run / "labels.csv").read_text())  # not its digest
     (own_run / "labels.csv").write_text(text.replace(",4x4,", ",,").replace(",2x2,", ",,"))
-    said = refused(tool("train_assigner", *options(videos, own_run)))
-    assert "labels.csv is empty: the model classified no clip correctly" in said
+    finished = tool("train_assigner", *options(videos, own_run))
+    assert finished.code == 0 and "so the assigner learns to take always 4x4: the backbone" in finished.err
 
 
 @pytest.mark.parametrize(
     ("key", "value", "difference"),
     [
         ("MODEL.EMBED_DIM", 24, "embed_dim 16 (config: 24)"),
-        ("MODEL.NUM_CLASSES", 7, "num_classes 6 (config: 7)"),
         ("REVIT.TOKEN_LENGTHS", [4, 1], "lengths ['4x4', '2x2'] (config: ['4x4', '1x1'])"),
         ("REVIT.NORM", "shared", "norm per_length (config: shared)"),
     ],

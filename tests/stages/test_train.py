@@ -211,5 +211,6 @@ def test_layer_decay_survives_being_stopped(videos: Path, tmp_path: Path) -> Non
     refused = tool(
         "train_net", *options(videos, tmp_path / "two", *TWO_EPOCHS, *own, "SOLVER.LAYER_DECAY", 0.6)
     )
-    assert refused.code == 2 and "SOLVER.LAYER_DECAY 0.5 (here: 0.6)" in refused.err
+    assert refused.code == 2 and "error: SOLVER.LAYER_DECAY, " in refused.err
+    assert "at 0.36 to 1 times the rate in 6 groups; take another OUTPUT_DIR" in refused.err
     assert same(trained(videos, tmp_path / "two", *own), straight)

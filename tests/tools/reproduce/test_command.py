@@ -20,7 +20,9 @@ def empty_yaml(tmp_path: Path) -> Path:
 def test_table2_trains_each_row_once(
     videos: Path, tmp_path: Path, empty_yaml: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("revit_video.stages.test.write_report", lambda folder: folder)  # takes seconds a run
+    monkeypatch.setattr(
+        "revit_video.stages.test.write_report", lambda folder, own: folder
+    )  # takes seconds a run
     changes = ("MINE.ENABLE", False, "ASSIGNER.ENABLE", False, "TEST.POLICIES", "[static]")
     arguments = ["table2", "--cfg", empty_yaml, "--seeds", 3, *options(videos, tmp_path / "out", *changes)]
     first = tool("reproduce", *arguments)

@@ -1,7 +1,8 @@
 # make demo    generate videos, train, mine labels, train the assigner, evaluate; ends in outputs/demo
-# make test    lint, type check, import contract, tests
+# make test    lint, type check, import contract, tests; PROCESSES=N
 # make .venv   only set up
 SEED ?= 0
+PROCESSES ?= 2
 DEMO := outputs/demo
 BIN := .venv/bin
 # The first interpreter that is new enough and can make virtual environments; `make PYTHON=...` overrides it.
@@ -9,7 +10,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3
 	$$python -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 10))' 2>/dev/null \
 	&& { echo $$python; break; }; done)
 
-.PHONY: demo test lint clean .venv
+.PHONY: demo test test-slow lint clean .venv
 
 .venv: .venv/.installed
 
@@ -31,7 +32,10 @@ demo: .venv
 		OUTPUT_DIR $(DEMO) DATA.PATH_TO_DATA_DIR $(DEMO)/videos RNG_SEED $(SEED)
 
 test: lint
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n $(PROCESSES)
+
+test-slow: .venv
+	$(BIN)/python -m pytest -n $(PROCESSES) -m slow
 
 lint: .venv
 	$(BIN)/ruff check .

@@ -13,6 +13,31 @@ from revit_video.data.synthetic import write_dataset
 from tests.toy import COUNTS, run_toy
 from tests.videos import WriteVideo, write_video_to
 
+# What a shorter test, or the pretended GPU's runs of all stages, shows as well: `make test-slow`.
+SLOW = (
+    "test_replicas.py::test_ranks_do_what_one_rank_does[two by two",
+    "test_replicas.py::test_ranks_train_the_assigner_as_one_does[two by two",
+    "test_certificate.py::test_a_drop_at_the_limit_is_rarely_certified[0.01",
+    "test_certificate.py::test_coverage_of_the_whole_choice",
+    "test_command.py::test_table2_trains_each_row_once",
+    "test_journey.py::test_three_lengths_with_everything_shared",
+    "test_mine.py::test_two_ranks_mine_what_one_does",
+    "test_presets.py::test_it_trains_mines_assigns_and_is_tested[lvvit_small",
+    "test_presets.py::test_it_trains_mines_assigns_and_is_tested[timesformer_base",
+    "test_presets.py::test_it_trains_mines_assigns_and_is_tested[timesformer_tiny-dvt",
+    "test_presets.py::test_it_trains_mines_assigns_and_is_tested[videomae_small",
+    "test_ranks.py::test_two_machines_share_the_clips",
+    "test_resume.py::test_a_run_killed_again_and_again_goes_on",
+    "test_resume.py::test_sigterm_to_the_launcher_of_two_ranks",
+    "test_stream.py::test_torchrun_splits_the_list",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if any(name in item.nodeid for name in SLOW):
+            item.add_marker(pytest.mark.slow)
+
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:

@@ -20,6 +20,8 @@ SLOW = (
     "test_certificate.py::test_a_drop_at_the_limit_is_rarely_certified[0.01",
     "test_certificate.py::test_coverage_of_the_whole_choice",
     "test_command.py::test_table2_trains_each_row_once",
+    "test_compile.py::test_all_modes_fit_into_dynamos_limit",
+    "test_journey.py::test_other_attention",
     "test_journey.py::test_three_lengths_with_everything_shared",
     "test_mine.py::test_two_ranks_mine_what_one_does",
     "test_presets.py::test_it_trains_mines_assigns_and_is_tested[lvvit_small",
@@ -27,9 +29,11 @@ SLOW = (
     "test_presets.py::test_it_trains_mines_assigns_and_is_tested[timesformer_tiny-dvt",
     "test_presets.py::test_it_trains_mines_assigns_and_is_tested[videomae_small",
     "test_ranks.py::test_two_machines_share_the_clips",
+    "test_recipes.py::test_a_recipe_holds_from_training_to_prediction[uniform",
     "test_resume.py::test_a_run_killed_again_and_again_goes_on",
     "test_resume.py::test_sigterm_to_the_launcher_of_two_ranks",
     "test_stream.py::test_torchrun_splits_the_list",
+    "test_videomae.py::test_it_fine_tunes_mines_assigns",
 )
 
 

@@ -33,7 +33,6 @@ SLOW = (
     "test_resume.py::test_a_run_killed_again_and_again_goes_on",
     "test_resume.py::test_sigterm_to_the_launcher_of_two_ranks",
     "test_stream.py::test_torchrun_splits_the_list",
-    "test_videomae.py::test_it_fine_tunes_mines_assigns",
 )
 
 

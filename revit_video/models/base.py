@@ -171,6 +171,10 @@ class ResizableModel(nn.Module, ABC):
     def compiled(self) -> bool:
         return False
 
+    def activations_at(self, length: TokenLength) -> int:
+        """Tokens x channels of a clip."""
+        return self.config.steps * length.count * self.width
+
     def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {"cuda_graphs": None}  # which are of these weights, not of a copy's
 

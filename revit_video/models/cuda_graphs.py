@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-# Tokens x channels up to which launching a pass takes longer than running it: of TimeSformer-base on an H100
-# 13 clips at 14x14, 55 at 7x7 (docs/gpu.md).
+from revit_video.runtime.text import first_line
+
+# Tokens x channels up to which launching a pass takes longer than running it, in training too: of
+# TimeSformer-base on an H100 13 clips at 14x14, 55 at 7x7 (docs/gpu.md).
 LAUNCH_BOUND = 1 << 24
 Pass = Callable[[Tensor], Tensor]
 
@@ -68,8 +70,8 @@ class Graphs:
             recorded = record(run, inputs, self._memory)
         except (RuntimeError, AssertionError) as error:
             self.work = False
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            logger.info("small passes are launched one by one; CUDA graphs do not work here: %s", reason)
+            words = "small passes are launched one by one; CUDA graphs do not work here: %s"
+            logger.info(words, first_line(error))
             return None
         self.recorded[key] = recorded
         self._memory = recorded.graph.pool()

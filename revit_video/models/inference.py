@@ -83,7 +83,7 @@ def logits_at(model: ResizableModel, clips: Tensor, length: int | str | TokenLen
         return logits
 
     if model.cuda_graphs is not None:
-        return model.cuda_graphs(run, length, clips, _activations(model, length)).float()
+        return model.cuda_graphs(run, length, clips, model.activations_at(length)).float()
     return torch.cat([run(part) for part in clips.split(_pass_size(model, clips, length))]).float()
 
 
@@ -117,12 +117,7 @@ def logits_at_next(
 def _pass_size(model: ResizableModel, clips: Tensor, length: TokenLength) -> int:
     if clips.device.type != "cpu" or model.compiled:
         return max(1, len(clips))
-    return max(1, CPU_PASS // _activations(model, length))
-
-
-def _activations(model: ResizableModel, length: TokenLength) -> int:
-    """Tokens x channels of a clip."""
-    return model.config.steps * length.count * model.width
+    return max(1, CPU_PASS // model.activations_at(length))
 
 
 # ---- Probabilities -----------------------------------------------------------------------------------------

@@ -28,6 +28,11 @@ def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
 
 
+def first_line(error: BaseException) -> str:
+    """Of an error's message; the error's name where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def time_in_words(seconds: float) -> str:
     """`40 s`, `12 minutes` or `3.5 hours`."""
     if seconds < 90:

@@ -10,10 +10,8 @@ from torch import Tensor, nn
 
 from revit_video.length import TokenLength
 from revit_video.models.base import Output, ResizableModel
-
-# Tokens x channels of a batch up to which launching takes longer than running: of TimeSformer-base on an H100
-# 13 clips at 14x14 (docs/benchmarks.md). Beyond it graphs would only hold memory.
-LAUNCH_BOUND = 1 << 24
+from revit_video.models.cuda_graphs import LAUNCH_BOUND
+from revit_video.runtime.text import first_line
 
 logger = logging.getLogger(__name__)
 
@@ -54,8 +52,8 @@ class GraphedPasses:
                         pass_, (clips.clone(),), allow_unused_input=True, pool=memory
                     )
         except (RuntimeError, AssertionError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            logger.info("training passes are launched one by one; CUDA graphs do not work here: %s", reason)
+            words = "training passes are launched one by one; CUDA graphs do not work here: %s"
+            logger.info(words, first_line(error))
             return
         self.batch, self.recorded = batch, recorded
 
@@ -74,7 +72,7 @@ def graphs_serve(model: ResizableModel, batch: int) -> bool:
 
 def _is_launch_bound(model: ResizableModel, length: TokenLength, batch: int) -> bool:
     """Whether launching a pass of `batch` clips takes a GPU longer than running it."""
-    return batch * model.config.steps * length.count * model.width <= LAUNCH_BOUND
+    return batch * model.activations_at(length) <= LAUNCH_BOUND
 
 
 def _is_recordable(model: ResizableModel) -> bool:

@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from revit_video.models.config import NORM_EPS
-from revit_video.runtime.text import first_line
 
 GELUS = {"gelu": "none", "gelu_tanh": "tanh"}  # and PyTorch's names of their approximation
 CACHED_SCORES = 1 << 19  # attention scores computed at once: 1 MiB in bfloat16
@@ -118,6 +117,8 @@ def _time_kernel_tried(frames: int, width: int, dtype: torch.dtype, device: torc
         q = torch.ones(1, frames, 1, width, dtype=dtype, device=device)
         return bool((fused_time.attend_over_time(q, q, q) == 1).all())
     except Exception as error:  # Triton, a compiler or a driver is missing, in as many ways
+        from revit_video.runtime.text import first_line  # here: importing `predict` stays light
+
         words = "attention over time by PyTorch: Triton's kernel does not run here (%s)"
         logger.info(words, first_line(error))
         return False

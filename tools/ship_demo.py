@@ -54,13 +54,15 @@ def ship(run: str, target: Path) -> Path:
         results = simplejson.load(file)
     with open(os.path.join(run, output_dir.FLOPS), encoding="utf-8") as file:
         costs = simplejson.load(file)
-    shutil.rmtree(target, ignore_errors=True)
-    target.mkdir(parents=True)
-    shutil.copy(os.path.join(run, output_dir.MODEL), target)
+    new = target.with_name(f"{target.name}.new")  # what was shipped before stays until all is there
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    shutil.copy(os.path.join(run, output_dir.MODEL), new)
     for path in clips_of_each_length(os.path.join(run, output_dir.PREDICTIONS)):
-        shutil.copy(path, target)
-    (target / "MODEL_CARD.md").write_text(card(results, costs), encoding="utf-8")
-    return target
+        shutil.copy(path, new)
+    (new / "MODEL_CARD.md").write_text(card(results, costs), encoding="utf-8")
+    shutil.rmtree(target, ignore_errors=True)
+    return new.replace(target)
 
 
 def clips_of_each_length(predictions: str) -> list[str]:

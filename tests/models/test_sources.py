@@ -251,6 +251,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
 
     def silent(request: Any, timeout: float) -> None:
         time.sleep(30)
+        raise OSError("timed out")
 
     def cached(repository: str, name: str, revision: str | None = None) -> str | None:
         looked.append(f"{repository} {name} {revision}")

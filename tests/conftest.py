@@ -17,8 +17,6 @@ from tests.videos import WriteVideo, write_video_to
 SLOW = (
     "test_replicas.py::test_ranks_do_what_one_rank_does[two by two",
     "test_replicas.py::test_ranks_train_the_assigner_as_one_does[two by two",
-    "test_certificate.py::test_a_drop_at_the_limit_is_rarely_certified[0.01",
-    "test_certificate.py::test_coverage_of_the_whole_choice",
     "test_command.py::test_table2_trains_each_row_once",
     "test_compile.py::test_all_modes_fit_into_dynamos_limit",
     "test_journey.py::test_other_attention",

@@ -18,7 +18,7 @@ import torch
 from pytorchvideo.data.encoded_video import EncodedVideo
 from torch import Tensor
 
-from benchmarks.timing import Measurement, Target, interleaved, milliseconds, ratio
+from benchmarks.timing import Effort, Measurement, Target, interleaved, milliseconds, ratio
 from revit_video.data.clips import DECODING_BACKENDS, ClipSampling, VideoViews, ViewGrid, eval_views
 from revit_video.data.isolate import Isolated
 from revit_video.data.sampling import clip_duration
@@ -31,7 +31,7 @@ FASTER_THAN_PYTORCHVIDEO = Target(at_least=3)
 OF_BARE_DECODING = Target(at_least=0.8)
 
 
-def decode(device: torch.device, rounds: int, video: str = "") -> list[Measurement]:
+def decode(device: torch.device, effort: Effort, video: str = "") -> list[Measurement]:
     """Decodes the first 8 x 32 clip of a file: 8 frames of short side 256.
 
     One thread on one core; CPU time, but wall-clock time where two processes take part. From a path to:
@@ -53,12 +53,12 @@ def decode(device: torch.device, rounds: int, video: str = "") -> list[Measureme
             "pytorchvideo": partial(pytorchvideo_clip, path),
             "bare sequential decoding": partial(decode_bare, path),
         }
-        cpu = interleaved(actions, rounds, clock=time.process_time)
+        cpu = interleaved(actions, effort, clock=time.process_time)
         apart: dict[str, Callable[[], object]] = {
             "here": actions["ours, pyav"],
             "apart": partial(isolated, 0, path),
         }
-        wall = interleaved(apart, rounds)
+        wall = interleaved(apart, effort)
     best, bare = cpu["ours, pyav"], cpu["bare sequential decoding"]
     return [
         *(milliseconds(name, timing) for name, timing in cpu.items()),

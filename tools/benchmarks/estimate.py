@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from benchmarks.timesformer import LENGTHS, random_clips
-from benchmarks.timing import Measurement
+from benchmarks.timing import Effort, Measurement
 from benchmarks.training import TWO, TimedStep
 from revit_video.models.inference import for_inference
 from revit_video.models.presets import timesformer_base, videomae_base
@@ -65,10 +65,10 @@ def _bytes(x: Tensor) -> int:
     return x.element_size() * math.prod(own)
 
 
-def estimate(device: torch.device, rounds: int) -> list[Measurement]:
+def estimate(device: torch.device, effort: Effort) -> list[Measurement]:
     """A training step in mixed precision and inference in bfloat16, on fake tensors: floors for an H100.
 
-    `device` and `rounds` change nothing: no operation is computed.
+    `device` and `effort` change nothing: no operation is computed.
     """
     rows = []
     for title, make in MODELS.items():

@@ -22,7 +22,7 @@ from benchmarks.timesformer import (
     random_clips,
     videomae,
 )
-from benchmarks.timing import Measurement, Target, Timing, interleaved, milliseconds, ratio
+from benchmarks.timing import Effort, Measurement, Target, Timing, interleaved, milliseconds, ratio
 from revit_video import flops
 from revit_video.adaptive.engine import Engine, Prediction
 from revit_video.adaptive.policies import Costs, Policy, static
@@ -36,7 +36,7 @@ Action = Callable[[], object]
 
 
 @torch.inference_mode()
-def forward(device: torch.device, rounds: int) -> list[Measurement]:
+def forward(device: torch.device, effort: Effort) -> list[Measurement]:
     """Full length against transformers' TimeSformer with the same weights, and against matrix products."""
     model = base(device, LENGTHS[:1])
     theirs = peer(model)
@@ -46,7 +46,7 @@ def forward(device: torch.device, rounds: int) -> list[Measurement]:
     their_dtype = torch.float32 if on_cpu else quick
     theirs.to(their_dtype)
     rows = []
-    for batch in (1, 8) if on_cpu else (1, 8, 32):
+    for _, batch in effort.parts({f"batch {n}": n for n in ((1, 8) if on_cpu else (1, 8, 32))}):
         clips = random_clips(model, batch)
         swapped = clips.transpose(1, 2).to(their_dtype)
         actions: dict[str, Action] = {"transformers": lambda x=swapped: theirs(x).logits}  # type: ignore[misc]
@@ -54,7 +54,8 @@ def forward(device: torch.device, rounds: int) -> list[Measurement]:
             actions[name_] = partial(logits_at, reader, clips, LENGTHS[0])
         for dtype in {their_dtype, quick, torch.float32}:
             actions |= {f"{way} {name(dtype)}": do for way, do in products(device, dtype).items()}
-        times = interleaved(actions, rounds if batch == 1 else max(3, rounds // 3), device, clock(device))
+        rounds = effort.rounds if batch == 1 else max(3, effort.rounds // 3)
+        times = interleaved(actions, effort, device, clock(device), rounds)
         rows += _forward_rows(batch, times, readers, gmacs(model, 0), their_dtype, on_cpu)
     return rows
 
@@ -91,18 +92,20 @@ def _forward_rows(
 
 
 @torch.inference_mode()
-def lengths(device: torch.device, rounds: int) -> list[Measurement]:
+def lengths(device: torch.device, effort: Effort) -> list[Measurement]:
     """Time ratio of each length against its FLOPs ratio."""
     model = base(device)
     batch = 4 if device.type == "cpu" else 32
     clips = random_clips(model, batch)
     rows = []
-    for dtype in dict.fromkeys((inference_dtype("auto", model), torch.float32)):
+    for precision, dtype in effort.parts(
+        {name(d): d for d in (inference_dtype("auto", model), torch.float32)}
+    ):
         reader = for_inference(model, dtype)
         actions: dict[str, Action] = {length: partial(logits_at, reader, clips, length) for length in LENGTHS}
-        times = interleaved(actions, rounds, device, clock(device))
+        times = interleaved(actions, effort, device, clock(device))
         for i, length in enumerate(LENGTHS):
-            title = f"{length} {name(dtype)}, batch {batch}"
+            title = f"{length} {precision}, batch {batch}"
             rows.append(milliseconds(title, times[length], batch))
             if i:
                 promised = gmacs(model, i) / gmacs(model, 0)
@@ -115,16 +118,17 @@ def lengths(device: torch.device, rounds: int) -> list[Measurement]:
 
 
 @torch.inference_mode()
-def backbones(device: torch.device, rounds: int) -> list[Measurement]:
+def backbones(device: torch.device, effort: Effort) -> list[Measurement]:
     """TimeSformer-base and VideoMAE-B at each length: promised and measured speed-up, and the floor."""
     rows = []
     batch = 1 if device.type == "cpu" else 32
-    for title, model in (("TimeSformer-base", base(device)), ("VideoMAE-B", videomae(device))):
+    for title, make in effort.parts({"TimeSformer-base": base, "VideoMAE-B": videomae}):
+        model = make(device)
         dtype = inference_dtype("auto", model)
         reader, clips = for_inference(model, dtype), random_clips(model, batch)
         actions: dict[str, Action] = {length: partial(logits_at, reader, clips, length) for length in LENGTHS}
         actions |= products(device, dtype)
-        times = interleaved(actions, rounds, device, clock(device))
+        times = interleaved(actions, effort, device, clock(device))
         floor = min((times[way] for way in ("torch", "ours")), key=lambda timing: timing.median)
         for i, length in enumerate(LENGTHS):
             own, promised = times[length], gmacs(model, 0) / gmacs(model, i)
@@ -142,7 +146,7 @@ def backbones(device: torch.device, rounds: int) -> list[Measurement]:
 
 
 @torch.inference_mode()
-def adaptive(device: torch.device, rounds: int) -> list[Measurement]:
+def adaptive(device: torch.device, effort: Effort) -> list[Measurement]:
     """Adaptive evaluation against static full length, for several shares of clips on the short length."""
     model = base(device, (LENGTHS[0], LENGTHS[-1]))
     reader = for_inference(model, inference_dtype("auto", model))
@@ -161,8 +165,8 @@ def adaptive(device: torch.device, rounds: int) -> list[Measurement]:
     with TemporaryDirectory() as folder:
         path = decode.write_moving_texture(Path(folder) / "a.mp4")
         actions["decoding"] = lambda: decode.ours(path, "pyav")
-        rounds = rounds if device.type == "cuda" else max(2, rounds // 2)  # each takes minutes
-        times = interleaved(actions, rounds, device, clock(device))
+        rounds = effort.rounds if device.type == "cuda" else max(2, effort.rounds // 2)  # each takes minutes
+        times = interleaved(actions, effort, device, clock(device), rounds)
     asking = flops.assigner_macs(assigner, model.num_frames, model.img_size).gmacs
     rows = [
         milliseconds("static 14x14", times["static"], count),

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from benchmarks.timesformer import clock
-from benchmarks.timing import Measurement, Target, interleaved
+from benchmarks.timing import Effort, Measurement, Target, interleaved
 from benchmarks.training import TimedStep, at_base_width, cascade_at_base_width
 from revit_video.models.base import ResizableModel
 from revit_video.report.style import DVT_MARK, POLICIES, RC, canvas, png
@@ -25,14 +25,14 @@ COLOURS = {SEPARATE: "#8a939c", REVIT_B: "#14365c", REVIT_E: POLICIES["adaptive"
 StepFactory = Callable[[Sequence[str]], TimedStep]  # token lengths -> step
 
 
-def growth(device: torch.device, rounds: int, picture: str = "") -> list[Measurement]:
+def growth(device: torch.device, effort: Effort, picture: str = "") -> list[Measurement]:
     """Time and parameters with the first 1 to 4 lengths, relative to one.
 
     Args:
         picture: PNG file to draw.
     """
     grown = time_growth(
-        GROWTH, partial(at_base_width, device), partial(cascade_at_base_width, device), rounds, device
+        GROWTH, partial(at_base_width, device), partial(cascade_at_base_width, device), effort, device
     )
     if picture:
         with rc_context(RC), open(picture, "wb") as file:
@@ -68,7 +68,7 @@ def time_growth(
     lengths: Sequence[str],
     revit: StepFactory,
     cascade: StepFactory | None,
-    rounds: int,
+    effort: Effort,
     device: torch.device,
 ) -> Growth:
     """Times the training steps of all ways in turn.
@@ -82,7 +82,7 @@ def time_growth(
     steps |= {f"alone {k}": revit([lengths[k - 1]]) for k in counts[1:]}
     if cascade:
         steps |= {f"DVT {k}": cascade(lengths[:k]) for k in counts[1:]}
-    times = interleaved(steps, rounds, device, clock(device))
+    times = interleaved(steps, effort, device, clock(device))
     seconds = {name: timing.seconds for name, timing in times.items()}
     params = {name: parameters(step.model) for name, step in steps.items()}
 

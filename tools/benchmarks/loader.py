@@ -15,7 +15,7 @@ import torch
 from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 
 from benchmarks.decode import write_moving_texture
-from benchmarks.timing import Measurement, Target, Timing, interleaved, ratio
+from benchmarks.timing import Effort, Measurement, Target, Timing, interleaved, ratio
 from revit_video.data.clips import ClipSampling
 from revit_video.data.datasets import TrainClips
 from revit_video.data.lists import read_list
@@ -57,7 +57,7 @@ RECIPES = {
 }
 
 
-def loader(device: torch.device, rounds: int) -> list[Measurement]:
+def loader(device: torch.device, effort: Effort) -> list[Measurement]:
     """Times epochs of augmented training clips from generated 720p videos, their copies and shards of those.
 
     Wall-clock time of whole epochs, with persistent workers. Bare decoding, in this process, decodes the same
@@ -68,8 +68,8 @@ def loader(device: torch.device, rounds: int) -> list[Measurement]:
         originals = Path(folder) / "originals" / "class"
         originals.mkdir(parents=True)
         write_moving_texture(originals / "video.mp4", SECONDS, SIZE)
-        for name, recipe in RECIPES.items():
-            rows += compare(name, recipe, sources(Path(folder), recipe), device, rounds)
+        for name, recipe in effort.parts(RECIPES):
+            rows += compare(name, recipe, sources(Path(folder), recipe), device, effort)
     return rows
 
 
@@ -86,7 +86,7 @@ def sources(folder: Path, recipe: Recipe) -> dict[str, str]:
 
 
 def compare(
-    name: str, recipe: Recipe, paths: dict[str, str], device: torch.device, rounds: int
+    name: str, recipe: Recipe, paths: dict[str, str], device: torch.device, effort: Effort
 ) -> list[Measurement]:
     """Clips per second of every source and number of workers, and what they are to bare decoding."""
     actions: dict[str, Callable[[], object]] = {}
@@ -94,7 +94,7 @@ def compare(
         actions[f"{source}, bare"] = partial(decode_windows, path, recipe)
         for workers in WORKERS:
             actions[f"{source}, {workers}"] = partial(epoch, train_batches(path, recipe, workers, device))
-    times = interleaved(actions, rounds, device)
+    times = interleaved(actions, effort, device)
     rows = []
     for source in paths:
         bare = times[f"{source}, bare"]

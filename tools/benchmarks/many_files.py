@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from benchmarks.timing import Measurement, Target, interleaved, milliseconds, ratio
+from benchmarks.timing import Effort, Measurement, Target, interleaved, milliseconds, ratio
 from revit_video import Predictor, flops, load, timesformer_tiny
 from revit_video.data.clips import eval_views
 from revit_video.data.synthetic import CLASS_NAMES, write_dataset
@@ -23,7 +23,7 @@ FASTER_THAN_ONE_BY_ONE = Target(at_least=3)
 OF_THE_SLOWER = Target(at_most=1.15)
 
 
-def many_files(device: torch.device, rounds: int, count: int = COUNT) -> list[Measurement]:
+def many_files(device: torch.device, effort: Effort, count: int = COUNT) -> list[Measurement]:
     """`predict_many` on generated clips; an untrained model of the demo's size, at its middle length.
 
     Beside it the same files decoded in the same workers without a model, and the same views classified
@@ -49,7 +49,7 @@ def many_files(device: torch.device, rounds: int, count: int = COUNT) -> list[Me
             "decoding alone": lambda: sum(map(len, file_batches(predictor, paths, BATCH, None))),
             "model alone": model_alone,
         }
-        timed = interleaved(actions, rounds, device)
+        timed = interleaved(actions, effort, device)
     slower = max(timed["decoding alone"], timed["model alone"], key=lambda timing: timing.median)
     return [
         *(milliseconds(name, timing, count) for name, timing in timed.items()),

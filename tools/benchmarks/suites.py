@@ -1,4 +1,4 @@
-"""The suites by name: functions of device and rounds that return the lines of a table."""
+"""The suites by name: functions of device and effort that return the lines of a table."""
 
 from __future__ import annotations
 

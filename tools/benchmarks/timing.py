@@ -3,13 +3,73 @@
 from __future__ import annotations
 
 import gc
+import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from statistics import median, quantiles
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+
+from revit_video.runtime.ranks import Ranks
+
+Part = TypeVar("Part")
+
+
+@dataclass
+class Effort:
+    """How often a suite times each of its actions, and within which time.
+
+    The parts of a suite share the time. What has begun takes one round at least, so that there is a figure.
+
+    Attributes:
+        rounds: of each action, or as many as there is time for.
+        seconds: that the suite may take.
+        ranks: those that time together; they end after the same round.
+        left_out: what there was no time for.
+    """
+
+    rounds: int
+    seconds: float = math.inf
+    ranks: Ranks | None = None
+    left_out: list[str] = field(default_factory=list)
+    started: float = field(default_factory=time.monotonic)
+    _coming: int = 1  # parts of the suite, this one included
+    _until: float = math.inf  # when this part should end
+    _least: float = 0.0  # what one round of a part took, warming up included
+    _is_told: bool = False
+
+    def __post_init__(self) -> None:
+        self._until = self.started + self.seconds
+
+    def parts(self, parts: Mapping[str, Part]) -> Iterator[tuple[str, Part]]:
+        """The parts of a suite by name, as long as there is time for one round of another."""
+        for n, (name, part) in enumerate(parts.items()):
+            now, end, self._coming = time.monotonic(), self.started + self.seconds, len(parts) - n
+            self._until = now + (end - now) / self._coming
+            if now + self._least > end:
+                self.left_out.append(name)
+            else:
+                yield name, part
+
+    def goes_on(self, what: str, done: int, rounds: int, warming_up: float, took: float) -> bool:
+        """Whether another round follows `done` ones, of which the last took so many seconds.
+
+        After the first one of a suite, says what the suite will take.
+        """
+        if done == 1:
+            self._least = max(self._least, warming_up + took)
+        if not self._is_told and (self.ranks is None or self.ranks.is_main):
+            self._is_told = True
+            minutes = self._coming * (warming_up + rounds * took) / 60
+            end = f", of which it has {self.seconds / 60:.3g}" if self.seconds < math.inf else ""
+            print(f"takes about {minutes:.2g} min: {rounds} rounds of {took:.2g} s{end}\n", flush=True)
+        short = time.monotonic() + took > self._until
+        if done < rounds and (any(self.ranks.gather(short)) if self.ranks else short):
+            self.left_out.append(f"{rounds - done} of {rounds} rounds of {what}")
+            return False
+        return done < rounds
 
 
 @dataclass(frozen=True)
@@ -25,11 +85,12 @@ class Timing:
 
 def interleaved(
     actions: Mapping[str, Callable[[], object]],
-    rounds: int,
+    effort: Effort,
     device: torch.device | None = None,
     clock: Callable[[], float] = time.perf_counter,
+    rounds: int | None = None,
 ) -> dict[str, Timing]:
-    """Times all actions in turn, `rounds` times, after one warm-up call of each.
+    """Times all actions in turn, `effort.rounds` times, after one warm-up call of each.
 
     Each round starts with another action, so that no action always follows the same one and other load on
     the machine falls on all of them alike.
@@ -37,20 +98,26 @@ def interleaved(
     Args:
         device: synchronised after each action if it is a GPU.
         clock: `time.process_time` for CPU time, on a machine shared with other programs.
+        rounds: other than `effort.rounds`.
     """
-    names = list(actions)
+    names, rounds = list(actions), rounds or effort.rounds
     wait = torch.cuda.synchronize if device is not None and device.type == "cuda" else lambda: None
     seconds: dict[str, list[float]] = {name: [] for name in names}
+    begun = time.monotonic()
     for name in names:
         actions[name]()
     gc.collect()
-    for n in range(rounds):
+    warming_up, goes_on, n = time.monotonic() - begun, True, 0
+    while goes_on:
+        begun = time.monotonic()
         for name in names[n % len(names) :] + names[: n % len(names)]:
             wait()
             start = clock()
             actions[name]()
             wait()
             seconds[name].append(clock() - start)
+        n += 1
+        goes_on = effort.goes_on(", ".join(names), n, rounds, warming_up, time.monotonic() - begun)
     return {name: Timing(tuple(values)) for name, values in seconds.items()}
 
 

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
@@ -14,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from benchmarks.timesformer import LENGTHS, base, clock, dvt_base, gmacs, random_clips
-from benchmarks.timing import Measurement, Target, Timing, interleaved, milliseconds, ratio
+from benchmarks.timing import Effort, Measurement, Target, Timing, interleaved, milliseconds, ratio
 from revit_video.models.base import ResizableModel
 from revit_video.models.revit import ReViT
 from revit_video.runtime.gradients import Gradients
@@ -29,12 +30,12 @@ CPU_DEPTH = 4  # of 12 blocks: a suite should end within minutes
 PAGE_PER_TENSOR = {"MALLOC_MMAP_THRESHOLD_": "65536"}
 
 
-def training(device: torch.device, rounds: int) -> list[Measurement]:
+def training(device: torch.device, effort: Effort) -> list[Measurement]:
     """A step at several lengths (ReViT-B) against a step at full length: time and peak memory."""
     steps = {lengths: at_base_width(device, lengths) for lengths in (FULL, TWO, THREE)}
     actions = {names(lengths): step for lengths, step in steps.items()}
-    times = interleaved(actions, rounds, device, clock(device))
     memory = {lengths: peak_memory(device, lengths) for lengths in steps}
+    times = interleaved(actions, effort, device, clock(device))
     rows = []
     for lengths, step in steps.items():
         title = names(lengths)
@@ -150,7 +151,7 @@ def _resident_peak() -> int:
     return 1024 * int(re.search(r"VmHWM:\s+(\d+)", status)[1])  # type: ignore[index]
 
 
-def replicas(device: torch.device, rounds: int) -> list[Measurement]:
+def replicas(device: torch.device, effort: Effort) -> list[Measurement]:
     """A ReViT-E step, one rank per length, against a step of one rank at full length.
 
     On a CPU each rank is pinned to one core; there are as many lengths as cores, at most 3.
@@ -162,7 +163,7 @@ def replicas(device: torch.device, rounds: int) -> list[Measurement]:
     if places < 2:
         raise ValueError(f"replicas: a rank for each of 2 token lengths, but there is 1 {device.type} device")
     lengths = THREE if places > 2 else TWO
-    times = launch(_replica_times, len(lengths), lengths, device.type, rounds)
+    times, effort.left_out[:] = launch(_replica_times, len(lengths), lengths, device.type, effort)
     alone, together = times["alone"], times["together"]
     return [
         milliseconds("full length, one rank", alone),
@@ -171,8 +172,11 @@ def replicas(device: torch.device, rounds: int) -> list[Measurement]:
     ]
 
 
-def _replica_times(lengths: Sequence[str], device: str, rounds: int) -> dict[str, Timing]:
+def _replica_times(
+    lengths: Sequence[str], device: str, effort: Effort
+) -> tuple[dict[str, Timing], list[str]]:
     ranks = init(device)
+    effort = replace(effort, ranks=ranks)
     if device == "cpu":
         os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[ranks.rank]})
         torch.set_num_threads(1)
@@ -185,6 +189,7 @@ def _replica_times(lengths: Sequence[str], device: str, rounds: int) -> dict[str
         dist.barrier()
 
     try:
-        return interleaved({"alone": alone, "together": shared}, rounds, ranks.device)
+        times = interleaved({"alone": alone, "together": shared}, effort, ranks.device)
+        return times, effort.left_out
     finally:
         shutdown()

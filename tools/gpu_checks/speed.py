@@ -32,7 +32,7 @@ BACKENDS = {
     "flash": SDPBackend.FLASH_ATTENTION,
     "efficient": SDPBackend.EFFICIENT_ATTENTION,
 }
-SUITES = ("adaptive", "forward", "many_files")
+SUITES = ("adaptive", "forward", "many_files", "kinetics")
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
@@ -249,7 +249,7 @@ def suites(report: Report) -> None:
             report.left_out.append(f"suite {suite}")
             continue
         command = [sys.executable, str(tool), suite, "--device", report.device.type, "--rounds", "3"]
-        command += ["--json", str(report.folder / f"{suite}.json")]
+        command += ["--minutes", f"{report.left / 60:.2f}", "--json", str(report.folder / f"{suite}.json")]
         done = subprocess.run(command, capture_output=True, text=True, timeout=report.left + 30)
         report.check(f"suite {suite}", done.returncode == 0)
         print(done.stdout[-3500:] or done.stderr[-1500:], flush=True)

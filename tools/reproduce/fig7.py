@@ -7,6 +7,7 @@ from statistics import quantiles
 
 import torch
 from benchmarks.growth import CASCADE, REVIT_B, SEPARATE, Growth, growth_figure, time_growth
+from benchmarks.timing import Effort
 from benchmarks.training import TimedStep
 from fvcore.common.config import CfgNode
 
@@ -36,7 +37,7 @@ def fig7(sources: Sequence[Runs]) -> Page:
         return _training(load_checked(runs.path, [*runs.options, *keys]), ranks)
 
     cascade = (lambda some: training(True, some)) if can_be_dvt(runs.cfg) else None
-    grown = time_growth(lengths, lambda some: training(False, some), cascade, ROUNDS, ranks.device)
+    grown = time_growth(lengths, lambda some: training(False, some), cascade, Effort(ROUNDS), ranks.device)
     where = "GPU" if ranks.device.type == "cuda" else _cpu()
     return growth_page(grown, lengths, _share(runs.cfg), where)
 

@@ -60,4 +60,6 @@ def test_the_table_shows_each_target(video: str, tmp_path: Path) -> None:
     rows = {row["name"]: row for row in content["rows"]}
     assert rows["pytorchvideo's time, of ours"]["met"] in (True, False)
     assert all(row["value"] > 0 for row in rows.values())
+    assert "takes about " in finished.out and content["left_out"] == []
     assert tool("benchmark", "kinetics", "--video", video).code == 2
+    assert tool("benchmark", "kinetics", "--minutes", 0).code == 2

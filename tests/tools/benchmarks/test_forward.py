@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from benchmarks import forward, timesformer
+from benchmarks.timing import Effort
 
 from revit_video.adaptive.engine import Engine
 from revit_video.adaptive.policies import Costs
@@ -22,7 +23,7 @@ def test_the_peer_gives_our_answers(small: None) -> None:
 
 
 def test_lengths(small: None) -> None:
-    rows = forward.lengths(CPU, 1)  # in float32 alone, the precision of such a narrow model
+    rows = forward.lengths(CPU, Effort(1))  # in float32 alone, the precision of such a narrow model
     values = {row.name.replace(" float32, batch 4", ""): row.value for row in rows}
     assert [row.target is not None for row in rows].count(True) == 2
     assert 1 > values["10x10: FLOPs ratio"] > values["7x7: FLOPs ratio"] > 0
@@ -49,7 +50,7 @@ def test_a_stream_classifies_every_clip_at_its_length(small: None) -> None:
 
 
 def test_backbones(small: None) -> None:
-    rows = {row.name: row.value for row in forward.backbones(CPU, 1)}
+    rows = {row.name: row.value for row in forward.backbones(CPU, Effort(1))}
     for title in ("TimeSformer-base", "VideoMAE-B"):
         times = {length: rows[f"{title} {length}, float32, batch 1"] for length in timesformer.LENGTHS}
         measured = rows[f"{title} 7x7: measured speed-up"]

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import torch
 from benchmarks.growth import CASCADE, REVIT_B, REVIT_E, SEPARATE, Growth, growth
+from benchmarks.timing import Effort
 
 
 def test_growth(small: None, tmp_path: Path) -> None:
     picture = tmp_path / "growth.png"
-    rows = growth(torch.device("cpu"), 1, str(picture))
+    rows = growth(torch.device("cpu"), Effort(1), str(picture))
     assert sum(row.target is not None for row in rows) == 3
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert all(row.value == 1 for row in rows if row.name.startswith("1 lengths") and "time" in row.name)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from benchmarks import loader as suite
 from benchmarks.decode import write_moving_texture
+from benchmarks.timing import Effort
 
 from revit_video.data.sampling import Window
 
@@ -26,7 +27,7 @@ def test_every_source_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in small.items():
         monkeypatch.setattr(suite, name, value)
     monkeypatch.setattr(suite, "RECIPES", {"small": RECIPE})
-    rows = {row.name: row for row in suite.loader(torch.device("cpu"), rounds=1)}
+    rows = {row.name: row for row in suite.loader(torch.device("cpu"), Effort(1))}
     for source in ("originals", "resized", "packed"):
         assert rows[f"small, {source}: 1 worker"].unit == "clips/s"
         assert rows[f"small, {source}: 1 worker, each, of bare decoding"].target is suite.OF_BARE_DECODING

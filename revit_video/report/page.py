@@ -306,6 +306,12 @@ def _confusion(run: Run) -> Markup:
     return rendered(TEMPLATES, "confusion.html", names=names, counts=counts, pairs=pairs, by=by)
 
 
+def _training(run: Run) -> Markup:
+    told = [CLIPS] if plots.learning_curve(run) else []
+    told += [TRAINING] if {"train", "assigner"} & run.stats.keys() else []
+    return _picture(run, output_dir.TRAINING_PICTURE, plots.training, " ".join(told))
+
+
 def _gallery(run: Run) -> Markup:
     return rendered(TEMPLATES, "gallery.html", groups=gallery(run))
 
@@ -375,6 +381,7 @@ COST = (
 )
 LENGTHS = "Share of each class's test videos at each length, as chosen by the adaptive policy."
 TRAINING = "Training batches: faint as logged, strong their running mean. Dots: the validation list."
+CLIPS = "What heads reach that were solved on fewer clips: where the line still rises, more clips pay."
 COST_CHART = "accuracy_cost-0-0"
 
 SECTIONS: tuple[tuple[str, Callable[[Run], Markup]], ...] = (
@@ -387,6 +394,6 @@ SECTIONS: tuple[tuple[str, Callable[[Run], Markup]], ...] = (
     ("Mistakes", _mistakes),
     ("Mined labels", _mined_labels),
     ("Confusion", _confusion),
-    ("Training", _figure(output_dir.TRAINING_PICTURE, plots.training, TRAINING)),
+    ("Training", _training),
     ("How it was made", _made_by),
 )

@@ -286,11 +286,15 @@ def confusion_counts(run: Run) -> np.ndarray:
 
 
 def training(run: Run) -> Picture:
-    """Loss and top-1 of each length per training step, and the assigner's loss and accuracy."""
+    """Loss and top-1 of each length per training step, and the assigner's loss and accuracy.
+
+    Of heads in closed form, which have no steps: what they reach with fewer clips.
+    """
     train, assigner = run.stats.get("train", []), run.stats.get("assigner", [])
-    if not train and not assigner:
+    curve = learning_curve(run)
+    if not train and not assigner and not curve:
         raise Missing("stats.jsonl has no line of a training")
-    rows = []
+    rows = [[_clips_panel(run, curve)]] if curve else []
     names, colours = [str(length) for length in run.lengths], length_colours(run.lengths)
     if train:
         validated = run.stats.get("val", [])
@@ -332,6 +336,26 @@ def training(run: Run) -> Picture:
             ]
         )
     return rows
+
+
+def learning_curve(run: Run) -> list[tuple[int, float]]:
+    """Top-1 of the longest length in percent by the number of clips learned from; perhaps empty."""
+    try:
+        return [(point["clips"], point["top1"]) for point in run.results.get("learning_curve") or []]
+    except Missing:
+        return []
+
+
+def _clips_panel(run: Run, curve: list[tuple[int, float]]) -> Panel:
+    def draw(axes: Axes) -> None:
+        chance = 100 / len(run.class_names)
+        axes.plot(*zip(*curve, strict=True), "-o", ms=7, lw=1.9, color=length_colours(run.lengths)[0])
+        axes.axhline(chance, ls=":", color=MUTED, label="chance")
+        axes.set(title=f"{run.lengths[0]}: top-1 by the number of clips")
+        axes.set(xlabel="clips learned from", ylabel="top-1 out of fold, %", xlim=(0, None), ylim=(0, 101))
+
+    told = ", ".join(f"{top1:.1f} % from {clips}" for clips, top1 in curve)
+    return Panel(draw, 3.2, f"Top-1 of {run.lengths[0]} by the number of clips learned from: {told}.")
 
 
 def _from_to(lines: list[dict[str, Any]], key: str, names: Sequence[str] = ("",)) -> str:

@@ -15,6 +15,7 @@ from matplotlib.colors import to_rgb
 from revit_video.report import plots
 from revit_video.report.files import Missing, Run
 from revit_video.report.gallery import CLIPS, diverse
+from revit_video.report.page import write_report
 from revit_video.report.style import POLICIES, length_colours
 
 
@@ -110,6 +111,23 @@ def test_a_training_of_one_logged_step_is_seen(run_dir: Path) -> None:
     (run_dir / "stats.jsonl").write_text('{"stage": "train", "step": 6, "loss_6x6": 1.5, "top1_6x6": 20.0}\n')
     loss, _ = plots.drawn_together(plots.training(Run(str(run_dir)))).axes
     assert any(line.get_marker() == "o" and line.get_xydata().tolist() == [[6, 1.5]] for line in loss.lines)
+
+
+def test_the_learning_curve_is_drawn_where_heads_have_no_steps(run_dir: Path) -> None:
+    (run_dir / "stats.jsonl").write_text('{"stage": "mine", "step": 1}\n')
+    results = json.loads((run_dir / "results.json").read_text())
+    points = [(14, 59.0), (27, 81.5), (54, 93.25)]
+    results["learning_curve"] = [{"clips": clips, "top1": top1} for clips, top1 in points]
+    (run_dir / "results.json").write_text(json.dumps(results))
+    picture = plots.training(Run(str(run_dir)))
+    (axes,) = plots.drawn_together(picture).axes
+    curve, chance = axes.lines
+    assert [tuple(point) for point in curve.get_xydata().tolist()] == points
+    assert set(chance.get_ydata()) == {100 / 6}
+    assert picture[0][0].says.endswith("learned from: 59.0 % from 14, 81.5 % from 27, 93.2 % from 54.")
+    write_report(str(run_dir))
+    told = (run_dir / "report.html").read_text().partition("<h2>Training</h2>")[2].partition("</section>")[0]
+    assert "where the line still rises" in told and "Training batches" not in told
 
 
 def test_longer_is_darker(run: Run) -> None:

@@ -21,6 +21,7 @@ from torch import Tensor
 from revit_video.data.clips import VideoViews
 from revit_video.data.video import LIMITS, DecodeError, Limits, is_out_of_memory
 from revit_video.runtime.machine import whole_memory
+from revit_video.runtime.termination import held_back
 
 _EXITED = 255  # in place of a signal number, for a process that exited without a signal
 _LATE = signal.SIGALRM  # in place of the signal that ended a process which took too long
@@ -115,12 +116,11 @@ class _Child:
         memory = torch.frombuffer(mmap.mmap(-1, max(largest, 1)), dtype=torch.uint8)
         line, theirs = Pipe()
         # No signal reaches the child while it still runs this process's handlers.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-        pid = os.fork()
-        if pid == 0:
-            line.close()
-            _serve(decode, theirs, memory, timeout, limits)
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        with held_back(signal.SIGINT, signal.SIGTERM):
+            pid = os.fork()
+            if pid == 0:
+                line.close()
+                _serve(decode, theirs, memory, timeout, limits)
         theirs.close()
         self._line, self._memory = line, memory
         self._end = Finalize(self, _end, (line, pid), exitpriority=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import signal
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -24,7 +25,7 @@ from revit_video.data.targets import Targets
 from revit_video.data.transforms import Normalize
 from revit_video.data.video import is_image
 from revit_video.runtime.ranks import ranks_here
-from revit_video.runtime.termination import start_worker
+from revit_video.runtime.termination import held_back, start_worker
 
 QUIET = 60.0  # seconds without a batch after which that is said
 
@@ -209,11 +210,12 @@ def _watched(loader: DataLoader, patience: float) -> Iterator[Batch]:
 
 
 def _started(loader: DataLoader) -> Iterator[Batch]:
-    """The loader's iterator, whose queues need shared memory, however little."""
+    """The loader's iterator; its workers never hear SIGTERM but from this process, see `start_worker`."""
     try:
-        return iter(loader)
+        with held_back(signal.SIGTERM):
+            return iter(loader)
     except OSError as error:
-        if error.errno != ENOSPC:
+        if error.errno != ENOSPC:  # its queues need shared memory, however little
             raise
         raise OSError(f"{SHARED_MEMORY} is full; make room there, or set DATA_LOADER.NUM_WORKERS 0") from None
 

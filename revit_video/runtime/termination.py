@@ -103,7 +103,14 @@ def deaf_children() -> Iterator[None]:
     from multiprocessing import resource_tracker
 
     resource_tracker.ensure_running()  # the start of the first process would, and would unblock the signal
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    with held_back(signal.SIGINT):
+        yield
+
+
+@contextmanager
+def held_back(*numbers: int) -> Iterator[None]:
+    """These signals reach this thread after the block; processes started in it begin with them blocked."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
         yield
     finally:
@@ -125,7 +132,7 @@ def start_worker(rank: int, worker: int = 0) -> None:
     """Make a data worker of process `rank` end with it, and on SIGTERM from it alone.
 
     Schedulers send SIGTERM to all processes of a run, and terminals Ctrl-C, but a rank needs its workers to
-    finish the step.
+    finish the step. It holds SIGTERM back while it starts them: they have none of these words yet.
     """
     end_with_parent(rank)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -133,6 +140,8 @@ def start_worker(rank: int, worker: int = 0) -> None:
     if hasattr(signal, "sigwaitinfo"):  # Linux
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_end_with, args=(rank,), daemon=True).start()
+    else:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 
 def _silent_where_the_rank_has_gone(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from fractions import Fraction
 
 import pytest
@@ -44,3 +46,24 @@ def test_the_allowed_number_of_unreadable_videos() -> None:
     ) as e:
         check_skipped(skipped, 2, latest)
     assert e.value.skipped == skipped
+
+
+while_starting: list[int] = []  # signals that a forked process gets before it runs anything
+
+
+def signalled() -> None:
+    for number in while_starting:
+        os.kill(os.getpid(), number)
+
+
+os.register_at_fork(after_in_child=signalled)
+
+
+@pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="Linux alone tells who sent a signal")
+def test_sigterm_to_all_processes_ends_no_worker_that_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch would print that a worker was killed; the rank needs its workers to finish the step."""
+    monkeypatch.setitem(globals(), "while_starting", [signal.SIGTERM])
+    clips = EvalClips(LabeledVideoPaths([("a.mp4", 0)] * 4), ClipSampling(4, Fraction(1)), ViewGrid(32))
+    loading = Loading(torch.device("cpu"), num_workers=2, max_skipped=1.0)
+    batches = EvalBatches(clips, range(4), 1, Normalize([0.5] * 3, [0.2] * 3), loading)
+    assert [len(batch.skipped) for batch in batches] == [1] * 4

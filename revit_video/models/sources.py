@@ -64,7 +64,7 @@ from revit_video.models.transformers_folder import (
     weights_files,
     weights_of,
 )
-from revit_video.models.untrusted import believed
+from revit_video.models.untrusted import believed, shown
 from revit_video.models.vit_folders import is_videomae_v2, vit_in
 from revit_video.models.vit_layouts import CLIP_STEM, from_clip, from_transformers_vit
 from revit_video.runtime.archive import hollow
@@ -170,8 +170,17 @@ def _folder(path: str, folder: str) -> PretrainedWeights:
     if vit is None and not as_authors:
         read_config(path, folder)  # says what it is before the weights are read
     state: dict[str, Tensor] = {}
-    for file in weights_files(path, folder):
-        state |= weights_in(file, _read_file(file))[1]
+    files = weights_files(path, folder)
+    if reason := hollow(*files):
+        raise CheckpointError(f"{path}: {reason}")
+    for file, names in files.items():
+        payload = _read_file(file)
+        if absent := names - payload.keys():
+            raise CheckpointError(f"{file} lacks {shown(min(absent))}, which the index says is there")
+        part = weights_in(file, payload)[1]
+        if twice := part.keys() & state.keys():
+            raise CheckpointError(f"{path}: {shown(min(twice))} is in two files, {file} and one before")
+        state |= part
     if as_authors:
         return _bare(path, {"model": state}, "")
     if vit is None:

@@ -74,6 +74,7 @@ LARGEST = 4096  # of those
 KINDS_OF_VALUES = {"use_mean_pooling": bool, "id2label": dict, "architectures": list}
 MOST_PLACES = 1 << 17  # of a model whose file does not hold them; a VideoMAE has 1568
 MOST_BYTES = 1 << 24  # of a JSON file
+MOST_SHARDS = 1000  # files of weights; models of 10^12 parameters have a few hundred
 PREPROCESSING = {"do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True}
 
 
@@ -306,8 +307,8 @@ def _normalisation(said: dict[str, Any]) -> dict[str, Any]:
     return {"mean": mean, "std": std}
 
 
-def weights_files(path: str, folder: str) -> list[str]:
-    """The files of weights in `folder`: one, or those that its index names.
+def weights_files(path: str, folder: str) -> dict[str, set[str]]:
+    """The files of weights in `folder`: one, or those of its index, each with the names that it must hold.
 
     Raises:
         CheckpointError: there is none, or not all of them.
@@ -315,29 +316,33 @@ def weights_files(path: str, folder: str) -> list[str]:
     for name in (SAFETENSORS, TORCH_BIN):
         whole = os.path.join(folder, name)
         if os.path.isfile(whole):
-            return [whole]
+            return {whole: set()}
         if os.path.isfile(whole + INDEX):
-            names = shards_in(whole + INDEX)
-            if absent := [each for each in names if not os.path.isfile(os.path.join(folder, each))]:
+            shards = shards_in(whole + INDEX)
+            if absent := [each for each in shards if not os.path.isfile(os.path.join(folder, each))]:
                 raise CheckpointError(
-                    f"{path}: {name}{INDEX} names {len(names)} files, of which {', '.join(absent[:3])} "
-                    f"{'is' if len(absent) == 1 else 'are'} not there"
+                    f"{path}: {name}{INDEX} names {len(shards)} files, of which "
+                    f"{', '.join(map(shown, absent[:3]))} {'is' if len(absent) == 1 else 'are'} not there"
                 )
-            return [os.path.join(folder, each) for each in names]
+            return {os.path.join(folder, each): names for each, names in shards.items()}
     raise CheckpointError(
         f"{path} holds neither {SAFETENSORS} nor {TORCH_BIN}, and no index ({SAFETENSORS}{INDEX})"
     )
 
 
-def shards_in(index: str) -> list[str]:
-    """The names of files in the folder of `index` over which the weights are spread."""
+def shards_in(index: str) -> dict[str, set[str]]:
+    """The files in the folder of `index` over which the weights are spread, each with their names."""
     places = read_object(index).get("weight_map")
     if not isinstance(places, dict) or not places:
         raise CheckpointError(f"{index}: no weight_map, from weights to files")
-    for name in places.values():
+    shards: dict[str, set[str]] = {}
+    for weight, name in places.items():
         if not isinstance(name, str) or os.path.basename(name) != name or name in ("", ".", ".."):
             raise CheckpointError(f"{index}: {shown(name)} is no name of a file in this folder")
-    return sorted(set(places.values()))
+        shards.setdefault(name, set()).add(weight)
+    if len(shards) > MOST_SHARDS:
+        raise CheckpointError(f"{index} names {len(shards)} files; at most {MOST_SHARDS} are read")
+    return dict(sorted(shards.items()))
 
 
 def read_object(path: str) -> dict[str, Any]:

@@ -37,11 +37,12 @@ def damage(path: str) -> str:
     return hollow(path) or _damage_of_version(path, stat.st_size, stat.st_mtime_ns, stat.st_ino)
 
 
-def hollow(path: str) -> str:
-    """Says that a file is much longer than what is on the disk of it; empty if it is not, or not known."""
-    stat = os.stat(path)
-    if stat.st_size > LARGE and hasattr(stat, "st_blocks") and 512 * stat.st_blocks < ON_DISK * stat.st_size:
-        return f"{stat.st_size} bytes long, of which only {512 * stat.st_blocks} are on the disk"
+def hollow(*paths: str) -> str:
+    """Says that files are much longer than what is on the disk of them; empty if not, or not known."""
+    stats = [os.stat(path) for path in paths]
+    size, there = (sum(getattr(s, name, s.st_size) for s in stats) for name in ("st_size", "st_blocks"))
+    if size > LARGE and 512 * there < ON_DISK * size:
+        return f"{size} bytes long, of which only {512 * there} are on the disk"
     return ""
 
 

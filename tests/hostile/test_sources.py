@@ -112,6 +112,104 @@ def test_a_safetensors_file_of_holes_is_not_read(tmp_path: Path) -> None:
     assert "of which only" in refused(path)
 
 
+# ---- Weights in several files ----------------------------------------------------------------------------
+
+INDEX = "model.safetensors.index.json"
+
+
+@pytest.fixture
+def sharded(tmp_path: Path) -> Path:
+    random_timesformer().save_pretrained(tmp_path / "ts", max_shard_size="20KB")
+    return tmp_path / "ts"
+
+
+def places_in(folder: Path) -> dict[str, Any]:
+    return simplejson.loads((folder / INDEX).read_text())["weight_map"]
+
+
+def first_shard(folder: Path) -> Path:
+    return min(folder.glob("model-00001-*.safetensors"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("../weights.bin", "/etc/hostname", "sub/a.bin", "..", ".", "", "a" * 5000, "a\0b", "a\nerror: b"),
+        *("\ud800", 3, None, ["a"], {"a": "b"}, 1.5, True),
+    ],
+)
+def test_an_index_names_files_of_its_folder_alone(name: Any, sharded: Path) -> None:
+    weight = min(places_in(sharded))
+    (sharded / INDEX).write_text(simplejson.dumps({"weight_map": places_in(sharded) | {weight: name}}))
+    message = refused(sharded)
+    assert "no name of a file in this folder" in message or "not there" in message
+    assert len(message) < 1000 and message.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("[]", "not an object"),
+        ("{}", "no weight_map"),
+        ('{"weight_map": []}', "no weight_map"),
+        ('{"weight_map": {}}', "no weight_map"),
+        ('{"weight_map": {"a": ' * 20_000, "nested too deeply"),
+        ('{"weight_map": ' + "9" * (1 << 20) + "}", "not JSON"),
+        ('{"weight_map": {' + " " * (1 << 24) + "}}", "larger than 16 MiB"),
+        (
+            simplejson.dumps({"weight_map": {str(n): str(n) for n in range(1001)}}),
+            "names 1001 files; at most",
+        ),
+        ("\x80\x02}.", "not JSON"),
+    ],
+)
+def test_an_index_that_is_none(content: str, words: str, sharded: Path) -> None:
+    (sharded / INDEX).write_bytes(content.encode("latin-1"))
+    message = refused(sharded)
+    assert words in message and INDEX in message
+
+
+def test_a_shard_lacks_a_weight_or_has_another_ones(sharded: Path) -> None:
+    places, first = places_in(sharded), first_shard(sharded)
+    absent = {"weight_map": places | {"a.weight": first.name}}
+    (sharded / INDEX).write_text(simplejson.dumps(absent))
+    assert f"{first.name} lacks 'a.weight'" in refused(sharded)
+    other, weight = next((name, weight) for weight, name in places.items() if name != first.name)
+    (sharded / INDEX).write_text(simplejson.dumps({"weight_map": places}))
+    own = safetensors.torch.load_file(first)
+    safetensors.torch.save_file(own | {weight: torch.zeros(3)}, first)
+    message = refused(sharded)
+    assert f"'{weight}' is in two files" in message and other in message
+
+
+def test_one_shard_in_the_place_of_all(sharded: Path) -> None:
+    first, *others = sorted(set(places_in(sharded).values()))
+    for other in others:
+        (sharded / other).unlink()
+        (sharded / other).symlink_to(first)
+    assert "lacks" in refused(sharded)
+
+
+@pytest.mark.parametrize("kind", ["cut", "empty", "pipe", "folder", "text", "pickle", "holes"])
+def test_a_shard_that_is_none(kind: str, sharded: Path) -> None:
+    shards = sorted({sharded / name for name in places_in(sharded).values()})
+    first, content = shards[0], shards[0].read_bytes()
+    first.unlink()
+    if kind == "pipe":
+        os.mkfifo(first)
+    elif kind == "folder":
+        first.mkdir()
+    elif kind == "holes":  # each small enough, together many
+        first.write_bytes(content)
+        for shard in shards:
+            os.truncate(shard, (1 << 28) - 1)
+    else:
+        pickled = b"\x80\x02cos\nsystem\nX\x04\x00\x00\x00trueR."
+        kinds = {"cut": content[:-1], "empty": b"", "text": b"version https://git-lfs", "pickle": pickled}
+        first.write_bytes(kinds[kind])
+    assert ("of which only" if kind == "holes" else first.name) in refused(sharded)
+
+
 # ---- Pickles ---------------------------------------------------------------------------------------------
 
 PAIRS = b"X\x03\x00\x00\x00lol" + b"".join(b"q%ch%c\x86" % (n, n) for n in range(1, 61))

@@ -115,7 +115,7 @@ def test_a_folder_of_transformers_with_its_weights_in_several_files(file: str, f
     first = next(iter(sorted(folder.glob("*-00001-of-*"))))
     first.unlink()
     with pytest.raises(
-        ValueError, match=f"{index.name} names {len(shards)} files, of which {first.name} is not"
+        ValueError, match=f"{index.name} names {len(shards)} files, of which '{first.name}' is not"
     ):
         read_source(str(folder))
     for foreign in ("../other.bin", "/etc/hostname", "..", 3, ["a"]):

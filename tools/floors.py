@@ -22,6 +22,7 @@ from revit_video.adaptive.folds import cut_into_folds
 from revit_video.data.clips import ClipSampling, ViewGrid, eval_views
 from revit_video.data.folders import DataFolder
 from revit_video.data.groups import groups_of
+from revit_video.data.lists import labelled_files
 from revit_video.data.video import DecodeError
 from revit_video.meters import topk
 from revit_video.train.closed_form import out_of_fold
@@ -47,8 +48,7 @@ def main() -> int:
     args = parser.parse_args()
     try:
         data = DataFolder(args.videos, {"train": 1.0})
-        videos = data.videos("train")
-        files = [(path, info["label"]) for path, info in (videos[row] for row in range(len(videos)))]
+        files = list(labelled_files(data.videos("train")))
         groups = groups_of([path for path, _ in files], args.group, args.videos)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

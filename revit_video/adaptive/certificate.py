@@ -21,9 +21,7 @@ from revit_video.adaptive.table import Table
 from revit_video.adaptive.temperatures import fit_temperatures
 from revit_video.runtime.rng import seeded_generator
 
-SLACK = (
-    0.1  # share of the permitted error that is spent on how often the policy and the longest length differ
-)
+SLACK = 0.1  # share of the permitted error, spent on how often the policy and the longest length differ
 POWER = 0.8  # with which `videos_needed` are enough
 SHARES = 8  # of differing videos that are tried, from none to the most that SLACK leaves open
 

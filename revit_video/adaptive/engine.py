@@ -82,9 +82,8 @@ class Engine:
         self.assigner = assigner.eval() if assigner is not None and policy.asks_assigner else None
         self.buckets = Buckets(partial(logits_at, self.model), model.lengths, batch_size)
         self.count = 0
-        self.sums: dict[
-            int, Tensor
-        ] = {}  # by number of a waiting view: log-probabilities of what it has read
+        # By the number of a waiting view: the sum of the log-probabilities at the lengths that it has run.
+        self.sums: dict[int, Tensor] = {}
 
     def __call__(self, clips: Tensor, rows: Tensor | None = None) -> Prediction:
         """Classify `clips` in order; nothing may be waiting from earlier calls of `submit`."""

@@ -13,7 +13,7 @@ from typing import Any
 from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 
 from revit_video.data.groups import groups_of
-from revit_video.data.lists import composed, read_class_names, read_list
+from revit_video.data.lists import composed, labelled_files, read_class_names, read_list
 from revit_video.data.video import IMAGE_SUFFIXES, is_image
 
 _SUFFIXES = """
@@ -145,8 +145,8 @@ class DataFolder:
                 path = os.path.join(self.path, f"{split}.csv")
                 videos = read_list(path, self._prefix, self._separator, self.num_classes, self._multi_label)
             if (to := self.reordered) is not None or self._multi_label:
-                pairs = (videos[row] for row in range(len(videos)))
-                videos = LabeledVideoPaths([(path, self._given(info["label"], to)) for path, info in pairs])
+                pairs = labelled_files(videos)
+                videos = LabeledVideoPaths([(path, self._given(label, to)) for path, label in pairs])
             self._videos[split] = videos
         return self._videos[split]
 

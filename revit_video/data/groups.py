@@ -7,9 +7,8 @@ import re
 from collections import Counter
 from collections.abc import Hashable, Sequence
 
-SERIES = re.compile(
-    r"(.*\d.*)[ _.-][a-z]?\d+", re.IGNORECASE
-)  # seq01_02, g01_c02: numbers of a recording and a clip
+# seq01_02, g01_c02: numbers of a recording and a clip
+SERIES = re.compile(r"(.*\d.*)[ _.-][a-z]?\d+", re.IGNORECASE)
 
 
 def groups_of(paths: Sequence[str], pattern: str, folder: str) -> list[str]:

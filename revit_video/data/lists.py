@@ -6,7 +6,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
@@ -16,6 +16,11 @@ from revit_video.runtime.text import printable
 _REPORTED_LINES = 5
 _SEPARATORS = (" ", ",", "\t", ";")
 _SAMPLE = 100  # lines that tell how a list is separated
+
+
+def labelled_files(videos: LabeledVideoPaths) -> Iterator[tuple[str, Any]]:
+    """Path of each video of a list, and its label, or tuple of labels."""
+    return ((path, info["label"]) for path, info in map(videos.__getitem__, range(len(videos))))
 
 
 def read_list(

@@ -18,6 +18,8 @@ from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 
 from revit_video.config.load import leaf_keys
 from revit_video.config.rules import get
+from revit_video.data.lists import labelled_files
+from revit_video.from_cfg.overlaps import list_root
 from revit_video.length import token_lengths
 from revit_video.models.checkpoint import weights_digest
 from revit_video.models.sources import HUB, TIMM, read_source
@@ -42,18 +44,8 @@ AUGMENTATION = tuple(
 # The model's own settings are compared when its weights are loaded.
 TRAINING = (
     *("RNG_SEED", "TRAIN.METHOD", "TRAIN.BATCH_SIZE", "TRAIN.MIXED_PRECISION", "TRAIN.DENSE_WEIGHT"),
-    *(
-        "TRAIN.EMA_DECAY",
-        "TRAIN.FREEZE",
-        "SOLVER",
-        "AUG",
-        "MIXUP",
-        "REVIT.DISTILL",
-        "MODEL.DROP_RATE",
-        "MODEL.DROP_PATH",
-        "MODEL.DROP_PATH_PER",
-    ),
-    *("MODEL.INIT", "MODEL.POS_INIT", "MODEL.QK_INIT_GAIN"),
+    *("TRAIN.EMA_DECAY", "TRAIN.FREEZE", "SOLVER", "AUG", "MIXUP", "REVIT.DISTILL", "MODEL.DROP_RATE"),
+    *("MODEL.DROP_PATH", "MODEL.DROP_PATH_PER", "MODEL.INIT", "MODEL.POS_INIT", "MODEL.QK_INIT_GAIN"),
     *AUGMENTATION,
 )
 MAY_GROW = ("SOLVER.MAX_EPOCH", "TRAIN.BATCH_SIZE")  # while there is something left to train
@@ -61,15 +53,8 @@ MAY_GROW = ("SOLVER.MAX_EPOCH", "TRAIN.BATCH_SIZE")  # while there is something 
 NOT_LATER = ("TRAIN.BATCH_SIZE", "ASSIGNER.BATCH_SIZE", "ASSIGNER.ENABLE", "ASSIGNER.CACHE_GB")
 # How a model answers: what it is shipped with, and what its test may have otherwise under another name.
 ANSWERS = (
-    *(
-        "ADAPTIVE",
-        "TEST.NUM_ENSEMBLE_VIEWS",
-        "TEST.NUM_SPATIAL_CROPS",
-        "TEST.ENSEMBLE",
-        "TEST.DTYPE",
-        "DATA.TEST_SCALE",
-    ),
-    *CLIPS,
+    *("ADAPTIVE", "TEST.NUM_ENSEMBLE_VIEWS", "TEST.NUM_SPATIAL_CROPS", "TEST.ENSEMBLE", "TEST.DTYPE"),
+    *("DATA.TEST_SCALE", *CLIPS),
 )
 TRAINING_LIST, MINED_LIST, TESTED_LIST = "training list", "mined list", "tested list"
 LENGTHS, WEIGHTS, CLASSES, ADAPTS = "token lengths", "weights", "classes", "assigner"
@@ -144,11 +129,10 @@ def list_in_words(cfg: CfgNode, videos: LabeledVideoPaths) -> str:
 
     Paths in the data folder count from there, so that it may move.
     """
-    folder = os.path.join(cfg.DATA.PATH_PREFIX or cfg.DATA.PATH_TO_DATA_DIR, "")
+    folder = os.path.join(list_root(cfg), "")
     sha = hashlib.sha256()
-    for row in range(len(videos)):
-        path, info = videos[row]
-        sha.update(f"{path.removeprefix(folder)}\0{info['label']}\n".encode())
+    for path, label in labelled_files(videos):
+        sha.update(f"{path.removeprefix(folder)}\0{label}\n".encode())
     return f"{len(videos)} files, {sha.hexdigest()[:16]}"
 
 

@@ -15,6 +15,7 @@ from revit_video.data.augment import Mixing, MixToken, RandAugment, RandomErasin
 from revit_video.data.clips import ClipSampling, ViewGrid
 from revit_video.data.datasets import EvalClips, TrainClips
 from revit_video.data.folders import DataFolder
+from revit_video.data.lists import labelled_files
 from revit_video.data.loader import (
     BatchTransform,
     EvalBatches,
@@ -286,7 +287,7 @@ def _mix_token(cfg: CfgNode) -> MixToken | None:
 def _label_maps(cfg: CfgNode, images: LabeledVideoPaths) -> TokenLabelMaps | None:
     if not cfg.DATA.TOKEN_LABELS:
         return None
-    paths = [images[row][0] for row in range(len(images))]
+    paths = [path for path, _ in labelled_files(images)]
     return TokenLabelMaps(cfg.DATA.TOKEN_LABELS, paths, cfg.MODEL.NUM_CLASSES)
 
 

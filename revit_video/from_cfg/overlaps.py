@@ -12,6 +12,7 @@ from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 
 from revit_video.data.folders import DataFolder
 from revit_video.data.groups import groups_of, series_of_all
+from revit_video.data.lists import labelled_files
 from revit_video.data.loader import allowed_unreadable
 from revit_video.data.shards import shard_part
 from revit_video.data.video import is_image
@@ -33,6 +34,16 @@ logger = logging.getLogger(__name__)
 def mine_split(cfg: CfgNode) -> str:
     """The list whose token-length labels are mined."""
     return cfg.MINE.HOLDOUT or "train"
+
+
+def list_root(cfg: CfgNode) -> str:
+    """The folder from which the relative paths of lists, and of `DATA.GROUP`, count."""
+    return str(cfg.DATA.PATH_PREFIX or cfg.DATA.PATH_TO_DATA_DIR)
+
+
+def groups_in(cfg: CfgNode, paths: Sequence[str]) -> list[str]:
+    """The group of each file by `DATA.GROUP`, see `groups_of`."""
+    return groups_of(paths, cfg.DATA.GROUP, list_root(cfg))
 
 
 def compare_lists(cfg: CfgNode, data: DataFolder, splits: Sequence[str]) -> None:
@@ -72,13 +83,11 @@ def compare_lists(cfg: CfgNode, data: DataFolder, splits: Sequence[str]) -> None
 
 def _look_at_groups(cfg: CfgNode, data: DataFolder, splits: Sequence[str]) -> None:
     """Warns where clips of one recording are in two lists, by `DATA.GROUP` or by how they are called."""
-    pattern, folder = cfg.DATA.GROUP, cfg.DATA.PATH_PREFIX or cfg.DATA.PATH_TO_DATA_DIR
+    pattern = cfg.DATA.GROUP
     of_split: dict[str, set[str]] = {}
     for split in splits:
-        videos = data.videos(split)
-        pairs = [videos[row] for row in range(len(videos))]
-        paths, labels = [path for path, _ in pairs], [info["label"] for _, info in pairs]
-        found = groups_of(paths, pattern, folder) if pattern else series_of_all(paths, labels)
+        paths, labels = zip(*labelled_files(data.videos(split)), strict=True)
+        found = groups_in(cfg, paths) if pattern else series_of_all(paths, labels)
         of_split[split] = set(found) - {""}
     learned = of_split.pop("train", set())
     for split, groups in of_split.items():
@@ -130,8 +139,8 @@ def _labels_by_path(data: DataFolder, splits: Sequence[str]) -> dict[str, dict[s
 def _labels(videos: LabeledVideoPaths) -> dict[str, int]:
     """The label of each path, -1 where it has two."""
     found: dict[str, int] = {}
-    for path, info in (videos[row] for row in range(len(videos))):
-        found[path] = info["label"] if found.get(path, info["label"]) == info["label"] else -1
+    for path, label in labelled_files(videos):
+        found[path] = label if found.get(path, label) == label else -1
     return found
 
 
@@ -149,9 +158,7 @@ def _check_labels(folder: str, lists: Mapping[str, Mapping[str, int]]) -> None:
 def _check_kind(cfg: CfgNode, data: DataFolder, split: str) -> None:
     """ValueError for images where clips have several frames; a log line for videos where they have one."""
     videos, frames = data.videos(split), cfg.DATA.NUM_FRAMES
-    unlike = [
-        path for path, _ in map(videos.__getitem__, range(len(videos))) if is_image(path) == (frames > 1)
-    ]
+    unlike = [path for path, _ in labelled_files(videos) if is_image(path) == (frames > 1)]
     if not unlike:
         return
     count = f"{split}: {len(unlike)} of its {len(videos)} files are"

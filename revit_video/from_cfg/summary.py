@@ -10,7 +10,8 @@ from fvcore.common.config import CfgNode
 from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 
 from revit_video.data.folders import DataFolder
-from revit_video.data.groups import groups_of
+from revit_video.data.lists import labelled_files
+from revit_video.from_cfg.overlaps import groups_in
 
 MOST_NAMED = 12  # classes whose clips are counted one by one
 FEW = 4  # clips of a class to learn from, below which that is said
@@ -34,8 +35,7 @@ def _in_words(cfg: CfgNode, data: DataFolder, videos: LabeledVideoPaths) -> str:
     """`36 clips in 6 groups: handshake 6, hug 6, …`."""
     words, counts = f"{len(videos):,} clips", _counts(videos)
     if cfg.DATA.GROUP:
-        paths = [videos[row][0] for row in range(len(videos))]
-        groups = groups_of(paths, cfg.DATA.GROUP, cfg.DATA.PATH_PREFIX or cfg.DATA.PATH_TO_DATA_DIR)
+        groups = groups_in(cfg, [path for path, _ in labelled_files(videos)])
         words += f" in {len(set(groups)):,} groups"
     names = _names(cfg, data)
     if len(names) <= MOST_NAMED:
@@ -45,7 +45,7 @@ def _in_words(cfg: CfgNode, data: DataFolder, videos: LabeledVideoPaths) -> str:
 
 
 def _counts(videos: LabeledVideoPaths) -> Counter[int]:
-    labels = (videos[row][1]["label"] for row in range(len(videos)))
+    labels = (label for _, label in labelled_files(videos))
     return Counter(n for label in labels for n in (label if isinstance(label, tuple) else (label,)))
 
 

@@ -172,11 +172,8 @@ def from_t2t(state: Weights, by_width: bool = True) -> dict[str, Tensor]:
 
 # ---- DVT -------------------------------------------------------------------------------------------------
 
-DVT_PARTS = (
-    "normal_token.",
-    "less_token.",
-    "less_less_token.",
-)  # longest first; tell its weights from others
+# Longest first; they tell its weights from others.
+DVT_PARTS = ("normal_token.", "less_token.", "less_less_token.")
 
 
 def parts_of_dvt(state: Weights) -> list[dict[str, Tensor]]:

@@ -236,9 +236,7 @@ class ReViT(ResizableModel):
         return self._graphs is not None
 
     def __getstate__(self) -> dict[str, Any]:
-        return super().__getstate__() | {
-            "_graphs": None
-        }  # graphs are bound to this model's weights, not a copy's
+        return super().__getstate__() | {"_graphs": None}  # bound to these weights, not to a copy's
 
     @property
     def parts(self) -> list[ReViT]:

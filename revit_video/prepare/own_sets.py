@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from revit_video.data.lists import read_class_names, read_list
+from revit_video.data.lists import labelled_files, read_class_names, read_list
 from revit_video.data.shards import shard_part
 from revit_video.prepare.annotation import SPLITS, Annotation, Entry, split_in
 from revit_video.prepare.media import MediaFiles, stem_of
@@ -110,9 +110,7 @@ def read_lists(folder: str) -> Annotation:
 
 
 def _rows(file: Path) -> Iterator[tuple[str, int]]:
-    videos = read_list(str(file))
-    for path, annotation in (videos[row] for row in range(len(videos))):
-        yield path, annotation["label"]
+    return labelled_files(read_list(str(file)))
 
 
 def _source(name: str, group: str) -> str:

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from revit_video.adaptive.labels import MinedLabels, read_labels
-from revit_video.data.lists import read_list
+from revit_video.data.lists import labelled_files, read_list
 from revit_video.length import TokenLength, token_lengths
 from revit_video.report.predictions import MOST_CLASSES, Predictions, parse_predictions
 from revit_video.report.results_file import check_results
@@ -49,7 +49,7 @@ class OwnVideos:
         listed: set[str] = set()
         with suppress(OSError, ValueError):
             videos = read_list(os.path.join(folder, f"{split}.csv"), prefix, separator, multi_label=True)
-            listed = {videos[row][0] for row in range(len(videos))}
+            listed = {path for path, _ in labelled_files(videos)}
         return cls(tuple(each for each in folders if not home.startswith(each)), frozenset(listed))
 
     def __contains__(self, path: str) -> bool:

@@ -44,15 +44,13 @@ def class_results(run: Run) -> list[ClassResult]:
     Raises:
         Missing: the adaptive policy or the longest length was not run.
     """
-    predictions, longest = run.predictions, str(run.lengths[0])
-    if predictions.adaptive is None or longest not in predictions.static:
-        raise Missing(f"the adaptive policy and always {longest} were not both run")
+    predictions, longest = run.predictions, _answers_of_longest(run)
     size = len(run.class_names)
     videos, at_longest, adapted = (
         np.bincount(predictions.truth[chosen], minlength=size)
         for chosen in (
             np.ones_like(predictions.truth, dtype=bool),
-            predictions.static[longest] == predictions.truth,
+            longest == predictions.truth,
             predictions.adaptive == predictions.truth,
         )
     )
@@ -75,12 +73,18 @@ def paired_points(run: Run) -> tuple[float, float, float]:
     Raises:
         Missing: as `class_results`.
     """
+    predictions = run.predictions
+    gain = predictions.correct.astype(float) - (_answers_of_longest(run) == predictions.truth)
+    mean, error = float(gain.mean()), float(gain.std()) / math.sqrt(len(gain))
+    return 100 * mean, 100 * (mean - 1.96 * error), 100 * (mean + 1.96 * error)
+
+
+def _answers_of_longest(run: Run) -> np.ndarray:
+    """The classes that the longest length gives, where the adaptive policy was run as well."""
     predictions, longest = run.predictions, str(run.lengths[0])
     if predictions.adaptive is None or longest not in predictions.static:
         raise Missing(f"the adaptive policy and always {longest} were not both run")
-    gain = predictions.correct.astype(float) - (predictions.static[longest] == predictions.truth)
-    mean, error = float(gain.mean()), float(gain.std()) / math.sqrt(len(gain))
-    return 100 * mean, 100 * (mean - 1.96 * error), 100 * (mean + 1.96 * error)
+    return predictions.static[longest]
 
 
 def mistakes(run: Run) -> tuple[int, list[tuple[str, str, str, str]]]:

@@ -17,9 +17,7 @@ from torch.distributed.device_mesh import init_device_mesh
 
 from revit_video.runtime.machine import usable_cores
 
-MEETING = (
-    "REVIT_VIDEO_MEETING"  # environment variable: the file by which the ranks of one machine find each other
-)
+MEETING = "REVIT_VIDEO_MEETING"  # environment variable: the file by which ranks of one machine meet
 MOST_WORKERS = 16  # that decode for one rank, if nobody asks for more
 PATIENCE = 10.0  # seconds of waiting for other ranks, after which it is said
 T = TypeVar("T")

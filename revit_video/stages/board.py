@@ -12,6 +12,7 @@ from PIL import Image
 
 from revit_video.config import dump_cfg, get_cfg
 from revit_video.config.load import leaf_keys
+from revit_video.config.rules import get
 from revit_video.report.results_table import policy_results
 from revit_video.runtime import output_dir
 from revit_video.stages.job import Job
@@ -59,13 +60,7 @@ def hyperparameters(cfg: CfgNode) -> dict[str, bool | int | float | str]:
     """The keys that are not as by default, and the seed."""
     defaults, found = get_cfg(), {}
     for key in leaf_keys(cfg):
-        value = _value(cfg, key)
-        if key not in PLACES and (value != _value(defaults, key) or key == "RNG_SEED"):
+        value = get(cfg, key)
+        if key not in PLACES and (value != get(defaults, key) or key == "RNG_SEED"):
             found[key] = value if isinstance(value, bool | int | float | str) else str(value)
     return found
-
-
-def _value(cfg: CfgNode, key: str) -> Any:
-    for name in key.split("."):
-        cfg = cfg[name]
-    return cfg

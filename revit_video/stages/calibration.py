@@ -29,10 +29,10 @@ from revit_video.adaptive.policies import Certificate, Costs, Hybrid, Settings, 
 from revit_video.adaptive.table import COLUMNS, Table, static_top1
 from revit_video.adaptive.temperatures import calibration_error, fit_temperatures
 from revit_video.data.batch import Skipped
-from revit_video.data.groups import groups_of
 from revit_video.evaluate import milliseconds
 from revit_video.from_cfg.inputs import eval_batch_size
 from revit_video.from_cfg.model import views_per_video
+from revit_video.from_cfg.overlaps import groups_in
 from revit_video.length import token_lengths
 from revit_video.models import checkpoint
 from revit_video.models.assigner import TokenLengthAssigner
@@ -242,7 +242,7 @@ def _holds_on_others(cfg: CfgNode, table: Table, costs: Costs, fold: Tensor | No
         return True
     if fold is None:
         classes = [0] * len(table.paths) if table.multi_label else table.labels.tolist()
-        groups = groups_of(table.paths, cfg.DATA.GROUP, cfg.DATA.PATH_PREFIX or cfg.DATA.PATH_TO_DATA_DIR)
+        groups = groups_in(cfg, table.paths)
         if len(set(groups)) < 2:
             return True
         fold = cut_into_folds(groups, classes, min(TRIED_FOLDS, len(set(groups))), cfg.RNG_SEED)

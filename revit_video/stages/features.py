@@ -14,6 +14,7 @@ from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 from torch import Tensor
 
 from revit_video.data.batch import Skipped
+from revit_video.data.lists import labelled_files
 from revit_video.data.shards import local_file, open_bytes, shard_part
 from revit_video.from_cfg.identity import CLIPS, settings
 from revit_video.from_cfg.inputs import eval_batches
@@ -56,10 +57,10 @@ def features_of(job: Job, model: FrozenReViT, videos: LabeledVideoPaths) -> Feat
     Raises:
         ValueError: no clip can be read, or too few.
     """
-    files = [videos[row] for row in range(len(videos))]
-    own = range(job.ranks.rank, len(files), job.ranks.world_size)
+    paths, labels = zip(*labelled_files(videos), strict=True)
+    own = range(job.ranks.rank, len(paths), job.ranks.world_size)
     kept = FeatureFolder(job, model)
-    names = {row: name for row in own if kept.folder and (name := kept.name(files[row][0]))}
+    names = {row: name for row in own if kept.folder and (name := kept.name(paths[row]))}
     found = {row: values for row in names if (values := kept.read(names[row])) is not None}
     missing = [row for row in own if row not in found]
     if len(missing) < len(own):
@@ -76,9 +77,9 @@ def features_of(job: Job, model: FrozenReViT, videos: LabeledVideoPaths) -> Feat
     if not rows:
         raise ValueError(f"no file of the list can be read; the first: {': '.join(all_skipped[0])}")
     return Features(
-        [files[row][0] for row in rows],
+        [paths[row] for row in rows],
         torch.tensor(rows),
-        torch.tensor([files[row][1]["label"] for row in rows]),
+        torch.tensor([labels[row] for row in rows]),
         [torch.stack(values) for values in zip(*(everywhere[row] for row in rows), strict=True)],
         all_skipped,
     )

@@ -15,10 +15,10 @@ from revit_video.adaptive.folds import cut_into_folds
 from revit_video.adaptive.labels import MinedLabels, write_labels
 from revit_video.adaptive.table import mine_labels
 from revit_video.data.batch import Skipped
-from revit_video.data.groups import groups_of
+from revit_video.data.lists import labelled_files
 from revit_video.from_cfg.identity import mining_record
 from revit_video.from_cfg.inputs import eval_batches
-from revit_video.from_cfg.overlaps import mine_split
+from revit_video.from_cfg.overlaps import groups_in, list_root, mine_split
 from revit_video.report import write_labels_picture
 from revit_video.runtime import output_dir
 from revit_video.runtime.output_dir import atomic_write_text, csv_text
@@ -112,11 +112,8 @@ def _mined_in_folds(job: Job, videos: LabeledVideoPaths) -> MinedLabels:
     single pass over the list and starts over.
     """
     folds = job.cfg.MINE.FOLDS
-    paths, annotations = zip(*(videos[row] for row in range(len(videos))), strict=True)
-    classes = [annotation["label"] for annotation in annotations]
-    data = job.cfg.DATA
-    groups = groups_of(paths, data.GROUP, data.PATH_PREFIX or data.PATH_TO_DATA_DIR)
-    fold = cut_into_folds(groups, classes, folds, job.cfg.RNG_SEED)
+    paths, classes = zip(*labelled_files(videos), strict=True)
+    fold = cut_into_folds(groups_in(job.cfg, paths), classes, folds, job.cfg.RNG_SEED)
     logger.info(
         "MINE.FOLDS %d: %d trainings, each on %d/%d of the training list (%d of %d videos); "
         "together they cost as much as %d of the backbone's own",
@@ -159,8 +156,7 @@ def _record_folds(job: Job, paths: Sequence[str], classes: Sequence[int], fold: 
         ValueError: there are folds of another list or another number already.
     """
     # Relative paths, so that a data folder may move before a run is resumed.
-    folder = job.cfg.DATA.PATH_PREFIX or job.cfg.DATA.PATH_TO_DATA_DIR
-    names = (os.path.relpath(path, folder) for path in paths)
+    names = (os.path.relpath(path, list_root(job.cfg)) for path in paths)
     labels = (",".join(map(str, label)) if isinstance(label, tuple) else label for label in classes)
     text = csv_text(["fold", "video", "label"], zip(fold.tolist(), names, labels, strict=True))
     path = job.path(output_dir.FOLDS, output_dir.FOLDS_LIST)

@@ -14,9 +14,10 @@ from revit_video import flops
 from revit_video.adaptive.folds import OutOfFold, cut_into_folds
 from revit_video.adaptive.table import Table, static_top1
 from revit_video.adaptive.temperatures import fit_temperature
-from revit_video.data.groups import groups_of, series_in
+from revit_video.data.groups import series_in
 from revit_video.from_cfg.identity import training_record
 from revit_video.from_cfg.model import build_model, check_heads, data_spec, reader
+from revit_video.from_cfg.overlaps import groups_in
 from revit_video.meters import topk
 from revit_video.models import checkpoint
 from revit_video.models.frozen import FrozenReViT, blocks_of
@@ -139,7 +140,7 @@ def _learning_curve(job: Job, model: FrozenReViT, features: Features, fold: Tens
 def _folds(job: Job, features: Features) -> Tensor:
     """The fold of each clip `(N,)`; clips of one group share one."""
     data, wanted = job.cfg.DATA, job.cfg.DATA.FOLDS or INNER_FOLDS
-    groups = groups_of(features.paths, data.GROUP, data.PATH_PREFIX or data.PATH_TO_DATA_DIR)
+    groups = groups_in(job.cfg, features.paths)
     if not data.GROUP and (series := series_in(features.paths, features.labels.tolist())):
         logger.warning(
             "files such as %s_… look like several clips of one recording; name what they share with "

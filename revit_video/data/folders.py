@@ -19,6 +19,7 @@ from revit_video.data.video import IMAGE_SUFFIXES, is_image
 _SUFFIXES = """
     .mp4 .avi .mkv .mov .webm .mpg .mpeg .m4v .wmv .flv .3gp .3g2 .ts .mts .m2ts .vob .ogv .gif .divx .xvid
     .asf .f4v .mxf .qt .mpe .m1v .m2v .rm .rmvb .dv .ivf .y4m .mjpg .mjpeg .h264 .264 .avc .h265 .265 .hevc
+    .nut .obu .apng
 """
 VIDEO_SUFFIXES = tuple(_SUFFIXES.split())
 KNOWN = "files that end like a video's (.mp4, .avi, .mkv, …) or an image's (.jpg, .png, …)"

@@ -19,7 +19,7 @@ UNKNOWN = np.iinfo(np.int64).min
 
 CONTAINERS = (
     *("mov", "matroska", "avi", "asf", "flv", "mpeg", "mpegts", "ogg", "mxf", "rm", "gif", "dv", "ivf"),
-    *("yuv4mpegpipe", "mpegvideo", "m4v", "mjpeg", "h264", "hevc"),
+    *("yuv4mpegpipe", "mpegvideo", "m4v", "mjpeg", "h264", "hevc", "nut", "obu", "apng"),
 )
 """FFmpeg's names of those that are read; playlists, scripts and lists of files would open other files."""
 
@@ -42,7 +42,7 @@ class PacketIndex:
         position: offset in the file, or `UNKNOWN`.
         size: bytes.
         is_key: said to be decodable without the packets before it.
-        is_discard: decoded for others' sake, not shown (an edit list cuts it off).
+        is_discard: decoded for others' sake, not shown (cut off by an edit list; VP8's hidden frames).
         last_duration: ticks that the last packet is shown; 0 if unknown.
         is_cut: the last packet is incomplete.
     """
@@ -74,7 +74,7 @@ class PacketIndex:
             dts.append(UNKNOWN if packet.dts is None else packet.dts)
             position.append(UNKNOWN if packet.pos is None else packet.pos)
             size.append(packet.size)
-            flags.append(packet.is_keyframe + 2 * packet.is_discard)
+            flags.append(packet.is_keyframe + 2 * (packet.is_discard or _is_hidden(packet)))
         bits = np.array(flags)
         return cls(
             np.array(pts),
@@ -212,6 +212,12 @@ def _preference(stream: av.VideoStream) -> int:
     decoder = stream.codec_context
     pixels = decoder.width * decoder.height if decoder else 0
     return pixels + _DEFAULT_STREAM_PIXELS * bool(stream.disposition & Disposition.default)
+
+
+def _is_hidden(packet: av.Packet) -> bool:
+    """Whether a VP8 frame is for others to refer to alone (RFC 6386, 9.1: `show_frame` is 0)."""
+    decoder = packet.stream.codec_context
+    return decoder is not None and decoder.name == "vp8" and not memoryview(packet)[0] & 0x10
 
 
 def _with_data(packets: Iterable[av.Packet]) -> Iterator[av.Packet]:

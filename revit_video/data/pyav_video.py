@@ -39,6 +39,10 @@ _DAMAGED_SHARE = 0.1
 # Packets that are rather decoded than jumped over: seeking costs about as much.
 _WORTH_SEEKING = 16
 
+# Colour matrices that FFmpeg does not convert, read as others: reserved as unspecified, BT.2020 with constant
+# luminance as that without.
+_READ_AS = {3: 2, 10: 9}
+
 # Data workers run side by side: no extra threads for scaling. The argument exists from PyAV 17 on.
 _ONE_THREAD: dict[str, Any] = {"threads": 1} if int(av.__version__.partition(".")[0]) >= 17 else {}
 
@@ -271,7 +275,12 @@ class PyAVVideo(VideoFile):
     def _to_rgb(self, frame: av.VideoFrame, turned: Orientation, size: tuple[int, int]) -> np.ndarray:
         """A decoded frame as uint8 (H, W, C), scaled during the colour conversion, then turned upright."""
         height, width = size[::-1] if turned.transposes else size
-        picture = self._reformatter.reformat(frame, width, height, "rgb24", **_ONE_THREAD).to_ndarray()
+        frame.colorspace = _READ_AS.get(frame.colorspace, frame.colorspace)
+        try:
+            picture = self._reformatter.reformat(frame, width, height, "rgb24", **_ONE_THREAD).to_ndarray()
+        except av.FFmpegError:
+            told = f"{frame.format.name}, colour matrix {frame.colorspace}"
+            raise DecodeError(self._path, f"this FFmpeg cannot convert its colours ({told})") from None
         return turned.apply(picture)
 
 

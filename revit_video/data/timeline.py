@@ -1,8 +1,9 @@
 """One growing clock for a video's frames, from what the container says of its packets.
 
-- Frames are shown in the order of their presentation times. Where the container holds none, and where it
-  claims that a codec with B-frames shows its frames in decoding order, frames are counted as the decoder
-  returns them. A stream without any times has a frame every 1 / frame rate.
+- Frames are shown in the order of their presentation times, those of one time a tick apart. Where the
+  container holds none, and where it claims that a codec with B-frames shows its frames in decoding order,
+  frames are counted as the decoder returns them. A stream without any times, or with one for each group of
+  frames (MPEG program streams), has a frame every 1 / frame rate.
 - Times that start again (joined recordings) go on after the latest time before.
 - A pause of more than 10 s, and of more than 10 usual frames, is no picture that stays so long but a jump of
   the clock, as for ffmpeg: the next frame follows after one usual frame.
@@ -92,19 +93,23 @@ def timeline(
             frames' in the order shown, but for a constant delay.
     """
     shown = ~packets.is_discard
-    last = packets.last_duration or 1 / (frame_rate * time_base)
+    usual = 1 / (frame_rate * time_base)
+    last = packets.last_duration or usual
     frame_of = np.full(len(packets), -1)
     # Of two fields of a frame, the second may have none.
     has_pts = has_pts and 3 * int((packets.pts[shown] != UNKNOWN).sum()) > int(shown.sum())
     stamps = _with_holes_filled(packets.pts, shown) if has_pts else packets.dts
     timed = shown & (stamps != UNKNOWN)
-    if not timed.any():
+    if not timed.any() or _has_times_of_groups(stamps, packets.dts, shown, usual):
         ticks = np.array([round(n * last) for n in range(np.count_nonzero(shown))], dtype=np.int64)
         return Timeline(ticks, time_base, frame_of, True, last * time_base)
     stamps = _without_restarts(stamps[timed], packets.dts[timed], time_base)
-    ticks, frame_of[timed] = np.unique(stamps, return_inverse=True)
-    in_decoding_order = len(stamps) > 1 and bool(np.all(np.diff(stamps) > 0))
-    are_counted = not has_pts or (has_b_frames and in_decoding_order)
+    order, numbers = np.argsort(stamps, kind="stable"), np.arange(len(stamps))
+    in_decoding_order = len(stamps) > 1 and bool(np.all(np.diff(stamps) >= 0))
+    has_twins = bool(np.any(np.diff(stamps[order]) == 0))  # of B-frames, either may be shown first
+    ticks = np.maximum.accumulate(stamps[order] - numbers) + numbers
+    frame_of[np.flatnonzero(timed)[order]] = numbers
+    are_counted = not has_pts or (has_b_frames and (in_decoding_order or has_twins))
     ticks, pause = _without_pauses(ticks, time_base)
     last = last if pause is None or last <= pause[0] else pause[1]
     return Timeline(ticks - ticks[0], time_base, frame_of, are_counted, last * time_base)
@@ -126,11 +131,28 @@ def _with_holes_filled(pts: np.ndarray, shown: np.ndarray) -> np.ndarray:
     for packet in np.flatnonzero(shown & (pts == UNKNOWN)):
         around = pts[max(packet - _NEIGHBOURS, 0) : packet + _NEIGHBOURS + 1]
         around = around[around != UNKNOWN]
-        hole = next((time for time in holes if len(around) and around.min() < time < around.max()), None)
-        if hole is not None:
-            pts[packet] = hole
-            holes.remove(hole)
+        near = [time for time in holes if len(around) and around.min() < time < around.max()]
+        if len(near) == 1:  # of several it is not known which
+            pts[packet] = near[0]
+            holes.remove(near[0])
     return pts
+
+
+def _has_times_of_groups(stamps: np.ndarray, dts: np.ndarray, shown: np.ndarray, usual: Fraction) -> bool:
+    """Whether packets without a time hold frames; else each holds the second field of one.
+
+    Between two times there are then as many usual frames as packets, else half as many.
+    """
+    if not np.any(shown & (stamps == UNKNOWN)):
+        return False
+    clock = stamps if np.all(dts == UNKNOWN) else dts  # in decoding order, where there is one
+    known = np.flatnonzero(shown & (clock != UNKNOWN))
+    if len(known) == 1:
+        return np.count_nonzero(shown) > 2
+    packets, steps = np.diff(np.cumsum(shown)[known]), np.diff(clock[known])
+    in_frames = steps / float(usual)
+    in_group = (packets > 1) & (in_frames > 0) & (in_frames < _LONGEST_PAUSE_FRAMES * packets)
+    return bool(in_frames[in_group].sum() > 0.75 * packets[in_group].sum())
 
 
 def _without_restarts(stamps: np.ndarray, dts: np.ndarray, time_base: Fraction) -> np.ndarray:

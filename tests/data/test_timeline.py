@@ -83,8 +83,23 @@ def test_only_long_pauses_are_jumps():
 def test_a_packet_without_a_time_gets_the_one_left_out():
     line = of(index([0, 120, 40, None, 240, 160, 200], [None] * 7))
     assert line.ticks.tolist() == list(range(0, 280, 40)) and line.frame_of.tolist() == [0, 3, 1, 2, 6, 4, 5]
-    fields = of(index([0, None, 40, None, 80, None]))
+    fields = of(index([0, None, 40, None, 80, None], [0, None, 40, None, 80, None]))
     assert fields.ticks.tolist() == [0, 40, 80] and fields.frame_of.tolist() == [0, -1, 1, -1, 2, -1]
+
+
+@pytest.mark.parametrize("restart", [0, 5000])
+def test_times_of_groups_leave_no_frame_out(restart):
+    """As in MPEG program streams, two of them joined: the first frame of each group has a time."""
+    times = [0, None, None, 120, None, 200, None, None, None]
+    second = [time if time is None else time + restart for time in times]
+    line = of(index(times + second, times + second), b_frames=True)
+    assert line.are_counted and line.ticks.tolist() == list(range(0, 18 * 40, 40))
+    assert of(index([0, None, None], [0, None, None])).ticks.tolist() == [0, 40, 80]
+
+
+def test_frames_of_one_time_are_a_tick_apart():
+    line = of(index([0, 40, 40, 40, 41, 120]))
+    assert line.ticks.tolist() == [0, 40, 41, 42, 43, 120] and line.frame_of.tolist() == list(range(6))
 
 
 def test_what_an_edit_list_cuts_off_is_not_shown():

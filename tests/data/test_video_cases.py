@@ -169,6 +169,47 @@ def test_a_raw_hevc_stream(write_video):
     assert_all_frames(path, decoded(path), Fraction(1, FPS))
 
 
+@pytest.mark.parametrize("codec", ["h264", "mpeg4"])
+@pytest.mark.parametrize("name", ["a.mpg", "a.vob"])
+def test_a_program_stream_has_a_time_for_groups_of_frames(write_video, codec, name):
+    path = write_video(name, frames=100, **B_FRAMES[codec])
+    assert_all_frames(path, decoded(path), Fraction(1, FPS))
+    assert len(open_video(path).times) == 100
+
+
+def test_frames_of_one_time_are_all_there(write_video):
+    path, count = write_video("a.mp4", options={"bf": "0"}), iter(range(FRAMES))
+
+    def run_together(packet: av.Packet) -> None:
+        packet.pts = packet.dts = packet.duration * (next(count) // 3)
+
+    np.testing.assert_array_equal(
+        pictures(open_video(remuxed(path, "b.mkv", run_together))), np.stack(decoded(path))
+    )
+
+
+def test_hidden_frames_of_vp8_are_not_counted(write_video, tmp_path):
+    """An alternate reference has the time of the frame after it."""
+    path = str(tmp_path / "b.webm")
+    with (
+        av.open(write_video("a.webm", codec="libvpx", options={"g": "12"})) as old,
+        av.open(path, "w") as new,
+    ):
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for number, packet in enumerate(packet for packet in old.demux(video=0) if packet.size):
+            data, hidden = bytearray(bytes(packet)), number % 12 == 7
+            data[0] &= 0xEF if hidden else 0xFF
+            copy = av.Packet(bytes(data))
+            copy.stream, copy.time_base, copy.is_keyframe = stream, packet.time_base, packet.is_keyframe
+            copy.pts = copy.dts = (number + hidden) * 1000 // FPS
+            new.mux(copy)
+    expected = decoded(path)
+    video = open_video(path)
+    assert len(video.times) == len(expected) == FRAMES - 4
+    np.testing.assert_array_equal(pictures(video), np.stack(expected))
+    np.testing.assert_array_equal(pictures(video, [20]), expected[20:21])
+
+
 # ---- Pictures --------------------------------------------------------------------------------------------
 
 
@@ -203,6 +244,29 @@ def patched_matrix(path: str, matrix: tuple[float, ...]) -> str:
 def test_a_degenerate_matrix_is_ignored(write_video, matrix):
     path = write_video(frames=3)
     np.testing.assert_array_equal(pictures(open_video(patched_matrix(path, matrix))), np.stack(decoded(path)))
+
+
+@pytest.mark.parametrize(("matrix", "like"), [(3, 2), (10, 9), (8, None)])
+def test_colour_matrices_that_ffmpeg_does_not_convert(write_video, tmp_path, matrix, like):
+    path = write_video("a.ts")
+
+    def tagged(name: str, number: int) -> str:
+        with av.open(path) as old, av.open(str(tmp_path / name), "w") as new:
+            stream = new.add_stream_from_template(old.streams.video[0])
+            tag = av.BitStreamFilterContext(f"h264_metadata=matrix_coefficients={number}", stream)
+            for packet in old.demux(video=0):
+                for each in tag.filter(packet if packet.size else None):
+                    each.stream = stream
+                    new.mux(each)
+        return str(tmp_path / name)
+
+    video = open_video(tagged("b.ts", matrix))
+    if like is None:
+        with pytest.raises(DecodeError, match="cannot convert its colours .yuv420p, colour matrix"):
+            video.read([0])
+    else:
+        expected = pictures(open_video(tagged("c.ts", like)))
+        np.testing.assert_array_equal(pictures(video), expected)
 
 
 def test_a_size_that_changes_within_the_stream(write_video, tmp_path):

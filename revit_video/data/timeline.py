@@ -148,7 +148,7 @@ def _has_times_of_groups(stamps: np.ndarray, dts: np.ndarray, shown: np.ndarray,
     clock = stamps if np.all(dts == UNKNOWN) else dts  # in decoding order, where there is one
     known = np.flatnonzero(shown & (clock != UNKNOWN))
     if len(known) == 1:
-        return np.count_nonzero(shown) > 2
+        return int(np.count_nonzero(shown)) > 2
     packets, steps = np.diff(np.cumsum(shown)[known]), np.diff(clock[known])
     in_frames = steps / float(usual)
     in_group = (packets > 1) & (in_frames > 0) & (in_frames < _LONGEST_PAUSE_FRAMES * packets)

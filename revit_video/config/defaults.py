@@ -39,6 +39,10 @@ _C.TRAIN.CHECKPOINT_FILE_PATH = ""  # weights to start from: a checkpoint of rev
 #   timm:<name>; empty = random
 _C.TRAIN.CHECKPOINT_KEY = ""  # which of several sets of weights in that file, such as state_dict_ema; empty =
 #   the likeliest, which the log names
+_C.TRAIN.QUERY_SCALE = (
+    "width"  # by what T2T-ViT's own files scale queries, to the power -0.5: width (as its code
+)
+#   does for pretrained weights) | head (a head's width, as it does otherwise)
 _C.TRAIN.FREEZE = ""  # weights that do not learn: backbone (all but the heads and the parts that each length
 #   has for itself) | the number of the first blocks, with the tokens before them; empty = none
 _C.TRAIN.FEATURES = "./outputs/features"  # METHOD frozen: folder where what the backbone gives for a file is

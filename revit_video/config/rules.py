@@ -114,6 +114,7 @@ RULES = {
     "LOG_PERIOD": at_least(1),
     "TRAIN.BATCH_SIZE": at_least(1, 1_000_000),
     "TRAIN.METHOD": one_of("revit_b", "revit_e", "frozen"),
+    "TRAIN.QUERY_SCALE": one_of("width", "head"),
     "TRAIN.ACCUMULATE": at_least(1, 1_000_000),
     "TRAIN.CHECKPOINT_PERIOD": at_least(1),
     "TRAIN.KEEP": at_least(0, 1_000_000),

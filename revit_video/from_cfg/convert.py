@@ -65,7 +65,8 @@ def convert(source: str, destination: str, to: str, cfg_path: str | None, opts: 
         ValueError: the source cannot be read or fitted, or the destination's kind cannot express it.
     """
     given = dict(zip(opts[::2], opts[1::2], strict=False))
-    found = read_source(source, given.get("TRAIN.CHECKPOINT_KEY", ""))
+    key, scale = given.get("TRAIN.CHECKPOINT_KEY", ""), given.get("TRAIN.QUERY_SCALE", "width")
+    found = read_source(source, key, scale)
     with believed(source, "weights"):
         described = [] if cfg_path else description(found, opts)
     cfg = load_checked(cfg_path, [*described, *opts]).clone()

@@ -79,7 +79,7 @@ def training_record(cfg: CfgNode, videos: LabeledVideoPaths) -> Record:
     return record | {
         "DATA.TOKEN_LABELS": bool(cfg.DATA.TOKEN_LABELS),
         TRAINING_LIST: list_in_words(cfg, videos),
-        **_start(cfg.TRAIN.CHECKPOINT_FILE_PATH, cfg.TRAIN.CHECKPOINT_KEY),
+        **_start(cfg.TRAIN.CHECKPOINT_FILE_PATH, cfg.TRAIN.CHECKPOINT_KEY, cfg.TRAIN.QUERY_SCALE),
     }
 
 
@@ -113,13 +113,13 @@ def test_record(cfg: CfgNode, videos: LabeledVideoPaths, weights: str, assigner:
     return record | {TESTED_LIST: list_in_words(cfg, videos), WEIGHTS: weights, ADAPTS: assigner}
 
 
-def _start(path: str, key: str) -> Record:
+def _start(path: str, key: str, query_scale: str) -> Record:
     """The weights that training starts from, by their content; nothing where they are no longer there."""
     if not path or path.startswith((TIMM, HUB)):
         return {START: path}
     if not os.path.exists(path):
         return {}
-    states = read_source(path, key).states
+    states = read_source(path, key, query_scale).states
     weights = {f"{n}.{name}": value for n, state in enumerate(states) for name, value in state.items()}
     return {START: f"weights {weights_digest(weights)}"}
 

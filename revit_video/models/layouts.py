@@ -157,8 +157,8 @@ def from_t2t(state: Weights, by_width: bool = True) -> dict[str, Tensor]:
     """From T2T-ViT's names.
 
     Args:
-        by_width: its queries are scaled by width^-0.5, as in its released weights, not by head width^-0.5;
-            that is folded in.
+        by_width: its queries are scaled by width^-0.5, as its code does for pretrained weights, not by head
+            width^-0.5; that is folded in.
     """
     renamed = {}
     for name, value in state.items():

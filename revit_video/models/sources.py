@@ -82,7 +82,10 @@ LVVIT: dict[str, Any] = {
 }
 LVVIT_NOTE = "it does not tell skip_lam: taken as 2, as in LV-ViT-S and -M"
 DVT_NOTE = "DVT: queries scaled by head width^-0.5, as its code runs them"
-T2T_NOTE = "T2T-ViT: queries scaled by width^-0.5, as its released weights need"
+T2T_NOTES = {
+    "width": "T2T-ViT: queries scaled by width^-0.5; TRAIN.QUERY_SCALE head: by head width^-0.5",
+    "head": "T2T-ViT: queries scaled by head width^-0.5, as TRAIN.QUERY_SCALE says",
+}
 CLIP_DATA = {"mean": [0.48145466, 0.4578275, 0.40821073], "std": [0.26862954, 0.26130258, 0.27577711]}
 CLIP_NOTE = (
     "CLIP: it does not tell GELU's kind: exact as in OpenCLIP, unless MODEL.ACT is quick_gelu (OpenAI)"
@@ -91,11 +94,12 @@ VIDEOMAE_STEPS, VIDEOMAE_SIZE = 8, 224
 VIDEOMAE_NOTE = "it does not tell the frames of a clip and their size: taken as 8 tubelets of 224 px"
 
 
-def read_source(path: str, key: str = "") -> PretrainedWeights:
+def read_source(path: str, key: str = "", query_scale: str = "width") -> PretrainedWeights:
     """The weights at `path` and what they tell of their model.
 
     Args:
         key: which of several sets of weights in a file of another trainer; empty for the likeliest.
+        query_scale: of a T2T-ViT's own file, see `from_t2t`: a key of `T2T_NOTES`.
 
     Raises:
         CheckpointError: not readable, or of a model with different arithmetic.
@@ -103,10 +107,10 @@ def read_source(path: str, key: str = "") -> PretrainedWeights:
     """
     path = _whole(path)
     with believed(path, "weights"):
-        return _source(path, key)
+        return _source(path, key, query_scale)
 
 
-def _source(path: str, key: str) -> PretrainedWeights:
+def _source(path: str, key: str, query_scale: str = "width") -> PretrainedWeights:
     if path.startswith(TIMM):
         return _timm_model(path)
     if path.startswith(HUB) or os.path.isdir(path):
@@ -114,7 +118,7 @@ def _source(path: str, key: str) -> PretrainedWeights:
     payload = _read_file(path)
     if "format" in payload:
         return _own(checkpoint.recognised(path, payload))
-    return _bare(path, payload, key)
+    return _bare(path, payload, key, query_scale)
 
 
 def described(path: str, key: str = "") -> tuple[dict[str, Any], dict[str, Any]]:
@@ -222,7 +226,7 @@ def _own(found: checkpoint.Checkpoint) -> PretrainedWeights:
     return cascade_of(parts, model.config) if isinstance(model.config, DVTConfig) else parts[0]
 
 
-def _bare(path: str, payload: Mapping[str, Any], key: str) -> PretrainedWeights:
+def _bare(path: str, payload: Mapping[str, Any], key: str, query_scale: str = "width") -> PretrainedWeights:
     """TimeSformer's, VideoMAE's, a ViT's or an LV-ViT's weights, alone or as a training left them."""
     taken, state, note = weights_in(path, payload, key)
     notes = (note,) if note else ()
@@ -233,7 +237,7 @@ def _bare(path: str, payload: Mapping[str, Any], key: str) -> PretrainedWeights:
         state = {re.sub(r"^aux_head\.", "head_dense.", name): value for name, value in state.items()}
         return single_length(path, state, **LVVIT, notes=(*notes, LVVIT_NOTE))
     if T2T_STEM in state:
-        return _t2t(path, from_t2t(state), (*notes, T2T_NOTE))
+        return _t2t(path, from_t2t(state, query_scale == "width"), (*notes, T2T_NOTES.get(query_scale, "")))
     if VIDEOMAE_BIAS in state or f"encoder.{VIDEOMAE_BIAS}" in state:
         return _videomae(path, from_videomae(state), notes)
     if any(".temporal_attn." in name for name in state):

@@ -56,7 +56,7 @@ def train_frozen(job: Job) -> Trained:
     assert isinstance(model, FrozenReViT)
     if not cfg.TRAIN.CHECKPOINT_FILE_PATH:
         raise ValueError(NO_WEIGHTS)
-    source = read_source(cfg.TRAIN.CHECKPOINT_FILE_PATH, cfg.TRAIN.CHECKPOINT_KEY)
+    source = read_source(cfg.TRAIN.CHECKPOINT_FILE_PATH, cfg.TRAIN.CHECKPOINT_KEY, cfg.TRAIN.QUERY_SCALE)
     check_heads(cfg, source)
     logger.info("starting from %s", initialise(model, source.without_head()))
     model.to(job.ranks.device).eval()

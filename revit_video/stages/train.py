@@ -268,7 +268,7 @@ def _starting_point(job: Job, model: ResizableModel) -> Checkpoint | None:
         found.load_into(model)
         return found
     if cfg.TRAIN.CHECKPOINT_FILE_PATH:
-        source = read_source(cfg.TRAIN.CHECKPOINT_FILE_PATH, cfg.TRAIN.CHECKPOINT_KEY)
+        source = read_source(cfg.TRAIN.CHECKPOINT_FILE_PATH, cfg.TRAIN.CHECKPOINT_KEY, cfg.TRAIN.QUERY_SCALE)
         check_heads(cfg, source)
         names, theirs = job.data.class_names, source.data.get("class_names")
         if names and theirs and names != theirs and len(names) == len(theirs):

@@ -142,6 +142,23 @@ def test_official_weights_give_the_public_codes_logits(
         torch.testing.assert_close(ours, expected, rtol=0, atol=tolerance)
 
 
+@torch.no_grad()
+def test_queries_may_be_scaled_by_the_width_of_a_head(tmp_path: Path) -> None:
+    """As by the public code where no scale is given."""
+    theirs, path = peer(14), tmp_path / "t2t.pth.tar"
+    with_doubled_queries = {
+        name: torch.cat([value[:256] * 2, value[256:]]) if name.endswith("qkv.weight") else value
+        for name, value in theirs.state_dict().items()
+    }
+    torch.save({"state_dict_ema": theirs.state_dict()}, path)
+    model = t2t_vit_7([14], 10, depth=2).eval()
+    report = initialise(model, read_source(str(path), query_scale="head"))
+    theirs.load_state_dict(with_doubled_queries)
+    image = torch.randn(1, 3, 224, 224)
+    torch.testing.assert_close(model(image.unsqueeze(2), 14).logits, theirs(image), rtol=0, atol=1e-4)
+    assert "scaled by head width" in str(report)
+
+
 def built(sizes: dict[str, Any]) -> ReViT:
     return ReViT(ReViTConfig(**sizes))
 

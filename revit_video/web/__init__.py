@@ -42,7 +42,8 @@ KIND = "application/octet-stream"  # which no form of another site can send
 # What the page may do: run its own script, ask this server, show what it was given.
 POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; "
-    "media-src blob:; connect-src 'self'; frame-src 'self'; base-uri 'none'; form-action 'none'"
+    "media-src blob:; connect-src 'self'; frame-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
 )
 HEADERS = {
     "Content-Security-Policy": POLICY,
@@ -55,11 +56,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Bounds:
-    """What one upload may ask for: bytes, seconds until it has arrived, and minutes of video."""
+    """Of an upload: bytes, seconds until it has arrived, minutes of video, and how many may wait at once."""
 
     upload: int = 200 << 20
     arrival: float = 120.0
     minutes: float = 10.0
+    at_once: int = 8
 
 
 class Refused(Exception):
@@ -166,6 +168,7 @@ def create_app(predictor: Predictor, bounds: Bounds, hosts: list[str]) -> Starle
         hosts: names under which it may be asked; others (of a site that points to this machine) are refused.
     """
     desk = Desk(predictor, bounds)
+    here: set[Request] = set()  # uploads that arrive or wait; each takes room on the disk
 
     async def page(_: Request) -> Response:
         shares, engine = desk.shares, predictor.engine
@@ -189,7 +192,10 @@ def create_app(predictor: Predictor, bounds: Bounds, hosts: list[str]) -> Starle
         name = os.path.basename(request.query_params.get("name", "")) or "video"
         folder = tempfile.TemporaryDirectory(prefix="revit_video_web_")
         path = os.path.join(folder.name, f"upload{_suffix(name)}")
+        here.add(request)
         try:
+            if len(here) > bounds.at_once:
+                raise Refused(503, f"{bounds.at_once} videos are waiting here already; try again later")
             await _received(request, path, bounds)
             work = lambda: desk.answer(path, name, request.query_params.get("budget", ""))  # noqa: E731
             return JSONResponse(await run_in_threadpool(work), headers=HEADERS)
@@ -201,10 +207,14 @@ def create_app(predictor: Predictor, bounds: Bounds, hosts: list[str]) -> Starle
             return _error(422, str(error), folder.name)
         except ClientDisconnect:
             return _error(400, "the upload was broken off", folder.name)
+        except OSError as error:
+            logger.error("no answer for an upload: %s", error)
+            return _error(503, f"there is no room for it here: {error.strerror}", folder.name)
         except Exception:
             logger.exception("no answer for an upload")
             return _error(500, "no answer, by a fault of this program; its terminal says which", folder.name)
         finally:
+            here.discard(request)
             folder.cleanup()
 
     routes = [Route("/", page), Route("/answer", answer, methods=["POST"])]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import shutil
+import socket
 import sys
 import threading
 import time
@@ -152,7 +153,94 @@ def test_other_sites_cannot_ask(address: str) -> None:
     with pytest.raises(urllib.error.HTTPError, match="400"):
         urllib.request.urlopen(request)
     with urllib.request.urlopen(address) as response:
-        assert "default-src 'none'" in response.headers["Content-Security-Policy"]
+        policy = response.headers["Content-Security-Policy"]
+        assert "default-src 'none'" in policy and "frame-ancestors 'none'" in policy
+
+
+def test_so_many_uploads_at_once_and_no_more(address: str, clip: Path) -> None:
+    lines = [socket.create_connection(address.removeprefix("http://").split(":")) for _ in range(8)]
+    head = f"POST /answer HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {KIND}\r\nContent-Length: 9\r\n\r\nx"
+    for line in lines:
+        line.sendall(head.encode())
+    answers: list[tuple[int, dict[str, Any]]] = [(200, {})]
+    while answers[-1][0] == 200 and len(answers) < 50:  # until all have arrived
+        answers.append(post(address, clip.read_bytes(), name="a.mp4"))
+    code, answer = answers[-1]
+    assert code == 503 and "8 videos are waiting here already" in answer["error"]
+    for line in lines:  # some leave; the server forgets the others after a second
+        line.close()
+    time.sleep(1.2)
+    assert post(address, clip.read_bytes(), name="a.mp4")[0] == 200
+
+
+ODD_NAMES = [
+    "../../etc/passwd",
+    "a\x00b.mp4",
+    "a\n\x1b]52;c;eA==\x07.mp4",
+    "-x.mp4",
+    ".mp4",
+    "%2e%2e/a.mp4",
+    "a." + "b" * 99,
+]
+ODD_NAMES += [
+    "\u202egnp.mp4",
+    "<script>alert(1)</script>.mp4",
+    "x" * 4000,
+    "",
+    "a.mp4/",
+    "a.mp4@0+9/b",
+    "http:x.mp4",
+    "a.\u0663",
+]
+
+
+def test_odd_names_and_budgets_are_answered(address: str, movies: tuple[Path, Path], clip: Path) -> None:
+    for name in ODD_NAMES:
+        assert post(address, clip.read_bytes(), name=name)[0] == 200, name
+    code, answer = post(address, movies[0].read_bytes(), name="<script>alert(1)</script>\u202egnp.mp4")
+    assert code == 200 and "<script>alert" not in answer["timeline"]
+    for budget in ("nan", "inf", "-1", "1e999", "0", "1" * 5000, "true", "0x1", "[1]"):
+        code, answer = post(address, clip.read_bytes(), name="a.mp4", budget=budget)
+        assert code == 422 and len(answer["error"]) < 6000, budget
+
+
+def raw(address: str, request: bytes) -> bytes:
+    """What comes back first; empty where the server closes the line."""
+    with socket.create_connection(address.removeprefix("http://").split(":"), timeout=10) as line:
+        line.sendall(request)
+        return line.recv(1 << 16)
+
+
+POST = b"POST /answer HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/octet-stream\r\n"
+REQUESTS = {
+    "a length that is none": POST + b"Content-Length: \xd9\xa3\r\n\r\n",
+    "a negative length": POST + b"Content-Length: -1\r\n\r\nx",
+    "two lengths": POST + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nxy",
+    "a length and parts": POST + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "a part of no length": POST + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+    "an endless header": b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: " + b"x" * (1 << 20),
+    "many headers": b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n" + b"X: y\r\n" * 50_000 + b"\r\n",
+    "two hosts": b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nHost: evil.example\r\n\r\n",
+    "a host with a name in it": b"GET / HTTP/1.1\r\nHost: 127.0.0.1.evil.example\r\n\r\n",
+    "no host": b"GET / HTTP/1.1\r\n\r\n",
+    "another site's address": b"GET http://evil.example/ HTTP/1.1\r\nHost: evil.example\r\n\r\n",
+    "a path outside": b"GET /../../../../etc/passwd HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+    "another method": b"PUT /answer HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\r\n",
+    "several forms": POST.replace(b"application/octet-stream", b"multipart/form-data; boundary=x")
+    + b"Content-Length: 4\r\n\r\n--x-",
+    "no HTTP": b"\x16\x03\x01" + b"\0" * 99,
+}
+
+
+@pytest.mark.parametrize("case", REQUESTS)
+def test_requests_that_are_none(address: str, case: str) -> None:
+    try:
+        answer = raw(address, REQUESTS[case])
+    except ConnectionError:
+        answer = b""
+    assert not answer or answer.split(b" ", 2)[1][:1] in b"45", answer[:200]
+    with urllib.request.urlopen(address) as response:
+        assert response.status == 200
 
 
 def test_a_port_that_is_taken_and_bounds_of_nothing(

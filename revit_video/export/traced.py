@@ -6,6 +6,7 @@ import copy
 import logging
 import os
 import shutil
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -61,13 +62,16 @@ def export(predictor: Predictor, folder: str, to: str) -> dict[str, float]:
         graphs["assigner"] = _plain(assigner)
     clips = torch.randn(EXAMPLE, 3, model.num_frames, model.img_size, model.img_size)
     differences = {}
-    for name, graph in graphs.items():
-        file = name + SUFFIXES[to]
-        with _told(file):
-            run = _write(graph, clips, os.path.join(folder, file), to)
-            more = torch.cat([clips, clips.flip(0)])[:3]  # another number than was traced
-            differences[file] = float((graph(more) - run(more)).abs().max())
-    shutil.copyfile(runtime.__file__, os.path.join(folder, os.path.basename(runtime.__file__)))
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".unfinished_") as own:  # no link leads out of it
+        for name, graph in graphs.items():
+            file = name + SUFFIXES[to]
+            with _told(file):
+                run = _write(graph, clips, os.path.join(own, file), to)
+                more = torch.cat([clips, clips.flip(0)])[:3]  # another number than was traced
+                differences[file] = float((graph(more) - run(more)).abs().max())
+        shutil.copyfile(runtime.__file__, os.path.join(own, os.path.basename(runtime.__file__)))
+        for name in os.listdir(own):
+            os.replace(os.path.join(own, name), os.path.join(folder, name))
     atomic_write_text(target, simplejson.dumps(content, indent=1) + "\n")
     return differences
 

@@ -18,10 +18,10 @@ from PIL import Image, ImageDraw, ImageFont
 from revit_video.data.pyav_video import PyAVVideo
 from revit_video.data.video import DecodeError, decode_errors
 from revit_video.predict.long_videos import VideoTimeline
-from revit_video.runtime.output_dir import UNFINISHED
+from revit_video.runtime.output_dir import replacing
 
 TICK = Fraction(1, 90_000)  # seconds
-SUFFIXES = (".mp4", ".mov", ".mkv")
+CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}  # by suffix, FFmpeg's names
 
 Label = tuple[float, str]  # second from which on it holds, and its text
 
@@ -33,8 +33,8 @@ def write_labelled_video(timeline: VideoTimeline, path: str) -> None:
         DecodeError: the file cannot be decoded, or its decoder crashed.
         ValueError: `path` is the video itself, or does not end like a video's.
     """
-    if not path.lower().endswith(SUFFIXES):
-        raise ValueError(f"{path}: must end in {', '.join(SUFFIXES)}")
+    if os.path.splitext(path)[1].lower() not in CONTAINERS:
+        raise ValueError(f"{path}: must end in {', '.join(CONTAINERS)}")
     if os.path.exists(path) and os.path.samefile(path, timeline.path):
         raise ValueError(f"{path}: is the video that is read; name another file")
     context = multiprocessing.get_context("spawn")
@@ -60,28 +60,26 @@ def _labels(timeline: VideoTimeline) -> list[Label]:
 
 
 def _write(source: str, target: str, labels: list[Label]) -> None:
-    unfinished = f"{os.path.splitext(target)[0]}{UNFINISHED}{os.path.splitext(target)[1]}"
-    if os.path.lexists(unfinished):  # perhaps a link to somewhere else
-        os.unlink(unfinished)
-    try:
-        with decode_errors(source), closing(PyAVVideo(source)) as video, av.open(unfinished, "w") as output:
-            stream = None
-            for time, picture in _labelled(video, labels):
-                if stream is None:
-                    rate = Fraction(len(video.times) / video.duration).limit_denominator(1001)
-                    stream = output.add_stream("libx264", rate, options={"crf": "20", "preset": "veryfast"})
-                    stream.width, stream.height = picture.shape[1], picture.shape[0]
-                    stream.pix_fmt, stream.time_base = "yuv420p", TICK
-                    stream.codec_context.time_base = TICK
-                frame = av.VideoFrame.from_ndarray(picture, "rgb24")
-                frame.pts, frame.time_base = round(time / TICK), TICK
-                output.mux(stream.encode(frame))
-            if stream is not None:
-                output.mux(stream.encode(None))
-        os.replace(unfinished, target)
-    finally:
-        if os.path.exists(unfinished):
-            os.unlink(unfinished)
+    kind = CONTAINERS[os.path.splitext(target)[1].lower()]
+    with (
+        replacing(target, "wb") as file,
+        decode_errors(source),
+        closing(PyAVVideo(source)) as video,
+        av.open(file, "w", kind) as output,
+    ):
+        stream = None
+        for time, picture in _labelled(video, labels):
+            if stream is None:
+                rate = Fraction(len(video.times) / video.duration).limit_denominator(1001)
+                stream = output.add_stream("libx264", rate, options={"crf": "20", "preset": "veryfast"})
+                stream.width, stream.height = picture.shape[1], picture.shape[0]
+                stream.pix_fmt, stream.time_base = "yuv420p", TICK
+                stream.codec_context.time_base = TICK
+            frame = av.VideoFrame.from_ndarray(picture, "rgb24")
+            frame.pts, frame.time_base = round(time / TICK), TICK
+            output.mux(stream.encode(frame))
+        if stream is not None:
+            output.mux(stream.encode(None))
 
 
 def _labelled(video: PyAVVideo, labels: list[Label]) -> Iterator[tuple[Fraction, np.ndarray]]:

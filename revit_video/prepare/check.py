@@ -15,7 +15,7 @@ from revit_video.data.video import DecodeError, is_image
 from revit_video.prepare.parallel import Died, in_processes
 from revit_video.runtime.csv_rows import csv_writer
 from revit_video.runtime.logging import progress
-from revit_video.runtime.output_dir import TEXT, write_csv
+from revit_video.runtime.output_dir import TEXT, open_to_append, write_csv
 
 _VARIABLE = 1.5  # the longest frame's time, of the shortest's; rounded times differ by less
 
@@ -80,7 +80,7 @@ def check_files(paths: Collection[str], cache: str, processes: int) -> Iterator[
         known.pop(path, None)
     write_csv(cache, [field.name for field in fields(Checked)], map(astuple, known.values()))
     yield from (known[path] for path in paths if path in known)
-    with open(cache, "a", **TEXT) as file:
+    with open_to_append(cache) as file:
         rows = csv_writer(file)
         for path, result in progress(in_processes(check_file, todo, processes), len(todo), "check"):
             if isinstance(result, Died):

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from errno import EACCES, EAGAIN
 
-from revit_video.runtime.output_dir import LOCK
+from revit_video.runtime.output_dir import LOCK, open_own
 from revit_video.runtime.text import printable
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ def only_run_in(folder: str) -> Iterator[None]:
 def _locked(path: str, folder: str) -> int:
     """The open lock file, held; not held where the file system has no locks, which is logged."""
     while True:
-        file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
+        file = open_own(path, os.O_RDWR)
         before = printable(os.read(file, 200).decode(errors="replace"))
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

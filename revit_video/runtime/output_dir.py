@@ -6,6 +6,7 @@ import errno
 import io
 import logging
 import os
+import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -38,6 +39,7 @@ TRAINING_PICTURE = "training.png"
 
 # Text files: names of files need not be UTF-8, and are written as they are.
 TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
+NO_WAITING = getattr(os, "O_NONBLOCK", 0)  # of opening, for the other end of a pipe
 UNFINISHED = ".tmp"  # suffix of a file that is being written
 SKIPPED_COLUMNS = ("path", "stage", "reason")
 MOST = 1e100  # of a statistic; charts of larger ones overflow
@@ -131,16 +133,39 @@ def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]], comment: str 
 
 def open_ordinary(path: str, mode: str = "rb", **options: Any) -> IO[Any]:
     """Open a file for reading; OSError where there is a pipe or a device, which might never end."""
-    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
-        raise OSError(errno.EINVAL, "no ordinary file", path)
-    return open(path, mode, **options)
+    return open(path, mode, opener=_ordinary, **options)
+
+
+def _ordinary(path: str, flags: int) -> int:
+    file = os.open(path, flags | NO_WAITING)
+    kind = os.fstat(file).st_mode
+    if stat.S_ISREG(kind) or stat.S_ISDIR(kind):  # Python tells of folders
+        return file
+    os.close(file)
+    raise OSError(errno.EINVAL, "no ordinary file", path)
 
 
 def open_to_append(path: str) -> IO[str]:
-    """A text file to append to; ValueError where there is a link or no ordinary file."""
-    if os.path.islink(path) or (os.path.exists(path) and not os.path.isfile(path)):
-        raise ValueError(f"{path}: a link, or no ordinary file; move it away")
-    return open(path, "a", encoding="utf-8")
+    """A text file to append to, see `open_own`."""
+    return open(path, "a", opener=open_own, **TEXT)
+
+
+def open_own(path: str, flags: int) -> int:
+    """A descriptor of the file at `path`, made where there is none; what is written reaches no other place.
+
+    Raises:
+        ValueError: there is a link, a file that has a second name, or no ordinary file.
+    """
+    refused = ValueError(f"{path}: a link, or no ordinary file of one name; move it away")
+    try:
+        file = os.open(path, flags | os.O_CREAT | NO_WAITING | getattr(os, "O_NOFOLLOW", 0), 0o666)
+    except OSError as error:
+        raise refused if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR) else error from None
+    status = os.fstat(file)
+    if stat.S_ISREG(status.st_mode) and status.st_nlink <= 1:
+        return file
+    os.close(file)
+    raise refused
 
 
 # ---- skipped.csv and stats.jsonl -------------------------------------------------------------------------
@@ -156,7 +181,7 @@ def read_csv(path: str) -> CsvRows:
 
     if not os.path.isfile(path):
         return CsvRows(path, [])
-    with open(path, **TEXT) as file:
+    with open_ordinary(path, "r", **TEXT) as file:
         return CsvRows(path, file)
 
 
@@ -196,7 +221,7 @@ def read_stats(folder: str) -> list[dict[str, Any]]:
     path, lines, odd = os.path.join(folder, STATS), [], list[int]()
     if os.path.isfile(path):
         number = 0
-        with open(path, **TEXT) as file:
+        with open_ordinary(path, "r", **TEXT) as file:
             for number, text in enumerate(file, start=1):
                 if (line := _statistics(text)) is None:
                     odd.append(number)

@@ -16,7 +16,15 @@ from revit_video.models.checkpoint import CheckpointError
 from revit_video.report import write_report
 from revit_video.report.files import OwnVideos
 from revit_video.report.page import command_without_places, without_place
-from revit_video.runtime.output_dir import atomic_write_text, ensure_writable
+from revit_video.runtime.lock import only_run_in
+from revit_video.runtime.output_dir import (
+    LOCK,
+    atomic_write_text,
+    ensure_writable,
+    open_to_append,
+    read_csv,
+    read_stats,
+)
 from revit_video.runtime.text import printable_lines
 from tests.report.conftest import fake_run
 from tests.toy import tool
@@ -56,6 +64,39 @@ def test_a_run_refuses_links_through_which_it_would_write(name: str, tmp_path: P
         with pytest.raises(ValueError, match=f"{re.escape(str(link))} is a link"):
             ensure_writable(str(tmp_path / "run"))
     assert not list((tmp_path / "target").iterdir())
+
+
+@pytest.mark.parametrize("kind", ["link", "second name", "pipe", "folder"])
+def test_what_grows_or_locks_is_a_file_of_its_own(kind: str, elsewhere: Path, tmp_path: Path) -> None:
+    make = {"link": Path.symlink_to, "second name": Path.hardlink_to}
+    for name in (LOCK, "stats.jsonl"):
+        path = tmp_path / name
+        if kind in make:
+            make[kind](path, elsewhere)
+        else:
+            (os.mkfifo if kind == "pipe" else os.mkdir)(path)
+    with pytest.raises(ValueError, match=r"\.lock: a link"), only_run_in(str(tmp_path)):
+        pytest.fail("taken")
+    with pytest.raises(ValueError, match=r"stats\.jsonl: a link"):
+        open_to_append(str(tmp_path / "stats.jsonl"))
+    assert elsewhere.read_text() == "mine"
+
+
+def test_a_pipe_that_takes_a_files_place_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "stats.jsonl"
+    os.mkfifo(path)
+    monkeypatch.setattr(os.path, "isfile", lambda _: True)  # it was one when that was asked
+    monkeypatch.setattr(os.path, "islink", lambda _: False)
+    for read in (read_stats, read_csv):
+        with pytest.raises(OSError, match="no ordinary file"):
+            read(str(path if read is read_csv else tmp_path))
+    path.unlink()
+    path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match="a link"):
+        open_to_append(str(path))
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_pipes_are_not_waited_for(tmp_path: Path) -> None:

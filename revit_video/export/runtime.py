@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 FORMAT = "revit_video export 1"
+LARGEST = 1 << 26  # characters of a policy
 POLICY = "policy.json"
 Graph = Callable[[np.ndarray], np.ndarray]
 """Normalised clips `(B, 3, T, H, W)` -> logits `(B, classes)`; of the assigner `(B, lengths)`."""
@@ -58,17 +60,21 @@ class Runtime:
     def read(
         cls, folder: str | os.PathLike[str], providers: Sequence[str] = ("CPUExecutionProvider",)
     ) -> Runtime:
-        """The model in a folder of `revit-video export --to onnx`; `providers` are onnxruntime's."""
+        """The model in a folder of `revit-video export --to onnx`; `providers` are onnxruntime's.
+
+        Raises:
+            ValueError: there is none, or one that is damaged.
+        """
         import onnxruntime
 
-        with open(os.path.join(folder, POLICY), encoding="utf-8") as file:
-            content = json.load(file)
-        if content.get("format") != FORMAT or content.get("graphs") != "onnx":
-            raise ValueError(f"{folder}: not a folder of `revit-video export --to onnx` of this version")
+        content = _read(os.path.join(folder, POLICY))
 
         def graph(name: str) -> Graph:
             path = os.path.join(folder, f"{name}.onnx")
-            session = onnxruntime.InferenceSession(path, providers=list(providers))
+            try:
+                session = onnxruntime.InferenceSession(path, providers=list(providers))
+            except Exception as error:  # onnxruntime has many kinds
+                raise ValueError(f"{path}: no graph: {str(error).splitlines()[0]}") from None
             return lambda clips: session.run(None, {"clips": clips})[0]
 
         assigner = graph("assigner") if content["policy"]["assigner"] else None
@@ -162,6 +168,46 @@ class Runtime:
         if not self.content["multi_label"]:
             return scores.max(axis=-1)
         return np.exp(np.log(np.maximum(scores, 1 - scores)).mean(axis=-1))
+
+
+def _read(path: str) -> dict[str, Any]:
+    """A policy as `export` writes it; ValueError for anything else, perhaps of a stranger."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = json.loads(file.read(LARGEST))
+        if content["format"] != FORMAT or content["graphs"] != "onnx":
+            raise ValueError("not written by `revit-video export --to onnx` of this version")
+        _check(content, content["policy"], content["clips"])
+    except (OSError, RecursionError) as error:
+        raise ValueError(f"{path}: cannot be read: {error}") from None
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{path}: no policy, or damaged: {type(error).__name__} {error}") from None
+    return content
+
+
+def _check(content: Any, policy: Any, clips: Any) -> None:
+    """An error where a value has another kind or count than the lengths, of which names of files are made."""
+    lengths, start = content["lengths"], policy["start"]
+    each = range(len(lengths))
+    usable = list(each) if policy["usable"] is None else policy["usable"]
+    places = [*usable, start.get("length", 0)]
+    numbers = [*content["gmacs"], content["assigner_gmacs"], *clips["mean"], *clips["std"]]
+    optional = [policy["thresholds"], policy["temperatures"], start.get("prices")]
+    numbers += [value for values in optional if values for value in values] + [start.get("threshold") or 0]
+    wrong = {
+        "lengths": not lengths or not all(re.fullmatch(r"\d+(x\d+){1,2}", name) for name in lengths),
+        "usable": not usable or any(type(place) is not int or place not in each for place in places),
+        "policy": policy["assigner"] not in (None, "label", "sufficiency")
+        or ("length" not in start and not {"per_view"} < start.keys() & {"per_view", "threshold", "prices"})
+        or (policy["assigner"] is None and "length" not in start),
+        "counts": any(values and len(values) != len(each) for values in [*optional, content["gmacs"]])
+        or [len(clips["mean"]), len(clips["std"])] != [3, 3],
+        "numbers": not all(type(value) in (int, float) and abs(value) < 1e30 for value in numbers)
+        or min(clips["std"]) <= 0,
+        "class_names": not all(isinstance(name, str) for name in content["class_names"]),
+    }
+    if names := [name for name, is_wrong in wrong.items() if is_wrong]:
+        raise ValueError(f"its {', '.join(names)}")
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

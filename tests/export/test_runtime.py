@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
 from argparse import ArgumentParser
@@ -21,7 +23,7 @@ from revit_video.adaptive.policies import Policy, assigned, cascade, hybrid
 from revit_video.commands.export_model import export_command
 from revit_video.commands.predict_files import SHIPPED
 from revit_video.data.clips import eval_views
-from revit_video.export.runtime import Runtime
+from revit_video.export.runtime import Runtime, _check, _read
 from revit_video.export.traced import export, policy_content
 from revit_video.models import checkpoint
 from revit_video.models.base import ResizableModel
@@ -36,9 +38,9 @@ POLICIES: dict[str, Callable[[], Policy]] = {
     "assigned, each view": lambda: assigned(0.6, per_view=True),
     "most probable": lambda: assigned(None),
     "cascade": lambda: cascade([1, 0.9, 0.6]),
-    "hybrid": lambda: hybrid([0, 1, 2], 0.8, WARM, [0.3, 0.2, 0.1]),
-    "hybrid, each view": lambda: hybrid([0, 1, 2], 0.8, WARM, [0.3, 0.2, 0.1], per_view=True),
-    "hybrid, the last answer": lambda: hybrid([0, 2], 0.4, WARM, [0.3, 0.2, 0.1], averaged=False),
+    "hybrid": lambda: hybrid([0, 1, 2], 0.8, WARM, [1, 0.5, 0]),
+    "hybrid, each view": lambda: hybrid([0, 1, 2], 0.8, WARM, [1, 0.5, 0], per_view=True),
+    "hybrid, the last answer": lambda: hybrid([0, 2], 0.4, WARM, [1, 0.5, 0], averaged=False),
     "hybrid without an assigner": lambda: hybrid([0, 1], 0.8, WARM),
 }
 needs_onnx = pytest.mark.skipif(
@@ -101,11 +103,53 @@ def in_torch(predictor: Predictor) -> Runtime:
 @pytest.mark.parametrize("name", POLICIES)
 def test_the_policy_is_the_engines(undecided: Predictor, clips: Tensor, name: str) -> None:
     undecided.engine = undecided.new_engine(8, POLICIES[name]())
+    _check(content := policy_content(undecided, "onnx"), content["policy"], content["clips"])
     videos = torch.arange(len(clips)) // 2
     expected = undecided.engine(undecided.normalize(clips), videos)
     views = in_torch(undecided)(clips.numpy(), videos.numpy())
     assert views.lengths.tolist() == expected.lengths.tolist() and len(set(views.lengths)) > 1
     assert np.allclose(views.logits, expected.logits, atol=1e-4) and np.allclose(views.gmacs, expected.gmacs)
+
+
+BAD: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "a place elsewhere": lambda content: content["lengths"].__setitem__(0, "../../6x6"),
+    "a place at all": lambda content: content["lengths"].__setitem__(0, "/etc/6x6"),
+    "a length that is none": lambda content: content["lengths"].__setitem__(0, 6),
+    "no lengths": lambda content: content.update(lengths=[]),
+    "a length too few": lambda content: content["gmacs"].pop(),
+    "a usable length that is not there": lambda content: content["policy"].update(usable=[0, 9]),
+    "half a usable length": lambda content: content["policy"].update(usable=[0.5]),
+    "no start": lambda content: content["policy"].update(start={}),
+    "a start of another kind": lambda content: content["policy"].update(start=[1]),
+    "a start without an assigner": lambda content: content["policy"].update(assigner=None),
+    "another assigner": lambda content: content["policy"].update(assigner="os.system"),
+    "thresholds that are text": lambda content: content["policy"].update(thresholds=["a", "b", "c"]),
+    "a threshold that is not finite": lambda content: content["policy"].update(thresholds=[0, 0, 1e999]),
+    "a spread of nothing": lambda content: content["clips"].update(std=[0.1, 0.0, 0.1]),
+    "names that are numbers": lambda content: content.update(class_names=[1, 2]),
+    "another version": lambda content: content.update(format="revit_video export 0"),
+    "nothing": lambda content: content.clear(),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_strangers_policy_is_told(undecided: Predictor, tmp_path: Path, case: str) -> None:
+    undecided.engine = undecided.new_engine(8, POLICIES["hybrid"]())
+    path = tmp_path / "policy.json"
+    path.write_text(json.dumps(policy_content(undecided, "onnx")))
+    content = json.loads(path.read_text())
+    assert _read(str(path))["lengths"] == content["lengths"]
+    BAD[case](content)
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=f"^{re.escape(str(path))}: no policy, or damaged: "):
+        _read(str(path))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "1", "{" * 100_000, '{"format": ' + "9" * 9999 + "}", "\\ud800"])
+def test_a_policy_that_is_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / "policy.json").write_text(text)
+    with pytest.raises(ValueError, match=r"^.*policy\.json: [^\n]+$"):
+        _read(str(tmp_path / "policy.json"))
 
 
 @pytest.mark.parametrize("make", [tiny_revit, tiny_dvt, tiny_frozen])

@@ -33,18 +33,8 @@ from tests.toy import STAGES, toy_cfg
 COUNTS = {"train": 18, "mine": 6, "val": 6, "test": 6}
 # Wide enough for bfloat16. An epoch has four steps or more, and nothing is logged within it.
 WIDE = (
-    *(
-        "DEVICE",
-        "cuda",
-        "MODEL.EMBED_DIM",
-        256,
-        "MODEL.NUM_HEADS",
-        4,
-        "TEST.BATCH_SIZE",
-        2,
-        "LOG_PERIOD",
-        100,
-    ),
+    *("DEVICE", "cuda", "MODEL.EMBED_DIM", 256, "MODEL.NUM_HEADS", 4, "TEST.BATCH_SIZE", 2),
+    *("ASSIGNER.BATCH_SIZE", 2, "ASSIGNER.MAX_EPOCH", 1, "LOG_PERIOD", 100),
     *("TEST.POLICIES", ["static", "assigned", "hybrid", "cascade"]),
 )
 IMAGES = (
@@ -60,7 +50,9 @@ CASES: dict[str, tuple[object, ...]] = {
         *("ASSIGNER.CLASS_WEIGHTS", True, "MINE.NUM_CLIPS", 2, "MINE.NONE_CORRECT", "drop"),
         *("TEST.NUM_ENSEMBLE_VIEWS", 2, "ASSIGNER.CACHE_GB", 0.0),
     ),
-    "shared": ("REVIT.NORM", "shared", "REVIT.PATCH_EMBED", "shared", "REVIT.POS_EMBED", "shared"),
+    "shared_images": (
+        *(*IMAGES, "REVIT.NORM", "shared", "REVIT.PATCH_EMBED", "shared", "REVIT.POS_EMBED", "shared"),
+    ),
     "resized": (
         *("REVIT.PATCH_EMBED", "resized", "REVIT.POS_EMBED", "resized", "MODEL.POS_INIT", "sincos"),
         *("TIMESFORMER.ATTENTION_TYPE", "joint_space_time", "DATA.REVERSED_CLASSES", "[[0,1],[2,3],[4,5]]"),

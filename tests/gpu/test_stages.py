@@ -12,7 +12,7 @@ import pytest
 from tests.gpu.conftest import OnDevice
 
 # How often the host waits for the device:
-ITERATION = ITERATION_OF_RANKS = 0  # of a training, where nothing is logged
+ITERATION = ITERATION_OF_RANKS = 0  # of a training, the assigner's too, where nothing is logged
 LOGGED = 1  # at the end of an epoch
 BATCH = {"train": 1, "mine": 1, "assign": 2, "test": 2}  # of a table; from assign on with the assigner
 FILE = 2  # predicted on its own: its clips go up, the answer comes back
@@ -21,7 +21,7 @@ BATCHES = 3  # of the tested videos, in tables and predictions
 
 
 @pytest.mark.parametrize(
-    "cases", ["plain plain:predict extras", "shared resized lvvit", "conv_stem dvt videomae frozen"]
+    "cases", ["plain plain:predict extras", "shared_images resized lvvit", "conv_stem dvt videomae frozen"]
 )
 def test_runs_of_one_rank(on_device: OnDevice, cases: str) -> None:
     for case, found in on_device(*cases.split()).items():
@@ -45,9 +45,10 @@ def test_runs_of_two_ranks(on_device: OnDevice) -> None:
 
 
 def check(case: str, found: dict[str, Any], most: int) -> None:
-    steps = found["train"]["steps"]
-    assert len(steps) > 2, f"{case}: an epoch is too short to have steady iterations"
-    assert max(map(len, steps[:-1])) <= most and len(steps[-1]) <= LOGGED, (case, steps)
+    assert len(found["train"]["steps"]) > 2, f"{case}: an epoch is too short to have steady iterations"
+    for stage in ("train", "assign"):
+        *steady, last = found[stage]["steps"] or [[]]
+        assert max(map(len, steady), default=0) <= most and len(last) <= LOGGED, (case, stage, steady, last)
     for stage, in_batch in BATCH.items():
         waits, places = found[stage]["tabulate"], found[stage]["places"]
         assert waits <= in_batch * BATCHES * (2 if case == "dvt" else 1), (case, stage, places)

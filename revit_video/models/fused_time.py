@@ -65,7 +65,8 @@ def _launch(kernel: Any, q: Tensor, *others: Tensor) -> None:
     batch, frames, sequences, width = q.shape
     together = ROWS // frames
     grid = (triton.cdiv(sequences, together), batch)
-    kernel[grid](q, *others, width**-0.5, sequences, frames, width, together)
+    with torch.cuda.device_of(q):  # Triton launches on the current device
+        kernel[grid](q, *others, width**-0.5, sequences, frames, width, together)
 
 
 @custom_op("revit_video::attend_over_time", mutates_args={})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Any
 
@@ -92,7 +92,7 @@ class TimeAttention(Attention):
         """`(B, T, N, C)` -> `(B, T, N, C)`."""
         heads = (*x.shape[:2], -1, x.shape[-1] // self.num_heads)
         q, k, v = (part.view(heads) for part in self._projected(x, x, x))
-        if q.is_cuda and _has_time_kernel(q.shape[1], q.shape[3], q.dtype, q.device):
+        if q.is_cuda and _time_kernel_pays(q.shape[1], q.shape[3], q.dtype, q.device):
             attended = torch.ops.revit_video.attend_over_time(q, k, v)
         else:
             attended = attend(*(part.transpose(1, 2) for part in (q, k, v))).transpose(1, 2)
@@ -100,13 +100,13 @@ class TimeAttention(Attention):
 
 
 @torch.compiler.assume_constant_result
-def _has_time_kernel(frames: int, width: int, dtype: torch.dtype, device: torch.device) -> bool:
+def _time_kernel_pays(frames: int, width: int, dtype: torch.dtype, device: torch.device) -> bool:
     return _time_kernel_tried(frames, width, dtype, device)
 
 
 @cache
 def _time_kernel_tried(frames: int, width: int, dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether `fused_time` computes this shape here, by a trial; PyTorch's attention always does."""
+    """Whether `fused_time` computes this shape here, and faster than PyTorch's attention: by a trial."""
     if dtype not in (torch.bfloat16, torch.float16):
         return False
     try:
@@ -114,14 +114,34 @@ def _time_kernel_tried(frames: int, width: int, dtype: torch.dtype, device: torc
 
         if frames not in fused_time.FRAMES or width not in fused_time.WIDTHS:
             return False
-        q = torch.ones(1, frames, 1, width, dtype=dtype, device=device)
-        return bool((fused_time.attend_over_time(q, q, q) == 1).all())
+        few, many = (torch.ones(8, frames, n, width, dtype=dtype, device=device) for n in (1, 2048))
+        if not (fused_time.attend_over_time(few, few, few) == 1).all():
+            return False
+        ours = _milliseconds(fused_time.attend_over_time, many)
+        theirs = _milliseconds(F.scaled_dot_product_attention, many.transpose(1, 2))
     except Exception as error:  # Triton, a compiler or a driver is missing, in as many ways
         from revit_video.runtime.text import first_line  # here: importing `predict` stays light
 
         words = "attention over time by PyTorch: Triton's kernel does not run here (%s)"
         logger.info(words, first_line(error))
         return False
+    words = "attention over %d frames, %s: %.3f ms by Triton's kernel, %.3f by PyTorch's"
+    logger.info(words, frames, dtype, ours, theirs)
+    return ours < theirs
+
+
+@torch.no_grad()
+def _milliseconds(attention: Callable[[Tensor, Tensor, Tensor], Tensor], x: Tensor, times: int = 10) -> float:
+    """What a GPU takes for `attention(x, x, x)`, set up by three calls before. The host waits."""
+    with torch.cuda.device(x.device):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        for n in range(-3, times):
+            if n == 0:
+                start.record()
+            attention(x, x, x)
+        end.record()
+        end.synchronize()
+    return start.elapsed_time(end) / times
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -121,6 +121,16 @@ def interval(right: int, count: int, z: float = 1.96) -> tuple[float, float]:
     return 100 * max(0.0, centre - half), 100 * min(1.0, centre + half)
 
 
+def drop_with_margin(losses: Tensor) -> tuple[float, float]:
+    """Mean of `losses` `(N,)` in points, and half of its 95 % interval, at least that of one video.
+
+    Args:
+        losses: of each video, 1 where it was lost, -1 where it was gained, else 0.
+    """
+    error = max(100 * losses.std(correction=0).item() / math.sqrt(len(losses)), 100 / len(losses))
+    return 100 * losses.mean().item(), 1.96 * error
+
+
 def counts_by_name(choices: Tensor, names: Sequence[str]) -> dict[str, int]:
     """Number of occurrences in `choices` of each position in `names`."""
     counts = choices.bincount(minlength=len(names)).tolist()

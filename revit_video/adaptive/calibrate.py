@@ -47,6 +47,11 @@ class Point(NamedTuple):
     mix: list[float]
     hybrid: Hybrid | None = None
 
+    @property
+    def is_longest(self) -> bool:
+        """Whether it is always the longest length, by policy `hybrid`."""
+        return self.hybrid is not None and self.hybrid.usable == [0]
+
 
 def assigned_points(table: Table, costs: Costs, per_view: bool) -> list[Point]:
     """Every distinct outcome of the assigner's threshold, cheapest first."""
@@ -82,7 +87,7 @@ def hybrid_points(
     found: list[Point] = []
     for way in _hybrids(costs, temperatures, per_view, asks):
         found += threshold_points(table, costs, way)
-    always = [point for point in found if point.hybrid is not None and point.hybrid.usable == [0]]
+    always = [point for point in found if point.is_longest]
     best = front(found)
     return sorted({id(point): point for point in best + always}.values(), key=lambda point: point.gmacs)
 

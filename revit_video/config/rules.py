@@ -104,6 +104,7 @@ FRACTION = Rule(lambda value: 0 <= value <= 1, "between 0 and 1")
 BELOW_ONE = Rule(lambda value: 0 <= value < 1, "at least 0 and below 1")
 PERCENT = Rule(lambda value: 0 <= value <= 100, "between 0 and 100")
 NOT_EMPTY = Rule(bool, "given")
+FOLDS = Rule(lambda k: k == 0 or 2 <= k <= 1000, "0 or at least 2, and at most 1000")
 RAND_AUGMENT = r"rand(-(m|n|mmax)\d+|-inc[01]|-(mstd|p)\d+(\.\d+)?)*"
 
 RULES = {
@@ -144,7 +145,7 @@ RULES = {
         lambda shares: len(shares) == 4 and min(shares) >= 0 and math.isclose(sum(shares), 1, abs_tol=1e-6),
         "4 shares that add up to 1",
     ),
-    "DATA.FOLDS": Rule(lambda k: k == 0 or 2 <= k <= 1000, "0 or at least 2, and at most 1000"),
+    "DATA.FOLDS": FOLDS,
     "DATA.GROUP": Rule(_is_pattern, "empty, or a regular expression"),
     "DATA.MEAN": none_or(numbers(3, FRACTION)),
     "DATA.STD": none_or(numbers(3, POSITIVE)),
@@ -185,7 +186,7 @@ RULES = {
     "REVIT.DISTILL.TAU": POSITIVE,
     "REVIT.DISTILL.LAMBDA": FRACTION,
     "REVIT.DISTILL.MIN_TEACHER_TOP1": PERCENT,
-    "MINE.FOLDS": Rule(lambda k: k == 0 or 2 <= k <= 1000, "0 or at least 2, and at most 1000"),
+    "MINE.FOLDS": FOLDS,
     "MINE.NUM_CLIPS": at_least(1, 1_000),
     "DVT.UPSAMPLE": one_of("", "bilinear", "nearest"),
     "MINE.NONE_CORRECT": one_of("longest", "drop"),
@@ -403,13 +404,8 @@ def check_multi_label(cfg: CfgNode) -> Iterator[Mistake]:
     if cfg.DATA.PATH_LABEL_SEPARATOR == ",":
         words = "separates the labels of a video with DATA.MULTI_LABEL; paths need another separator"
         yield Mistake(("DATA.PATH_LABEL_SEPARATOR", "DATA.MULTI_LABEL"), words)
-    for key in (
-        "MIXUP.ALPHA",
-        "MIXUP.CUTMIX_ALPHA",
-        "MIXUP.TOKEN_ALPHA",
-        "DATA.REVERSED_CLASSES",
-        "DATA.TOKEN_LABELS",
-    ):
+    mixing = "MIXUP.ALPHA", "MIXUP.CUTMIX_ALPHA", "MIXUP.TOKEN_ALPHA"
+    for key in (*mixing, "DATA.REVERSED_CLASSES", "DATA.TOKEN_LABELS"):
         if get(cfg, key):
             yield Mistake((key, "DATA.MULTI_LABEL"), "is for clips of one class; off with DATA.MULTI_LABEL")
 

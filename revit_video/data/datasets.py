@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -65,12 +65,10 @@ class TrainClips(Dataset[Sample]):
             try:
                 label_map = torch.from_numpy(self._decode(row, path)) if self._label_maps else None
                 views = self._decode(row, path, *key, attempt)
-                return Sample(
-                    views, target_of(annotation["label"], self._classes), row, path, skipped, label_map
-                )
+                return Sample(views, target_of(annotation, self._classes), row, path, skipped, label_map)
             except DecodeError as error:
                 skipped.append(Skipped(error.path, error.reason))
-        return Sample(self._nothing, target_of(annotation["label"], self._classes), row, path, skipped)
+        return Sample(self._nothing, target_of(annotation, self._classes), row, path, skipped)
 
     def _candidates(self, epoch: int, row: int) -> Iterator[int]:
         """The video itself, then its replacements."""
@@ -122,18 +120,19 @@ class EvalClips(Dataset[Sample]):
 
     def __getitem__(self, row: int) -> Sample:
         path, annotation = self.videos[row]
+        target = target_of(annotation, self._classes)
         try:
-            return Sample(self._decode(row, path), target_of(annotation["label"], self._classes), row, path)
+            return Sample(self._decode(row, path), target, row, path)
         except DecodeError as error:
-            skipped = [Skipped(error.path, error.reason)]
-            return Sample(self._nothing, target_of(annotation["label"], self._classes), row, path, skipped)
+            return Sample(self._nothing, target, row, path, [Skipped(error.path, error.reason)])
 
     def _views(self, row: int, path: str) -> VideoViews:
         return eval_views(path, self._sampling, self._grid, seeded_generator(row))
 
 
-def target_of(label: int | tuple[int, ...], classes: int) -> int | Tensor:
+def target_of(annotation: Mapping[str, Any], classes: int) -> int | Tensor:
     """A video's label; of several labels `(classes,)`, true for each."""
+    label = annotation["label"]
     if not isinstance(label, tuple):
         return label
     target = torch.zeros(classes, dtype=torch.bool)

@@ -157,6 +157,11 @@ class DataFolder:
         ours = labels if to is None else tuple(sorted(to[n] for n in labels))
         return ours if self._multi_label else ours[0]
 
+    @property
+    def shown_names(self) -> list[str]:
+        """Names of the classes, in the order of the labels; `class 7` where there are none."""
+        return self.class_names or [f"class {n}" for n in range(self.num_classes)]
+
     @cached_property
     def class_names(self) -> list[str] | None:
         """From classes.txt beside the lists; without lists, the names of the folders. None if there are none.

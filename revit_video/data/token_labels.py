@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -15,7 +14,7 @@ from torchvision.ops import roi_align
 
 from revit_video.data.video import DecodeError, is_image
 from revit_video.length import TokenLength
-from revit_video.runtime.archive import damage, damage_before_archives
+from revit_video.runtime.archive import damage
 from revit_video.runtime.output_dir import open_ordinary
 
 _MOST_BYTES = 1 << 20  # of a map's file, which has 6.5 kB in the public ones
@@ -63,7 +62,7 @@ class TokenLabelMaps:
             with open_ordinary(path) as file:
                 if (size := os.fstat(file.fileno()).st_size) > _MOST_BYTES:
                     raise DecodeError(image, f"label map {path}: {size} bytes long, more than any map is")
-                if reason := damage(path) if zipfile.is_zipfile(file) else damage_before_archives(path):
+                if reason := damage(path):
                     raise DecodeError(image, f"label map {path}: {reason}")
                 file.seek(0)
                 label_map = torch.load(file, "cpu", weights_only=True)

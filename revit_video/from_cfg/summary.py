@@ -25,7 +25,7 @@ def say_lists(cfg: CfgNode, data: DataFolder, splits: Sequence[str]) -> None:
         logger.info("%s: %s", split, _in_words(cfg, data, data.videos(split)))
     if "train" in splits:
         counts = _counts(data.videos("train"))
-        few = [name for n, name in enumerate(_names(cfg, data)) if counts[n] < FEW]
+        few = [name for n, name in enumerate(data.shown_names) if counts[n] < FEW]
         if few:
             shown = ", ".join(few[:MOST_NAMED]) + (" …" if len(few) > MOST_NAMED else "")
             logger.warning("train: fewer than %d clips of %s; expect little of them", FEW, shown)
@@ -37,7 +37,7 @@ def _in_words(cfg: CfgNode, data: DataFolder, videos: LabeledVideoPaths) -> str:
     if cfg.DATA.GROUP:
         groups = groups_in(cfg, [path for path, _ in labelled_files(videos)])
         words += f" in {len(set(groups)):,} groups"
-    names = _names(cfg, data)
+    names = data.shown_names
     if len(names) <= MOST_NAMED:
         return f"{words}: " + ", ".join(f"{name} {counts[n]}" for n, name in enumerate(names))
     per_class = [counts[n] for n in range(len(names))]
@@ -47,7 +47,3 @@ def _in_words(cfg: CfgNode, data: DataFolder, videos: LabeledVideoPaths) -> str:
 def _counts(videos: LabeledVideoPaths) -> Counter[int]:
     labels = (label for _, label in labelled_files(videos))
     return Counter(n for label in labels for n in (label if isinstance(label, tuple) else (label,)))
-
-
-def _names(cfg: CfgNode, data: DataFolder) -> list[str]:
-    return data.class_names or [f"class {n}" for n in range(cfg.MODEL.NUM_CLASSES)]

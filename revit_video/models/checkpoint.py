@@ -324,11 +324,11 @@ def load_payload(
             Nothing in such a file is ever executed.
     """
     # imported where a file is read
-    from revit_video.runtime.archive import damage, damage_before_archives, in_protocol_2, refusal
+    from revit_video.runtime.archive import damage, in_protocol_2, refusal
 
     try:
         with open_ordinary(path) as file, reading:
-            if reason := damage(path) if zipfile.is_zipfile(file) else damage_before_archives(path):
+            if reason := damage(path):
                 raise CheckpointError(f"{path}: {reason}")
             payload = torch.load(in_protocol_2(file), map_location=map_location, weights_only=True)
     except CheckpointError:

@@ -71,6 +71,9 @@ from revit_video.runtime.archive import hollow
 from revit_video.runtime.output_dir import open_ordinary
 
 TIMM = "timm:"
+FROM_SCRATCH = (
+    "From scratch, 120 clips of six actions gave 42 %; with such weights, 60 give 93 % (docs/real_clips.md)"
+)
 OFFICIAL_DATA = {"mean": [0.45] * 3, "std": [0.225] * 3}  # of all models that TimeSformer's authors published
 IMAGENET_DATA = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 # Unknown from LV-ViT's weights. Valid for LV-ViT-S and -M; `skip_lam` is 1 in T and 3 in L.
@@ -334,8 +337,7 @@ def _timm_model(path: str) -> PretrainedWeights:
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise ValueError(
             f"{path}: its weights cannot be had here ({reason}); name a local file of them, "
-            "or train from scratch with TRAIN.CHECKPOINT_FILE_PATH '' (TRAIN.METHOD revit_b): 120 clips of "
-            "six actions gave 42 % that way, with such weights 60 clips give 93 % (docs/real_clips.md)"
+            f"or train from scratch with TRAIN.CHECKPOINT_FILE_PATH '' (TRAIN.METHOD revit_b). {FROM_SCRATCH}"
         ) from None
     state = from_vit(model.state_dict(), settings["pool"])
     del settings["registers"]

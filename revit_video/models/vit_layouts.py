@@ -35,13 +35,16 @@ def from_clip(state: Weights) -> dict[str, Tensor]:
             continue
         inner = name.removeprefix("visual.")
         match = re.fullmatch(r"transformer\.resblocks\.(\d+)\.(.+)", inner)
-        part = match[2] if match else inner
-        for theirs, ours in CLIP_NAMES.items():
-            if part.startswith(theirs):
-                part = ours + part[len(theirs) :]
-                break
-        renamed[f"blocks.{match[1]}.{part}" if match else part] = value
+        renamed[_renamed(inner, match, CLIP_NAMES)] = value
     return _as_batches(renamed)
+
+
+def _renamed(name: str, block: re.Match[str] | None, names: Mapping[str, str]) -> str:
+    """Our name of a weight, by the longest start that is known; `block` found its number and its part."""
+    part = block[2] if block else name
+    theirs = max(filter(part.startswith, names), key=len, default="")
+    part = names.get(theirs, "") + part[len(theirs) :]
+    return f"blocks.{block[1]}.{part}" if block else part
 
 
 def _as_batches(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -116,12 +119,7 @@ def from_transformers_vit(state: Weights) -> dict[str, Tensor]:
         if NOT_READ.match(inner) or NOT_READ.match(name):
             continue
         match = BLOCK.fullmatch(inner)
-        part = match[2] if match else inner
-        for theirs in sorted(NAMES, key=len, reverse=True):
-            if part.startswith(theirs):
-                part = NAMES[theirs] + part[len(theirs) :]
-                break
-        renamed[f"blocks.{match[1]}.{part}" if match else part] = value
+        renamed[_renamed(inner, match, NAMES)] = value
     return with_joined_attention(_as_batches(renamed))
 
 

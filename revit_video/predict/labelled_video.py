@@ -47,8 +47,7 @@ def write_labelled_video(timeline: VideoTimeline, path: str) -> None:
 
 def _labels(timeline: VideoTimeline) -> list[Label]:
     """What is written, from when on: the segment's class, and the token length at that time."""
-    middles = [(m.start + min(m.end, timeline.duration)) / 2 for m in timeline.moments]
-    borders = [0.0, *((a + b) / 2 for a, b in zip(middles, middles[1:], strict=False))]
+    borders = timeline.borders[:-1]
     times = sorted({*borders, *(t for s in timeline.segments for t in (s.start, s.end))})
     labels = []
     for time in times:

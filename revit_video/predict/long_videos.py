@@ -80,6 +80,12 @@ class VideoTimeline:
     segments: list[Segment]
 
     @property
+    def borders(self) -> list[float]:
+        """Seconds between which each window is the nearest, from 0 to the end of the video."""
+        middles = [(m.start + min(m.end, self.duration)) / 2 for m in self.moments]
+        return [0.0, *((a + b) / 2 for a, b in zip(middles, middles[1:], strict=False)), self.duration]
+
+    @property
     def gmacs(self) -> float:
         """Cost of all windows."""
         return sum(moment.gmacs for moment in self.moments)

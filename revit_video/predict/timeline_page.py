@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from revit_video.length import TokenLength
-from revit_video.predict.long_videos import Moment, VideoTimeline
+from revit_video.predict.long_videos import VideoTimeline
 from revit_video.runtime.html import rendered
 from revit_video.runtime.output_dir import atomic_write_text
 
@@ -53,17 +53,15 @@ def timeline_page(timeline: VideoTimeline, lengths: tuple[TokenLength, ...], sou
         lengths=lengths,
         mix=mix,
         heights=[(n + 0.5) / len(lengths) for n in range(len(lengths))],
-        points=_steps(timeline.moments, lengths, timeline.duration),
+        points=_steps(timeline, lengths),
         cost=f"{count} windows, {timeline.gmacs:.3g} GMACs; {mix}.",
     )
 
 
-def _steps(moments: list[Moment], lengths: tuple[TokenLength, ...], duration: float) -> str:
+def _steps(timeline: VideoTimeline, lengths: tuple[TokenLength, ...]) -> str:
     """The points of a line over time through the token lengths, the longest at the top."""
-    middles = [(m.start + min(m.end, duration)) / 2 for m in moments]
-    borders = [0.0, *((a + b) / 2 for a, b in zip(middles, middles[1:], strict=False)), duration]
-    points = []
-    for moment, start, end in zip(moments, borders, borders[1:], strict=False):
+    points, borders = [], timeline.borders
+    for moment, start, end in zip(timeline.moments, borders, borders[1:], strict=False):
         y = (lengths.index(moment.length) + 0.5) / len(lengths)
         points += [f"{start:.3f},{y:.3f}", f"{end:.3f},{y:.3f}"]
     return " ".join(points)

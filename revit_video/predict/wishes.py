@@ -8,10 +8,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from revit_video.adaptive.calibrate import Point, best_within, choose_point, hybrid_points
+from revit_video.adaptive.kept import read_calibration
 from revit_video.adaptive.policies import Policy
-from revit_video.adaptive.table import Table
 from revit_video.adaptive.temperatures import fit_temperatures
-from revit_video.models import checkpoint
 from revit_video.models.untrusted import believed
 
 if TYPE_CHECKING:
@@ -48,13 +47,15 @@ def point_within(name: str, value: str, choices: Choices) -> Policy:
 
 def kept_points(choices: Choices) -> tuple[list[Point], float]:
     """The points of policy `hybrid` on what the run kept of its validation list, and its ADAPTIVE.SAFETY."""
-    kept, costs = checkpoint.load_payload(choices.calibration), choices.costs
-    with believed(choices.calibration, "calibration"):
-        table, safety = Table(**kept["table"]), float(kept["adaptive"]["SAFETY"])
-        per_view = kept["adaptive"]["DECISION"] == "view"
+    kept = read_calibration(choices.calibration)
+    assert kept is not None  # `point_within` has looked
+    table, adaptive = kept
     if choices.assigner is None:
         table = replace(table, assigned=table.assigned[:, :0])
-    return hybrid_points(table, costs, fit_temperatures(table.scores, table.labels), per_view), safety
+    temperatures = fit_temperatures(table.scores, table.labels)
+    with believed(choices.calibration, "calibration"):
+        safety, per_view = float(adaptive["SAFETY"]), adaptive["DECISION"] == "view"
+    return hybrid_points(table, choices.costs, temperatures, per_view), safety
 
 
 def _number(text: str) -> float:

@@ -26,15 +26,20 @@ LARGE, ON_DISK = 1 << 28, 1 / 8  # bytes; a larger file has at least this share 
 
 
 def damage(path: str) -> str:
-    """What is wrong with the archive at `path`, in a few words; empty if every byte is as it was written.
+    """What is wrong with the file at `path`, in a few words; empty if every byte is as it was written.
 
-    About a second per GB. A file that has not changed since is not read again.
+    Of a file as PyTorch saved before 1.6, or of any other file, as far as it shows. Reading an archive takes
+    about a second per GB; one that has not changed since is not read again.
 
     Raises:
         OSError: the file cannot be read.
     """
+    if problem := hollow(path):
+        return problem
+    if not zipfile.is_zipfile(path):
+        return _damage_before_archives(path)
     stat = os.stat(path)
-    return hollow(path) or _damage_of_version(path, stat.st_size, stat.st_mtime_ns, stat.st_ino)
+    return _damage_of_version(path, stat.st_size, stat.st_mtime_ns, stat.st_ino)
 
 
 def hollow(*paths: str) -> str:
@@ -46,10 +51,7 @@ def hollow(*paths: str) -> str:
     return ""
 
 
-def damage_before_archives(path: str) -> str:
-    """The same of a file as PyTorch saved before 1.6, or of any other file, as far as it shows."""
-    if problem := hollow(path):
-        return problem
+def _damage_before_archives(path: str) -> str:
     with open(path, "rb") as file, suppress(Exception):  # no pickle, or a damaged one: PyTorch says so
         for _ in range(5):
             if problem := entangled(file):

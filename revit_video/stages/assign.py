@@ -10,6 +10,7 @@ import torch
 from fvcore.common.config import CfgNode
 
 from revit_video import flops
+from revit_video.adaptive.kept import write_calibration
 from revit_video.adaptive.labels import AGAIN, NONE_CORRECT, MinedLabels, read_labels
 from revit_video.adaptive.policies import Costs, Settings
 from revit_video.from_cfg.identity import ANSWERS, WEIGHTS, Record, assigner_record, check_same, mining_record
@@ -21,7 +22,7 @@ from revit_video.models import checkpoint
 from revit_video.models.assigner import TokenLengthAssigner
 from revit_video.runtime import output_dir
 from revit_video.runtime.ranks import Ranks, broadcast_parameters
-from revit_video.stages.calibration import calibrated_here, write_calibration
+from revit_video.stages.calibration import calibrated_here
 from revit_video.stages.job import Job, Trained
 from revit_video.train.loop import Training, fit
 from revit_video.train.mined import MinedBatches, class_weights
@@ -73,7 +74,7 @@ def assign(job: Job, trained: Trained | None = None, mined: MinedLabels | None =
     fast = network.for_inference()
     table = job.tabulate(trained.reader, "val", job.test_batches("val"), fast)
     if ranks.is_main:
-        write_calibration(job.path(output_dir.CALIBRATION), cfg, table)
+        write_calibration(job.path(output_dir.CALIBRATION), cfg.ADAPTIVE, table)
     own = Costs.from_table(costs, model.carries_state)
     settings = calibrated_here(cfg, table, own, trained.reader, fast, ranks)
     record = assigner_record(cfg, trained.weights, job.data.class_names) | settings_of(cfg, ANSWERS)

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import logging
-import math
 from dataclasses import replace
-from typing import Any, NamedTuple
 
 import torch
 from fvcore.common.config import CfgNode
-from iopath.common.file_io import g_pathmgr
 from torch import Tensor
 
 from revit_video.adaptive.calibrate import (
@@ -26,52 +23,23 @@ from revit_video.adaptive.certificate import certified, run_trials, videos_neede
 from revit_video.adaptive.drift import Seen
 from revit_video.adaptive.folds import cut_into_folds, losses_on_others
 from revit_video.adaptive.policies import Certificate, Costs, Hybrid, Settings, assigned
-from revit_video.adaptive.table import COLUMNS, Table, static_top1
+from revit_video.adaptive.table import Table, static_top1
 from revit_video.adaptive.temperatures import calibration_error, fit_temperatures
-from revit_video.data.batch import Skipped
 from revit_video.evaluate import milliseconds
 from revit_video.from_cfg.inputs import eval_batch_size
 from revit_video.from_cfg.model import views_per_video
 from revit_video.from_cfg.overlaps import groups_in
 from revit_video.length import token_lengths
-from revit_video.models import checkpoint
+from revit_video.meters import drop_with_margin
 from revit_video.models.assigner import TokenLengthAssigner
 from revit_video.models.base import ResizableModel
 from revit_video.models.inference import log_probabilities, probabilities
-from revit_video.models.untrusted import believed
 from revit_video.runtime.ranks import Ranks
 
 FEW = 200  # videos; of fewer, one alone is more than half a point
 TRIED_FOLDS = 5  # of few videos, in which a choice is tried; those of DATA.FOLDS where there are
 
 logger = logging.getLogger(__name__)
-
-
-class Kept(NamedTuple):
-    """What operating points were chosen from and for: the table of the validation list, and `ADAPTIVE`."""
-
-    table: Table
-    adaptive: dict[str, Any]
-
-
-def write_calibration(path: str, cfg: CfgNode, table: Table) -> None:
-    """Keeps a calibration, so that other wishes need no new pass over the list."""
-    plain = vars(table) | {"skipped": [tuple(each) for each in table.skipped]}
-    checkpoint.save(path, {"adaptive": dict(cfg.ADAPTIVE), "table": plain})
-
-
-def read_calibration(path: str) -> Kept | None:
-    """The kept calibration, None if there is none."""
-    if not g_pathmgr.isfile(path):
-        return None
-    content = checkpoint.load_payload(path)
-    with believed(path, "calibration"):
-        skipped = [Skipped(*map(str, each)) for each in content["table"]["skipped"]]
-        table = Table(**content["table"] | {"skipped": skipped})
-        views = {len(column) for column in (table.paths, *(getattr(table, name) for name in COLUMNS))}
-        if len(views) != 1 or table.scores.ndim != 3 or table.correct.shape != table.scores.shape[:2]:
-            raise ValueError("its columns do not fit each other")
-        return Kept(table, dict(content["adaptive"]))
 
 
 def calibrated(cfg: CfgNode, table: Table, costs: Costs, fold: Tensor | None = None) -> Settings:
@@ -204,10 +172,10 @@ def hybrid_settings(
         chosen, certificate = _certified(cfg, table, costs, chosen)
         kept = certificate.holds or (not adaptive.CERTIFY and _holds_on_others(cfg, table, costs, fold))
         if not kept:
-            chosen = next(point for point in points if _is_longest(point))
+            chosen = next(point for point in points if point.is_longest)
     assert chosen.hybrid is not None
     _log(f"hybrid on {calibration_list(cfg)}", chosen, longest)
-    if _is_longest(chosen):
+    if chosen.is_longest:
         asking = 100 * costs.assigner / longest
         logger.info(
             "adapting does not pay: on %s no cheaper point keeps the promise%s; the operating point is "
@@ -247,8 +215,7 @@ def _holds_on_others(cfg: CfgNode, table: Table, costs: Costs, fold: Tensor | No
             return True
         fold = cut_into_folds(groups, classes, min(TRIED_FOLDS, len(set(groups))), cfg.RNG_SEED)
     losses = losses_on_others(table, fold, lambda others: choose_hybrid(cfg, others, costs).policy())
-    drop = 100 * losses.mean().item()
-    half = 1.96 * max(100 * losses.std(correction=0).item() / math.sqrt(videos), 100 / videos)
+    drop, half = drop_with_margin(losses)
     holds = drop <= adaptive.MAX_DROP
     logger.warning(
         "hybrid: %d videos of %s are few, one is %.1f points. Chosen on some of them and tried on the "
@@ -279,7 +246,7 @@ def _certified(cfg: CfgNode, table: Table, costs: Costs, chosen: Point) -> tuple
     """
     adaptive, videos = cfg.ADAPTIVE, len(table.first_views)
     certificate = Certificate(adaptive.MAX_DROP, adaptive.CONFIDENCE, videos, holds=True)
-    if _is_longest(chosen):  # loses nothing, by definition
+    if chosen.is_longest:  # loses nothing, by definition
         return chosen, certificate
     trials = run_trials(table, costs, adaptive.DECISION == "view", cfg.RNG_SEED)
     trial = certified(trials, adaptive.MAX_DROP, adaptive.CONFIDENCE)
@@ -297,10 +264,6 @@ def _certified(cfg: CfgNode, table: Table, costs: Costs, chosen: Point) -> tuple
         "The longest length is taken (ADAPTIVE.CERTIFY)" if adaptive.CERTIFY else "It is an estimate",
     )
     return chosen, replace(certificate, holds=False, needed=needed)
-
-
-def _is_longest(point: Point) -> bool:
-    return point.hybrid is not None and point.hybrid.usable == [0]
 
 
 def _log_calibration(cfg: CfgNode, table: Table, temperatures: list[float]) -> None:

@@ -13,6 +13,7 @@ from fvcore.common.config import CfgNode
 from revit_video import flops
 from revit_video.adaptive import policies
 from revit_video.adaptive.engine import Engine
+from revit_video.adaptive.kept import read_calibration
 from revit_video.adaptive.policies import Costs, Policy, Settings
 from revit_video.from_cfg.identity import Record, assigner_record, check_same
 from revit_video.from_cfg.inputs import eval_batch_size
@@ -26,7 +27,6 @@ from revit_video.stages.calibration import (
     calibrated_here,
     cascade_threshold,
     costs_in_wish,
-    read_calibration,
     takes_hybrid,
 )
 from revit_video.stages.job import Job, Trained

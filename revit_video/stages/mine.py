@@ -64,7 +64,7 @@ def mine(job: Job, trained: Trained | None = None) -> MinedLabels:
 def _show(job: Job, mined: MinedLabels) -> None:
     """Draw the histogram of the labels, in total and by class, log it, and write it to stats.jsonl."""
     cfg, total = job.cfg, len(mined.videos)
-    names = job.data.class_names or [f"class {n}" for n in range(cfg.MODEL.NUM_CLASSES)]
+    names = job.data.shown_names
     counts, by_class = mined.histogram(), mined.by_class(len(names))
     none_correct = int((~mined.correct.any(dim=1)).sum())
     write_labels_picture(cfg.OUTPUT_DIR, mined, names)

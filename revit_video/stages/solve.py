@@ -22,7 +22,7 @@ from revit_video.meters import topk
 from revit_video.models import checkpoint
 from revit_video.models.frozen import FrozenReViT, blocks_of
 from revit_video.models.pretrained import initialise
-from revit_video.models.sources import read_source
+from revit_video.models.sources import FROM_SCRATCH, read_source
 from revit_video.runtime import output_dir
 from revit_video.runtime.ranks import broadcast_parameters
 from revit_video.stages.features import Features, features_of
@@ -34,8 +34,7 @@ SHARES, DRAWS = (0.25, 0.5, 0.75, 1.0), 3  # of the learning curve, and how ofte
 INNER_FOLDS = 10  # for the temperatures, where DATA.FOLDS is 0
 NO_WEIGHTS = (
     "TRAIN.CHECKPOINT_FILE_PATH: TRAIN.METHOD frozen learns from pretrained weights; name a file of a ViT's "
-    "(docs/weights.md). From scratch, 120 clips of six actions gave 42 %; with such weights, 60 give 93 % "
-    "(docs/real_clips.md)"
+    f"(docs/weights.md). {FROM_SCRATCH}"
 )
 
 logger = logging.getLogger(__name__)

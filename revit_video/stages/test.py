@@ -24,6 +24,7 @@ from revit_video.adaptive.calibrate import (
     threshold_points,
 )
 from revit_video.adaptive.folds import OutOfFold
+from revit_video.adaptive.kept import read_calibration
 from revit_video.adaptive.labels import labels_in_words
 from revit_video.adaptive.policies import SHIPPED, Costs, Hybrid, Settings
 from revit_video.adaptive.table import Table, static_top1
@@ -43,7 +44,7 @@ from revit_video.runtime.environment import environment
 from revit_video.runtime.logging import printing, quiet
 from revit_video.stages.assign import Assigner
 from revit_video.stages.board import show_on_board
-from revit_video.stages.calibration import cascade_threshold, choose_hybrid, read_calibration
+from revit_video.stages.calibration import cascade_threshold, choose_hybrid
 from revit_video.stages.comparison import Comparison, compare, policies_of
 from revit_video.stages.job import Job, Trained
 from revit_video.stages.solve import with_answers

@@ -11,7 +11,7 @@ from fvcore.common.config import CfgNode
 from revit_video.adaptive.policies import SHIPPED
 from revit_video.adaptive.table import Table
 from revit_video.evaluate import Answers
-from revit_video.meters import interval
+from revit_video.meters import drop_with_margin, interval
 
 SMALL = 1000  # tested videos; with more, chance and intervals are no question
 PAYS = 2.0  # points that twice the clips must promise to be recommended
@@ -59,9 +59,7 @@ def _use(answers: Mapping[str, Answers], longest: torch.Tensor) -> str:
     name = next((name for name in SHIPPED if name in answers), None)
     if name is None:
         return "use it as it is"
-    losses = longest.double() - answers[name].videos.correct.double()
-    drop, count = 100 * losses.mean().item(), len(losses)
-    half = 1.96 * max(100 * losses.std(correction=0).item() / math.sqrt(count), 100 / count)
+    drop, half = drop_with_margin(longest.double() - answers[name].videos.correct.double())
     if drop > half:
         return f"use always the longest length (predict --policy longest): {name} loses {drop:.1f} points"
     range_of = f"{-drop - half:+.1f} to {half - drop:+.1f}"

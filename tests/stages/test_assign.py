@@ -11,6 +11,7 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor
 
+from revit_video.adaptive.kept import read_calibration
 from revit_video.adaptive.labels import NONE_CORRECT, MinedLabels
 from revit_video.adaptive.table import Table, mine_labels
 from revit_video.from_cfg.inputs import data_folder, eval_batches, mined_batches
@@ -19,7 +20,6 @@ from revit_video.length import token_lengths
 from revit_video.models import checkpoint
 from revit_video.runtime.ranks import Ranks
 from revit_video.stages.assign import assigner_training
-from revit_video.stages.calibration import read_calibration
 from revit_video.train.mined import MinedBatches, class_weights
 from revit_video.train.steps import AssignerStep
 from tests.toy import run_toy, table_of, toy_cfg

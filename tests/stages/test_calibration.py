@@ -9,6 +9,7 @@ import pytest
 import torch
 from fvcore.common.config import CfgNode
 
+from revit_video.adaptive.kept import read_calibration, write_calibration
 from revit_video.adaptive.policies import Certificate, Costs, Settings
 from revit_video.adaptive.table import Table
 from revit_video.evaluate import milliseconds
@@ -21,8 +22,6 @@ from revit_video.stages.calibration import (
     cascade_threshold,
     costs_in_wish,
     hybrid_settings,
-    read_calibration,
-    write_calibration,
 )
 from tests.tables import table_of_scores
 from tests.tiny import tiny_revit
@@ -138,7 +137,7 @@ def test_where_adapting_does_not_pay_the_longest_length_is_the_operating_point(
 def test_a_calibration_is_kept_whole(tmp_path: Path) -> None:
     cfg, path = toy_cfg(tmp_path, tmp_path), str(tmp_path / "calibration.pyth")
     assert read_calibration(path) is None
-    write_calibration(path, cfg, table())
+    write_calibration(path, cfg.ADAPTIVE, table())
     kept = read_calibration(path)
     assert kept is not None and kept.adaptive == dict(cfg.ADAPTIVE)
     assert calibrated(cfg, kept.table, COSTS) == calibrated(cfg, table(), COSTS)

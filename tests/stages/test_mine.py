@@ -11,7 +11,6 @@ import torch
 
 from revit_video.config import load_cfg
 from revit_video.models import checkpoint
-from revit_video.stages import train as train_stage
 from tests.toy import (
     COUNTS,
     LENGTHS,
@@ -105,9 +104,9 @@ def test_a_broken_run_goes_on_where_it_was(
             raise KeyboardInterrupt
         return saved[-1]
 
-    real = train_stage.checkpoint.save_progress
+    real = checkpoint.save_progress
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train_stage.checkpoint, "save_progress", save)
+        patch.setattr(checkpoint, "save_progress", save)
         with pytest.raises(KeyboardInterrupt):
             run_toy(videos, tmp_path, *FOLDS, stages=["mine"])
         assert not (tmp_path / "labels.csv").exists()

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import simplejson
 
+from revit_video.adaptive.kept import read_calibration
 from revit_video.adaptive.policies import Costs
-from revit_video.stages.calibration import calibrated, read_calibration
+from revit_video.stages.calibration import calibrated
 from tests.toy import LENGTHS, results_of, run_toy, toy_cfg
 
 SIX_VIEWS = ("TEST.NUM_SPATIAL_CROPS", 3, "TEST.NUM_ENSEMBLE_VIEWS", 2, "DATA.SAMPLING_RATE", 2)

@@ -12,10 +12,10 @@ from typing import TypeVar
 
 import torch
 
-from revit_video.models.base import ResizableModel
 from revit_video.runtime import output_dir
 from revit_video.runtime.text import time_in_words
 from revit_video.stages.job import Job
+from revit_video.stages.validation import trained_model
 from revit_video.train.loop import Training
 
 TIMED = 5  # steps, by which the time of all is judged
@@ -44,9 +44,7 @@ def watched(steps: Iterator[bool], job: Job, training: Training) -> Iterator[boo
         if done == TIMED + 1:
             say_time("training", seconds / TIMED * (last - begun), training.ranks.device)
         if begun + done == check >= FEWEST and job.ranks.is_main:
-            model = training.result
-            assert isinstance(model, ResizableModel)
-            check_learning(job, check, str(model.lengths[0]))
+            check_learning(job, check, str(trained_model(training).lengths[0]))
         yield stop
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,14 +15,12 @@ from torch import Tensor, nn
 from revit_video.data.targets import Targets
 from revit_video.runtime.gradients import Gradients
 from revit_video.runtime.logging import StatsLog, progress
-from revit_video.runtime.machine import usable_cores
 from revit_video.runtime.ranks import Ranks, shared_statistics
 from revit_video.runtime.rng import seeded_generator
+from revit_video.train.clock import Clock
 from revit_video.train.figures import Figures
 from revit_video.train.optim import LearningRate, leaves_out_bad_steps
 from revit_video.train.steps import Step, trainable
-
-STARVED, SHORT = 0.1, 2.0  # share of a window that is waited for clips, seconds of windows that show nothing
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +71,11 @@ class Training:
     def iteration(self) -> int:
         """Complete iterations over all epochs."""
         return self.epoch * self.batches_per_epoch + self.batch
+
+    def ends_period(self, period: int) -> bool:
+        """Whether an epoch has just ended that is the last, or a multiple of `period`."""
+        at_end = self.batch == 0 and self.epoch > 0
+        return at_end and (self.epoch == self.epochs or self.epoch % period == 0)
 
     @property
     def result(self) -> nn.Module:
@@ -152,11 +154,9 @@ def fit(
     Raises:
         NonFiniteLoss: on all ranks.
     """
-    clock, figures = (
-        _Clock(training),
-        Figures(ranks=training.ranks, at_once=not leaves_out_bad_steps(training.optimizer)),
-    )
     step, ranks, parts = training.step, training.ranks, training.accumulate
+    clock = Clock(training.iteration, training.epochs * training.batches_per_epoch, ranks)
+    figures = Figures(ranks, at_once=not leaves_out_bad_steps(training.optimizer))
     step.prepare(training.batch_size // (ranks.data_size * parts))
     with Gradients(trainable(training.model), ranks, parts, step.reuses_memory) as gradients:
         while training.epoch < training.epochs:
@@ -167,7 +167,7 @@ def fit(
 def _run_epoch(
     training: Training,
     stats: StatsLog,
-    clock: _Clock,
+    clock: Clock,
     figures: Figures,
     gradients: Gradients,
     asked_to_stop: Callable[[], bool],
@@ -257,64 +257,3 @@ def _update(training: Training, is_bad: Tensor) -> None:
 
 def _shown(values: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in values.items() if name.startswith(("loss", "accuracy"))}
-
-
-class _Clock:
-    """Times the loop, whose body holds no clock code."""
-
-    def __init__(self, training: Training) -> None:
-        self.total = training.epochs * training.batches_per_epoch
-        self.first = training.epoch * training.batches_per_epoch
-        self.device = training.ranks.device
-        self.start = self.since = time.perf_counter()
-        self.clips = 0
-        self.waited = self.device_waited = 0.0
-        self.batches = 0
-        self.is_first, self.has_said = True, not training.ranks.is_main
-
-    def timed(self, batches: Iterable[Any]) -> Iterator[Any]:
-        """Yield the batches and add up the time spent waiting for them."""
-        iterator = iter(batches)
-        while True:
-            asked = time.perf_counter()
-            try:
-                batch = next(iterator)
-            except StopIteration:
-                return
-            self.waited += time.perf_counter() - asked
-            self.batches += 1
-            yield batch
-
-    @contextmanager
-    def for_device(self) -> Iterator[None]:
-        """A block in which the host waits for what it has asked of the device."""
-        asked = time.perf_counter()
-        yield
-        self.device_waited += time.perf_counter() - asked
-
-    def _say_starved(self, seconds: float) -> None:
-        """Said once. What the device was behind in the end, it had to do while the host waited for clips."""
-        starved = (self.waited - self.device_waited) / seconds
-        if starved > STARVED and seconds > SHORT and not self.is_first and not self.has_said:
-            self.has_said = True
-            logger.warning(
-                "waiting for clips took %.0f %% of the last %d batches' time: raise DATA_LOADER.NUM_WORKERS "
-                "where cores are idle (%d here), or read resized copies (revit-video prepare --resize)",
-                *(100 * starved, self.batches, usable_cores()),
-            )
-        self.is_first = False
-
-    def window(self, step: int) -> dict[str, float]:
-        """clips/s, mean wait per batch (s) and peak memory (GiB) since the last call; seconds left."""
-        now = time.perf_counter()
-        times = {
-            "clips_per_sec": self.clips / (now - self.since),
-            "data_time": self.waited / max(self.batches, 1),
-            "eta": (now - self.start) / (step - self.first) * (self.total - step),
-        }
-        if self.device.type == "cuda":
-            times["gpu_mem"] = torch.cuda.max_memory_allocated(self.device) / 2**30
-        self._say_starved(now - self.since)
-        self.since, self.clips, self.batches = now, 0, 0
-        self.waited = self.device_waited = 0.0
-        return times

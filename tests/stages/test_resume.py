@@ -19,7 +19,7 @@ import torch
 import revit_video
 from revit_video.models import checkpoint
 from revit_video.models.checkpoint import CheckpointError
-from revit_video.stages import train as train_stage
+from revit_video.stages import validation
 from revit_video.train import loop
 from tests.toy import LENGTHS, last_checkpoint, options, run_toy, start_tool, stats_of
 
@@ -77,7 +77,7 @@ def interrupting(function: Callable[..., Any], call: int) -> Callable[..., Any]:
         (checkpoint, "save_progress", 6),  # just after an epoch
         (checkpoint, "save_progress", 9),  # just after an iteration within one
         (torch, "save", 13),  # in the middle of a save
-        (train_stage, "static_top1", 1),  # in a validation
+        (validation, "static_top1", 1),  # in a validation
         (loop, "_update", 15),  # in the middle of an iteration
     ],
 )
@@ -97,7 +97,7 @@ def test_an_interrupted_run_goes_on(
 
 def test_the_last_validation_is_made_up_for_too(videos: Path, tmp_path: Path, straight: Path) -> None:
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(train_stage, "static_top1", interrupting(train_stage.static_top1, 3))
+        patch.setattr(validation, "static_top1", interrupting(validation.static_top1, 3))
         run_toy(videos, tmp_path, *RECIPE, stages=["train"])
     assert last_checkpoint(tmp_path)["training"]["epoch"] == EPOCHS
     for _ in range(2):

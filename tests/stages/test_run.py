@@ -66,7 +66,7 @@ def test_what_was_trained_before_a_validation_is_saved_where_that_is_left(
         os.kill(os.getpid(), signal.SIGINT)
         job.termination.look()
 
-    monkeypatch.setattr(train, "_validate", validate)
+    monkeypatch.setattr(train, "validate", validate)
     changes = ("SOLVER.MAX_EPOCH", 9, "TRAIN.CHECKPOINT_PERIOD", 9, "TRAIN.EVAL_PERIOD", 1)
     with pytest.raises(KeyboardInterrupt):
         run_toy(videos, tmp_path, *changes, stages=["train"])

@@ -143,7 +143,7 @@ def test_averaged_weights_are_validated_and_saved(
         validated.append({name: value.clone() for name, value in model.state_dict().items()})
         return reader(cfg, model)
 
-    monkeypatch.setattr("revit_video.stages.train.reader", spy)
+    monkeypatch.setattr("revit_video.stages.validation.reader", spy)
     averaged = trained(videos, tmp_path, "TRAIN.EMA_DECAY", 0.9)
     assert len(validated) == 2 and same(validated[1], averaged)
     assert same(last_checkpoint(tmp_path)["training"]["weights"], plain)

@@ -19,7 +19,7 @@ from revit_video.models import checkpoint
 from revit_video.runtime.launch import launch
 from revit_video.runtime.logging import StatsLog
 from revit_video.runtime.ranks import Ranks, in_length_groups, init, shared_statistics
-from revit_video.train import loop
+from revit_video.train import clock
 from revit_video.train.figures import Figures, NonFiniteLoss
 from revit_video.train.loop import Training, fit
 from revit_video.train.losses import Distillation
@@ -454,10 +454,10 @@ def test_waiting_for_clips_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Once, with what to do; not of the first window, in which workers start."""
-    monkeypatch.setattr(loop, "SHORT", 0.0)
+    monkeypatch.setattr(clock, "SHORT", 0.0)
     for patience, said in ((0.1, 1), (0.0, 0)):
         caplog.clear()
-        monkeypatch.setattr(loop, "STARVED", 0.1 if patience else 0.9)
+        monkeypatch.setattr(clock, "STARVED", 0.1 if patience else 0.9)
 
         def slow(epoch: int, first: int, patience: float = patience) -> Iterator[Any]:
             for batch in batches(epoch, first):

@@ -23,7 +23,10 @@ from revit_video.models.inference import (
 if TYPE_CHECKING:
     from revit_video.models.assigner import TokenLengthAssigner
 
-NOTHING, DIFFERENT = -1, -2  # in place of the class that the answers for a view name so far
+# A view's ticket: its number, its first length, the class that its answers name so far and, where they are
+# averaged, the sums of their log-probabilities.
+START, NAMED, SUMS = 1, 2, 3
+NOTHING, DIFFERENT = -1, -2  # in place of the class that the answers name
 
 
 class Prediction(NamedTuple):
@@ -81,9 +84,8 @@ class Engine:
         self.multi_label = model.config.multi_label
         self.assigner = assigner.eval() if assigner is not None and policy.asks_assigner else None
         self.buckets = Buckets(partial(logits_at, self.model), model.lengths, batch_size)
+        self.passes = costs.passes(policy.usable)
         self.count = 0
-        # By the number of a waiting view: the sum of the log-probabilities at the lengths that it has run.
-        self.sums: dict[int, Tensor] = {}
 
     def __call__(self, clips: Tensor, rows: Tensor | None = None) -> Prediction:
         """Classify `clips` in order; nothing may be waiting from earlier calls of `submit`."""
@@ -103,7 +105,9 @@ class Engine:
         asked = ask(self.assigner, clips) if self.assigner is not None else None
         rows = numbers if rows is None else rows.cpu()
         start = self.policy.start(Known(rows, len(self.model.lengths), asked))
-        tickets = torch.stack([numbers, start, torch.full_like(start, NOTHING)], dim=1)
+        columns = SUMS + self.policy.averaged * self.model.config.num_classes
+        tickets = torch.zeros(len(clips), columns, dtype=torch.float64)
+        tickets[:, :SUMS] = torch.stack([numbers, start, torch.full_like(start, NOTHING)], dim=1)
         if self.policy.thresholds is not None and self.model.carries_state:
             batches = zip(clips.split(self.batch_size), tickets.split(self.batch_size), strict=True)
             return [part for batch in batches for part in self._through_stages(*batch)]
@@ -121,12 +125,11 @@ class Engine:
         """Predictions of the views that exit; the others are queued at the next longer length."""
         for group in groups:
             if self.policy.thresholds is None:
-                answers = self._answers(group.tickets, group.logits, group.i)
-                yield self._predicted(group.tickets, answers, group.i)
+                yield self._predicted(group.tickets, group.logits, group.i)
                 continue
-            answers = self._answers(group.tickets, group.logits.cpu(), group.i)  # the one wait for the device
+            logits = group.logits.cpu()  # the one wait for the device
+            tickets, answers = self._read(group.tickets, logits, group.i)
             here = self.policy.stops(self._confidence(answers), group.i)
-            tickets = _named(group.tickets, answers)
             if here.any():
                 yield self._predicted(tickets[here], answers[here], group.i)
             if not here.all():
@@ -146,12 +149,11 @@ class Engine:
             logits, state = logits_at_next(self.model, clips, i, state)
             if not self.policy.may_run(i):  # its state is needed, its answer is not
                 continue
-            started = tickets[:, 1] >= i
+            started = tickets[:, START] >= i
             if not started.any():
                 continue
-            answers = self._answers(tickets[started], logits.cpu()[started], i)
+            tickets[started], answers = self._read(tickets[started], logits.cpu()[started], i)
             stops = self.policy.stops(self._confidence(answers), i)
-            tickets[started] = _named(tickets[started], answers)
             here = started.clone()
             here[started] = stops
             if here.any():
@@ -161,47 +163,34 @@ class Engine:
             onward = _uploaded(~here, clips)
             clips, tickets, state = clips[onward], tickets[~here], state.of(onward)
 
-    def _answers(self, tickets: Tensor, logits: Tensor, i: int) -> Tensor:
-        """The policy's answers `(B, classes)` after length `i`, as logits."""
-        if self.policy.temperatures is None:
-            return logits
-        answers = log_probabilities(
-            probabilities(logits, self.multi_label), self.policy.temperatures[i], self.multi_label
-        )
-        if not self.policy.averaged:
-            return answers
-        numbers, start, _ = tickets.unbind(dim=1)
-        run = self.policy.runs(start.cpu(), len(self.model.lengths))[:, i:].sum(dim=1)
-        answers = torch.stack(
-            [own + self.sums.get(n, 0) for n, own in zip(numbers.tolist(), answers, strict=True)]
-        )
-        self.sums.update(zip(numbers.tolist(), answers, strict=True))
-        return answers / run.to(answers.device)[:, None]
+    def _read(self, tickets: Tensor, logits: Tensor, i: int) -> tuple[Tensor, Tensor]:
+        """The tickets after length `i`, and the policy's answers `(B, classes)` as logits."""
+        answers = logits
+        if self.policy.temperatures is not None:
+            of_length = probabilities(logits, self.multi_label)
+            answers = log_probabilities(of_length, self.policy.temperatures[i], self.multi_label)
+        tickets = tickets.clone()
+        if self.policy.averaged:
+            sums = answers + tickets[:, SUMS:].to(answers.dtype)
+            tickets[:, SUMS:] = sums
+            run = self.policy.runs(tickets[:, START], len(self.model.lengths))[:, i:].sum(dim=1)
+            answers = sums / run[:, None]
+        now, before = answers.argmax(dim=1), tickets[:, NAMED]
+        tickets[:, NAMED] = torch.where((before == NOTHING) | (before == now), now, DIFFERENT)
+        return tickets, answers
 
     def _confidence(self, answers: Tensor) -> Tensor:
         return confidence(probabilities(answers, self.multi_label), self.multi_label)
 
     def _predicted(self, tickets: Tensor, logits: Tensor, i: int) -> Prediction:
-        numbers, start, named = tickets.unbind(dim=1)
-        if self.sums:
-            for n in numbers.tolist():
-                self.sums.pop(n, None)
-        stop = torch.full_like(start, i)
-        spent = self.costs.spent(start, stop, self.assigner is not None, self.policy.usable)
-        return Prediction(numbers, logits, stop, named != DIFFERENT, spent)
+        numbers, start, named = tickets[:, :SUMS].long().unbind(dim=1)
+        spent = self.passes[start, i] + (self.costs.assigner if self.assigner is not None else 0.0)
+        return Prediction(numbers, logits, torch.full_like(start, i), named != DIFFERENT, spent)
 
 
 def _uploaded(chosen: Tensor, like: Tensor) -> Tensor:
     """Where `chosen` `(B,)` is true, on the device of `like`; a mask there would make the host wait."""
     return chosen.nonzero().flatten().to(like.device, non_blocking=True)
-
-
-def _named(tickets: Tensor, answers: Tensor) -> Tensor:
-    """The tickets with the class that `answers` `(B, classes)` name, `DIFFERENT` if earlier ones did not."""
-    numbers, start, before = tickets.unbind(dim=1)
-    now = answers.argmax(dim=1).to(before.device)
-    named = torch.where((before == NOTHING) | (before == now), now, DIFFERENT)
-    return torch.stack([numbers, start, named], dim=1)
 
 
 def ask(assigner: TokenLengthAssigner, clips: Tensor) -> Tensor:
@@ -245,14 +234,11 @@ class Buckets:
         self.run, self.lengths, self.batch_size = run, tuple(lengths), batch_size
         self.buffers: list[Tensor | None] = [None] * len(lengths)
         self.tickets: list[list[Tensor]] = [[] for _ in lengths]
-
-    def waiting(self, i: int) -> int:
-        """Clips that wait for length `i`."""
-        return sum(len(tickets) for tickets in self.tickets[i])
+        self.waiting = [0] * len(lengths)  # clips, for each length
 
     def __len__(self) -> int:
         """Clips that wait for any length."""
-        return sum(map(self.waiting, range(len(self.lengths))))
+        return sum(self.waiting)
 
     def add(self, clips: Tensor, tickets: Tensor, choice: Tensor) -> Iterator[Group]:
         """Queue each clip under its chosen length `(B,)`, and run the buckets that are full.
@@ -263,34 +249,35 @@ class Buckets:
         choice = choice.cpu()
         for i in range(len(self.lengths)):
             chosen = (choice == i).nonzero().flatten()
-            if len(chosen) == len(clips) == self.batch_size and not self.waiting(i):
+            if len(chosen) == len(clips) == self.batch_size and not self.waiting[i]:
                 yield Group(i, tickets, clips, self.run(clips, self.lengths[i]))  # no need to copy
                 continue
             while len(chosen):
-                room = self.batch_size - self.waiting(i)
+                room = self.batch_size - self.waiting[i]
                 self._put(i, clips, tickets, chosen[:room])
                 chosen = chosen[room:]
-                if self.waiting(i) == self.batch_size:
+                if self.waiting[i] == self.batch_size:
                     yield self._run(i)
 
     def flush(self) -> Iterator[Group]:
         """Run all waiting clips, shortest length first."""
         for i in reversed(range(len(self.lengths))):
-            if self.waiting(i):
+            if self.waiting[i]:
                 yield self._run(i)
 
     def _put(self, i: int, clips: Tensor, tickets: Tensor, chosen: Tensor) -> None:
         buffer = self.buffers[i]
         if buffer is None:
             buffer = self.buffers[i] = clips.new_empty(self.batch_size, *clips.shape[1:])
-        start = self.waiting(i)
+        start = self.waiting[i]
         place = chosen.to(clips.device, non_blocking=True)
         torch.index_select(clips, 0, place, out=buffer[start : start + len(chosen)])
         self.tickets[i].append(tickets[chosen])
+        self.waiting[i] += len(chosen)
 
     def _run(self, i: int) -> Group:
         buffer, tickets = self.buffers[i], torch.cat(self.tickets[i])
         assert buffer is not None
-        self.tickets[i] = []
+        self.tickets[i], self.waiting[i] = [], 0
         clips = buffer[: len(tickets)]
         return Group(i, tickets, clips, self.run(clips, self.lengths[i]))

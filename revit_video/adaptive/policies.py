@@ -384,14 +384,17 @@ class Costs:
             asked: whether the assigner ran.
             usable: lengths that are run, of those in between; None for all.
         """
+        return self.passes(usable)[start, stop] + (self.assigner if asked else 0.0)
+
+    def passes(self, usable: Sequence[int] | None = None) -> Tensor:
+        """Cost of all usable lengths from one to another, without asking; float64 `(lengths, lengths)`."""
         count = range(len(self.gmacs))
         paid = [g if usable is None or i in usable else 0.0 for i, g in enumerate(self.gmacs)]
         passes = [
             [self.gmacs[last] if self.cumulative else sum(paid[last : first + 1]) for last in count]
             for first in count
         ]
-        overhead = self.assigner if asked else 0.0
-        return torch.tensor(passes, dtype=torch.float64)[start, stop] + overhead
+        return torch.tensor(passes, dtype=torch.float64)
 
 
 def pick_lengths(probabilities: Tensor, threshold: float | None) -> Tensor:

@@ -50,7 +50,7 @@ def test_every_clip_comes_out_once_at_its_length(batch_size: int, seed: int) -> 
         choice = torch.tensor([draw.choice([0, 0, 1, 2]) for _ in rows])
         chosen |= dict(zip(rows.tolist(), choice.tolist(), strict=True))
         groups += taken(buckets.add(clips_of(rows), rows, choice))
-        waiting = [buckets.waiting(i) for i in range(len(buckets.lengths))]
+        waiting = [buckets.waiting[i] for i in range(len(buckets.lengths))]
         assert max(waiting) < batch_size
         assert all(len(group.tickets) == batch_size for group in groups)  # full, until the end
     groups += taken(buckets.flush())

@@ -15,6 +15,7 @@ from revit_video.adaptive.engine import Engine, ask
 from revit_video.adaptive.policies import Costs, Policy
 from revit_video.adaptive.table import Table
 from revit_video.data.batch import Batch
+from revit_video.length import TokenLength
 from revit_video.meters import VideoScores, right
 from revit_video.models.assigner import TokenLengthAssigner
 from revit_video.models.base import ResizableModel
@@ -181,8 +182,17 @@ def time_policies(
 def milliseconds(
     model: ResizableModel, assigner: TokenLengthAssigner | None, clips: Tensor, rounds: int = 7
 ) -> Costs:
-    """Costs in milliseconds per view instead of GMACs: medians over `rounds`, in batches like `clips`."""
-    runs = [partial(logits_at, model, clips, length) for length in model.lengths]
+    """Costs in milliseconds per view instead of GMACs: medians over `rounds`, in batches like `clips`.
+
+    Those of the shorter lengths contain the copy of the clips into a bucket.
+    """
+    order, bucket = torch.arange(len(clips), device=clips.device).flip(0), torch.empty_like(clips)
+
+    def from_bucket(length: TokenLength) -> None:
+        logits_at(model, torch.index_select(clips, 0, order, out=bucket), length)
+
+    runs: list[Callable[[], object]] = [partial(logits_at, model, clips, model.lengths[0])]
+    runs += [partial(from_bucket, length) for length in model.lengths[1:]]
     if assigner is not None:
         runs.append(partial(ask, assigner.eval(), clips))
     seconds: list[list[float]] = [[] for _ in runs]

@@ -158,11 +158,15 @@ def best_within(points: Sequence[Point], budget: float) -> Point:
     return max(within, key=lambda point: (point.top1, -point.gmacs))
 
 
-def dearer(costs: Costs, clock: Costs) -> Costs:
-    """Relative to the longest length, the larger of cost and time of each length and of the assigner."""
-    shares = [[each / own.gmacs[0] for each in (*own.gmacs, own.assigner)] for own in (costs, clock)]
-    *gmacs, assigner = map(max, *shares)
-    return Costs(gmacs, assigner, costs.cumulative)
+def dearer(costs: Costs, clock: Costs, noise: float = 0.0) -> Costs:
+    """Relative to the longest length, the larger of cost and time of each length and of the assigner.
+
+    Args:
+        noise: share by which times are taken to be larger than measured, but for the longest length's.
+    """
+    shares = [[each / own.gmacs[0] for each in (*own.gmacs[1:], own.assigner)] for own in (costs, clock)]
+    *shorter, assigner = (max(cost, (1 + noise) * time) for cost, time in zip(*shares, strict=True))
+    return Costs([1.0, *shorter], assigner, costs.cumulative)
 
 
 def front(points: Iterable[Point]) -> list[Point]:

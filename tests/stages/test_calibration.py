@@ -222,15 +222,19 @@ def test_few_videos_without_a_difference_promise_nothing(
         (Costs([4.0, 1.0], assigner=3.0), [0, 1], False),
         (Costs([1.0, 0.6], assigner=0.05), [0, 1], True),
         (Costs([1.0, 1.0], assigner=0.05), [0], False),
+        (Costs([1.0, 0.97], assigner=0.0), [0], False),
+        (Costs([1.0, 0.4], assigner=0.05), [0, 1], True),
+        (Costs([1.0, 0.4], assigner=0.18), [0, 1], False),
     ],
 )
-def test_what_is_shipped_is_not_slower(
+def test_what_is_shipped_is_not_slow(
     clock: Costs, usable: list[int], asks: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The cascade takes 70 % of the longest length's MACs: both lengths for two of four videos.
 
-    Where both take 110 % of its time, the assigner's start is cheaper; where one alone takes as long as the
-    other, always the longest is.
+    Where both take 110 % of its time, the assigner's start is faster; where one alone takes as long as the
+    other, or but 3 % less, always the longest is. Where the cascade takes 90 %, the assigner's start gets its
+    place with 75 %, and not with 88 %, which a clock cannot tell apart.
     """
     monkeypatch.setattr(calibration, "_measured", lambda *_: clock)
     given = table(), COSTS, tiny_revit(), None, ALONE

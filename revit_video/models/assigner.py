@@ -15,6 +15,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from revit_video.models.timm_weights import pretrained_network
 
+PATCHES, PATCH, WIDTH = "patches", 4, 16  # the smallest network: pixels a side, and channels
 LABEL, SUFFICIENCY = "label", "sufficiency"  # what an assigner's logits are of
 OBJECTIVES = (LABEL, SUFFICIENCY)
 
@@ -22,14 +23,15 @@ logger = logging.getLogger(__name__)
 
 
 class TokenLengthAssigner(nn.Module):
-    """A shrunk EfficientNet on a few small frames of the clip, averaged over time.
+    """A shrunk EfficientNet, or less, on a few small frames of the clip, averaged over time.
 
     Features are pooled by mean and by maximum over the frame: a single small object makes a clip hard, and
     the mean hides it.
 
     Args:
         num_lengths: token lengths to choose from; one logit each, longest first.
-        model: any timm network of the EfficientNet family; `tinynet_e` is the shrunk EfficientNet-B0.
+        model: any timm network of the EfficientNet family; `tinynet_e` is the shrunk EfficientNet-B0. Or
+            `patches`, one projection of patches, where a small model is as fast as several convolutions.
         stages: number of stages of the network to keep (0: all). Small inputs do not need the late,
             low-resolution ones.
         num_frames: evenly spaced frames of the clip.
@@ -53,6 +55,8 @@ class TokenLengthAssigner(nn.Module):
         super().__init__()
         if objective not in OBJECTIVES:
             raise ValueError(f"assigner objective {objective!r}; there are {', '.join(OBJECTIVES)}")
+        if model == PATCHES and input_size < PATCH:
+            raise ValueError(f"assigner input of {input_size} px is smaller than a patch of {PATCH} px")
         self.objective = objective
         self.num_frames, self.input_size = num_frames, input_size
         self.spec = {
@@ -72,9 +76,9 @@ class TokenLengthAssigner(nn.Module):
         batch = clips.shape[0]
         frames = small_frames(clips, self.num_frames, self.input_size)
         features = self.backbone(frames)
-        if self.training:
+        if self.training or features.is_contiguous():
             largest = features.amax(dim=(2, 3))
-        else:  # the same values; `amax` alone takes a fifth of the time of a small assigner on a CPU
+        else:  # the same values; with channels last `amax` takes a fifth of a small assigner's time on a CPU
             largest = F.adaptive_max_pool2d(features, 1).flatten(1)
         pooled = torch.cat([features.mean(dim=(2, 3)), largest], dim=1)
         return self.head(pooled.unflatten(0, (batch, -1)).mean(dim=1))
@@ -99,6 +103,11 @@ class TokenLengthAssigner(nn.Module):
 
 def _trunk(model: str, stages: int, pretrained: bool) -> tuple[nn.Module, int]:
     """The convolutional part of a timm network, cut after `stages`, and its output channels."""
+    if model == PATCHES:
+        if stages:
+            raise ValueError(f"assigner model {model!r} cannot be cut after stage {stages}; it has one layer")
+        projection = nn.Conv2d(3, WIDTH, PATCH, stride=PATCH, bias=False)
+        return nn.Sequential(projection, nn.BatchNorm2d(WIDTH), nn.Hardswish()), WIDTH
     if not timm.is_model(model):
         raise ValueError(f"assigner model {model!r}: timm has no such model")
     network: Any = timm.create_model(model, num_classes=0, global_pool="")

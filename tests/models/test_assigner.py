@@ -52,7 +52,9 @@ def test_frames_are_averaged_clip_by_clip() -> None:
     assert assigner(clips).shape == (2, 3)
 
 
-@pytest.mark.parametrize("sizes", [dict(model="lcnet_035", stages=2), dict(), dict(model="resnet18")])
+@pytest.mark.parametrize(
+    "sizes", [dict(model="lcnet_035", stages=2), dict(), dict(model="resnet18"), dict(model="patches")]
+)
 def test_the_copy_for_inference_answers_alike_without_batch_norms(sizes: dict[str, object]) -> None:
     torch.manual_seed(0)
     assigner = TokenLengthAssigner(3, num_frames=2, input_size=48, **sizes).train()  # type: ignore[arg-type]
@@ -89,11 +91,32 @@ def test_a_cut_network_is_the_start_of_the_whole_one() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [dict(model="no_such_net"), dict(stages=9), dict(model="resnet18", stages=1)]
+    "changes",
+    [
+        dict(model="no_such_net"),
+        dict(stages=9),
+        dict(model="resnet18", stages=1),
+        dict(model="patches", stages=1),
+    ],
 )
 def test_networks_that_cannot_be_built(changes: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=f"assigner model '{changes.get('model', 'tinynet_e')}'"):
         TokenLengthAssigner(2, **changes)  # type: ignore[arg-type]
+
+
+def test_patches_are_one_projection() -> None:
+    """The logits are a linear function of the mean and the maximum over patches of what each patch gives."""
+    torch.manual_seed(0)
+    assigner = TokenLengthAssigner(3, model="patches", num_frames=2, input_size=9).eval()
+    clips = torch.randn(2, 3, 2, 9, 9)
+    patches = clips[..., :8, :8].unfold(3, 4, 4).unfold(4, 4, 4)  # B C T 2 2 4 4
+    projection = assigner.backbone[0].weight.flatten(1)  # type: ignore[index]
+    each = patches.permute(0, 2, 3, 4, 1, 5, 6).flatten(4).flatten(2, 3) @ projection.T
+    each = nn.functional.hardswish(each / (1 + 1e-5) ** 0.5)  # the norm's first statistics
+    pooled = torch.cat([each.mean(dim=2), each.amax(dim=2)], dim=2).mean(dim=1)
+    torch.testing.assert_close(assigner(clips), assigner.head(pooled))
+    with pytest.raises(ValueError, match="input of 3 px is smaller than a patch of 4 px"):
+        TokenLengthAssigner(3, model="patches", input_size=3)
 
 
 def test_probabilities_add_up_to_sufficiency() -> None:

@@ -125,12 +125,17 @@ def from_videomae(state: Weights) -> dict[str, Tensor]:
     for name, value in state.items():
         if name.startswith("norm.") and (pretrained or "fc_norm.weight" in state):
             continue
-        name = re.sub(r"attn\.([qv])_bias$", lambda match: f"attn.{PARTS_OF[match[1]]}.bias", name)
-        renamed[name.replace("fc_norm.", "norm.")] = value
+        renamed[_of_beit(name).replace("fc_norm.", "norm.")] = value
     return with_flat_kernel(with_joined_attention(renamed))
 
 
 PARTS_OF = {"q": "query", "v": "value"}
+
+
+def _of_beit(name: str) -> str:
+    """timm's name for one of BEiT's, from which VideoMAE's are: biases of queries and values, LayerScale."""
+    name = re.sub(r"attn\.([qv])_bias$", lambda match: f"attn.{PARTS_OF[match[1]]}.bias", name)
+    return re.sub(r"^(blocks\.\d+)\.gamma_([12])$", r"\1.ls\2.gamma", name)
 
 
 def without_decoder(state: Weights) -> dict[str, Tensor]:
@@ -250,10 +255,11 @@ def pooling(state: Weights) -> str:
 def from_vit(state: Weights, pool: str) -> dict[str, Tensor]:
     """A ViT's `state` under timm's names, with what we have no part for expressed by the parts we have.
 
-    That a special token has a position is as good as the sum of both without one; and a class token that no
-    head reads is a register. SwiGLU's two matrices become one.
+    That a special token has a position is as good as the sum of both without one; and a class or distillation
+    token that no head reads is a register. SwiGLU's two matrices become one.
     """
-    state = {_of_dinov2(name): value for name, value in with_biases(state).items()}
+    named = {_of_dinov2(_of_beit(name)): value for name, value in state.items()}
+    state = with_joined_attention(named)
     if pool != "cls":
         state = {re.sub(r"^fc_norm\.", "norm.", name): value for name, value in state.items()}
     for name in [name for name in state if name.endswith(("mlp.fc1_g.weight", "mlp.fc1_g.bias"))]:
@@ -283,9 +289,11 @@ def _with_placed_tokens(state: dict[str, Tensor], pool: str) -> dict[str, Tensor
         return state
     own = torch.zeros_like(tokens)
     own[:, :covered] = position[:, :covered]
+    if "head.weight" in state and "head_dist.weight" not in state:
+        read = 1  # a DeiT fine-tuned by transformers, which leaves the distillation token to attention
     kept = read if pool == "cls" else 0  # with a position of their own
     registers = (tokens + own)[:, kept:]
-    state = {name: value for name, value in state.items() if name != REGISTERS and (kept or name != CLASS)}
+    state = {name: value for name, value in state.items() if name not in special[kept:]}
     state["pos_embed"] = torch.cat([own[:, :kept], position[:, covered:]], dim=1)
     return state | ({REGISTERS: registers} if registers.shape[1] else {})
 

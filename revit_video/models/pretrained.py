@@ -295,6 +295,10 @@ def _fit(name: str, like: Tensor, model: ReViT, source: PretrainedWeights) -> Fi
     if common.startswith("head") and source.num_classes != model.num_classes:
         theirs = source.num_classes or "none"
         return Fitted(like, "initialised", f"new: {model.num_classes} classes, the source has {theirs}")
+    theirs = source.states[0].get("head.weight")
+    if common.startswith("head") and theirs is not None and theirs.shape[1] != model.config.embed_dim:
+        words = f"new: the source's reads {theirs.shape[1]} channels, not a token's {model.config.embed_dim}"
+        return Fitted(like, "initialised", words)
     if REUSE in common and common not in source.states[0]:
         return Fitted(like, "initialised", "new: what a DVT reuses passes through it")
     target = _target(model, common, own)
@@ -360,7 +364,7 @@ def _check_accounted(fitted: Mapping[str, Fitted], model: ReViT, source: Pretrai
     used = {each.key for each in fitted.values()}
     unused = [name for name in dict.fromkeys(k for state in source.states for k in state) if name not in used]
     ignorable: tuple[str, ...] = ()
-    if source.num_classes != model.num_classes:
+    if not any(key and key.startswith("head") for key in used):  # for other classes, or of another width
         ignorable += ("head",)
     if not any(key and key.startswith("patch_embed") for key in used):  # all of another stem
         ignorable += ("patch_embed",)

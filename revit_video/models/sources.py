@@ -54,7 +54,7 @@ from revit_video.models.pretrained import (
     single_length,
 )
 from revit_video.models.timm_weights import pretrained_network, settings_of_vit, unlike_ours
-from revit_video.models.trainers_file import stand_ins, weights_in
+from revit_video.models.trainers_file import network_in, stand_ins, weights_in
 from revit_video.models.transformers_folder import (
     HUB,
     clips_of,
@@ -241,8 +241,14 @@ def _bare(path: str, payload: Mapping[str, Any], key: str, query_scale: str = "w
         return single_length(path, state, **LVVIT, notes=(*notes, LVVIT_NOTE))
     if T2T_STEM in state:
         return _t2t(path, from_t2t(state, query_scale == "width"), (*notes, T2T_NOTES.get(query_scale, "")))
-    if VIDEOMAE_BIAS in state or f"encoder.{VIDEOMAE_BIAS}" in state:
-        return _videomae(path, from_videomae(state), notes)
+    for encoder in ("", "encoder."):
+        kernel = state.get(encoder + KERNEL)  # BEiT has such biases too, and flat patches
+        if encoder + VIDEOMAE_BIAS in state and (kernel is None or kernel.ndim == 5):
+            return _videomae(path, from_videomae(state), notes)
+    if any(".embeddings." in f".{name}" for name in state):
+        raise CheckpointError(f"{path} has transformers' names: give the folder, with its config.json")
+    state, note = network_in(state)
+    notes += (note,) if note else ()
     if any(".temporal_attn." in name for name in state):
         return single_length(path, state, attention="divided_space_time", data=OFFICIAL_DATA, notes=notes)
     if "time_embed" in state:

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from revit_video.models.accounting import patterns
+from revit_video.models.layouts import KERNEL
 from revit_video.models.untrusted import CheckpointError, check_tensors
 
 # Names of sets of weights, the likeliest to be meant first.
@@ -20,6 +22,9 @@ WRAPPERS = (
 )
 DEEPEST = 3  # wrappers around each other
 PREFIXES = re.compile(r"^(?:(?:_orig_mod|module|model|backbone|net)\.)+|(?<=\.)_orig_mod\.")
+
+# What only another task than classification reads: decoders, heads of self-supervision, losses.
+BESIDE = re.compile(r"decoder\w*(\.|$)|(?!head\.)\w+_head\.|criterion\.|loss\w*\.|projector\.|predictor\.")
 
 
 class StandIn:
@@ -107,6 +112,23 @@ def weights_in(path: str, payload: Mapping[str, Any], key: str = "") -> tuple[st
     check_tensors(path, sets[taken])
     note = f"{taken} taken; TRAIN.CHECKPOINT_KEY picks another: {', '.join(others)}" if others else ""
     return taken, _without_prefixes(path, sets[taken]), note
+
+
+def network_in(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
+    """A transformer's weights out of those of a larger model, without what is trained beside it.
+
+    Returns:
+        Its weights without the prefix that they share, and a note that names what was left out, if any was.
+    """
+    kernels = [name for name in state if name.endswith(KERNEL)]
+    prefix = kernels[0].removesuffix(KERNEL) if len(kernels) == 1 else ""
+    inside = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    if prefix:
+        inside |= {name: value for name, value in state.items() if re.match(r"head\.|fc_norm\.", name)}
+    kept = {name: value for name, value in inside.items() if not BESIDE.match(name)}
+    outside = [n for n in state if not n.startswith(prefix) and n not in kept] + [*(inside.keys() - kept)]
+    note = f"left out, trained beside the network: {', '.join(patterns(outside))}" if outside else ""
+    return kept, note
 
 
 def _rank(name: str) -> tuple[int, int]:

@@ -24,6 +24,7 @@ from revit_video.models.layouts import (
 from revit_video.models.pretrained import PretrainedWeights, single_length
 from revit_video.models.timm_weights import hub_answers
 from revit_video.models.untrusted import CheckpointError, believed, number, one_line, shown, whole
+from revit_video.models.vit_layouts import TRANSFORMERS_VITS
 from revit_video.runtime.output_dir import open_ordinary, parsed_json
 
 HUB = "hf:"
@@ -235,7 +236,8 @@ def read_config(path: str, folder: str) -> dict[str, Any]:
         file = os.path.join(folder, SAFETENSORS)
         alone = f"; its weights may be read alone, {file}" if os.path.isfile(file) else ""
         raise CheckpointError(
-            f"{path} is a model of type {shown(kind)}, not {others.replace(', ', ' or ')}{alone}"
+            f"{path} is a model of type {shown(kind)}, not {others.replace(', ', ' or ')}, "
+            f"nor one of the image models {', '.join(TRANSFORMERS_VITS)}{alone}"
         )
     config = {"num_attention_heads": 12, "image_size": 224} | DEFAULTS[kind] | FIXED[kind] | said
     differing = [f"{k} {shown(config[k])} (here: {v!r})" for k, v in FIXED[kind].items() if config[k] != v]

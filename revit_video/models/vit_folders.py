@@ -38,7 +38,8 @@ def vit_in(path: str, folder: str) -> Described | None:
             raise CheckpointError(f"{path} has hidden_act {settings['act']!r}, not {' or '.join(ACTS)}")
         settings["act"] = ACTS.get(settings["act"], settings["act"])
         settings["pre_norm"] = said["model_type"].startswith("clip")
-        settings["registers"] = said.get("num_register_tokens", 0)
+        unread = said.get("architectures") == ["DeiTForImageClassification"]  # its distillation token
+        settings["registers"] = said.get("num_register_tokens", 0) + unread
         return clips_of(folder, said), settings
 
 

@@ -1,4 +1,4 @@
-"""ViTs under other names than timm's: transformers' ViT, DeiT, DINOv2 and CLIP, and CLIP's own (OpenCLIP)."""
+"""ViTs under other names than timm's: transformers' ViT, MAE, DeiT, DINOv2, CLIP; CLIP's own (OpenCLIP)."""
 
 from __future__ import annotations
 
@@ -59,6 +59,7 @@ def _as_batches(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 TRANSFORMERS_VITS: dict[str, dict[str, Any]] = {  # by model_type: what a config does not say
     "vit": {"layer_norm_eps": 1e-12, "hidden_act": "gelu", "num_attention_heads": 12},
+    "vit_mae": {"layer_norm_eps": 1e-12, "hidden_act": "gelu", "num_attention_heads": 12},
     "deit": {"layer_norm_eps": 1e-12, "hidden_act": "gelu", "num_attention_heads": 12},
     "dinov2": {"layer_norm_eps": 1e-6, "hidden_act": "gelu", "num_attention_heads": 12},
     "dinov2_with_registers": {"layer_norm_eps": 1e-6, "hidden_act": "gelu", "num_attention_heads": 12},

@@ -68,6 +68,10 @@ def transformers_model(kind: str) -> Any:
         return transformers.DeiTForImageClassificationWithTeacher(
             transformers.DeiTConfig(**SIZES, num_labels=5)
         )
+    if kind == "deit fine-tuned":  # its distillation token is read by no head
+        return transformers.DeiTForImageClassification(transformers.DeiTConfig(**SIZES, num_labels=5))
+    if kind == "mae":
+        return transformers.ViTMAEModel(transformers.ViTMAEConfig(**SIZES, mask_ratio=0.0))
     if kind.startswith("dinov2"):
         sizes = {name: value for name, value in SIZES.items() if name != "intermediate_size"} | {
             "mlp_ratio": 2
@@ -81,7 +85,9 @@ def transformers_model(kind: str) -> Any:
     return transformers.CLIPVisionModel(vision)
 
 
-@pytest.mark.parametrize("kind", ["vit", "deit", "dinov2", "dinov2 swiglu", "dinov2 registers", "clip"])
+@pytest.mark.parametrize(
+    "kind", ["vit", "deit", "deit fine-tuned", "mae", "dinov2", "dinov2 swiglu", "dinov2 registers", "clip"]
+)
 @torch.no_grad()
 def test_a_folder_of_transformers_gives_its_outputs(kind: str, tmp_path: Path) -> None:
     peer = randomised(transformers_model(kind))
@@ -92,11 +98,12 @@ def test_a_folder_of_transformers_gives_its_outputs(kind: str, tmp_path: Path) -
     opts = ("REVIT.DISTILL.TOKEN_AT_LONGEST", True) if kind == "deit" else ()
     model, report = loaded(tmp_path, *opts)
     assert "ignored" not in str(report)
-    if kind in ("vit", "deit"):
+    if kind.startswith(("vit", "deit")):
         close(model(images().unsqueeze(2), model.lengths[0]).logits, peer(images()).logits)
     else:
         output = peer(images())
-        close(features(model, images()), output.pooler_output)
+        expected = output[0][:, 0] if kind == "mae" else output.pooler_output
+        close(features(model, images()), expected)
     data, settings = described(str(tmp_path))
     assert data["mean"] == [0.1, 0.2, 0.3]
     assert settings == {name: value for name, value in model.config.to_dict().items() if name in settings}
@@ -221,6 +228,53 @@ def test_dinov2s_own_names(registers: int, tmp_path: Path) -> None:
     torch.save(state | {"mask_token": torch.zeros(1, 128)}, tmp_path / "dinov2.pth")
     model, _ = loaded(tmp_path / "dinov2.pth")
     close(features(model, images()), peer(images()))
+
+
+@torch.no_grad()
+def test_a_head_of_another_width_is_new(tmp_path: Path) -> None:
+    """DINOv2's reads the class token beside the mean of the patch tokens."""
+    sizes = {name: value for name, value in SIZES.items() if name != "intermediate_size"}
+    config = transformers.Dinov2Config(**sizes, num_labels=5)
+    peer = randomised(transformers.Dinov2ForImageClassification(config))
+    peer.save_pretrained(tmp_path)
+    model, report = loaded(tmp_path)
+    assert "head (new: the source's reads 256 channels, not a token's 128)" in str(report)
+    close(features(model, images()), peer.dinov2(images()).pooler_output)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "beside"),
+    [
+        ("encoder.", ("decoder.norm.weight", "decoder_pred.weight", "mask_token")),
+        ("visual.trunk.", ("text.token_embedding.weight", "logit_scale", "visual.head.proj.weight")),
+        ("", ("decoder_embed.weight", "decoder_pos_embed", "criterion.weight")),
+        ("backbone.", ("dino_head.mlp.0.weight", "ibot_head.last_layer.weight_g")),
+    ],
+)
+@torch.no_grad()
+def test_what_is_trained_beside_a_network_is_left_out(
+    prefix: str, beside: tuple[str, ...], tmp_path: Path
+) -> None:
+    peer = random_vit()
+    state = {prefix + name: value for name, value in peer.state_dict().items()}
+    torch.save({"model": state | dict.fromkeys(beside, torch.zeros(3))}, tmp_path / "vit.pth")
+    model, report = loaded(tmp_path / "vit.pth", "MODEL.NUM_HEADS", 3)
+    close(model(images().unsqueeze(2), model.lengths[0]).logits, peer(images()))
+    assert "left out, trained beside the network: " in str(report)
+
+
+def test_bare_weights_of_transformers_are_no_file_to_start_from(tmp_path: Path) -> None:
+    transformers_model("vit").save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="has transformers' names: give the folder, with its config.json$"):
+        read_source(str(tmp_path / "model.safetensors"))
+
+
+def test_a_beit_is_no_videomae(tmp_path: Path) -> None:
+    """Both have biases of queries and values alone; BEiT's positions are relative."""
+    state = timm.create_model("beit_base_patch16_224", **SMALL).state_dict()
+    torch.save(state, tmp_path / "beit.pth")
+    with pytest.raises(ValueError, match="it lacks pos_embed; it has cls_token"):
+        read_source(str(tmp_path / "beit.pth"))
 
 
 def test_what_the_file_does_not_tell_is_the_configs(tmp_path: Path) -> None:

@@ -295,9 +295,9 @@ def _fit(name: str, like: Tensor, model: ReViT, source: PretrainedWeights) -> Fi
     if common.startswith("head") and source.num_classes != model.num_classes:
         theirs = source.num_classes or "none"
         return Fitted(like, "initialised", f"new: {model.num_classes} classes, the source has {theirs}")
-    theirs = source.states[0].get("head.weight")
-    if common.startswith("head") and theirs is not None and theirs.shape[1] != model.config.embed_dim:
-        words = f"new: the source's reads {theirs.shape[1]} channels, not a token's {model.config.embed_dim}"
+    head, width = source.states[0].get("head.weight"), model.config.embed_dim
+    if common.startswith("head") and head is not None and head.shape[1] != width:
+        words = f"new: the source's reads {head.shape[1]} channels, not a token's {width}"
         return Fitted(like, "initialised", words)
     if REUSE in common and common not in source.states[0]:
         return Fitted(like, "initialised", "new: what a DVT reuses passes through it")

@@ -247,8 +247,8 @@ def _bare(path: str, payload: Mapping[str, Any], key: str, query_scale: str = "w
             return _videomae(path, from_videomae(state), notes)
     if any(".embeddings." in f".{name}" for name in state):
         raise CheckpointError(f"{path} has transformers' names: give the folder, with its config.json")
-    state, note = network_in(state)
-    notes += (note,) if note else ()
+    state, beside = network_in(state)
+    notes = (*notes, beside) if beside else notes
     if any(".temporal_attn." in name for name in state):
         return single_length(path, state, attention="divided_space_time", data=OFFICIAL_DATA, notes=notes)
     if "time_embed" in state:

@@ -25,7 +25,8 @@ _C.TRAIN = CfgNode()
 _C.TRAIN.ENABLE = True  # run this stage
 _C.TRAIN.BATCH_SIZE = 64  # clips per step over all ranks; a multiple of NUM_GPUS * ACCUMULATE
 _C.TRAIN.METHOD = "revit_b"  # revit_b (every rank trains all lengths) | revit_e (one length per rank) |
-#   frozen (the weights stay as they are, heads in closed form; for few clips, without a GPU)
+#   frozen (the weights stay as they are, heads in closed form; for few clips, without a GPU) |
+#   unfreeze (from there on, all learns that TRAIN.FREEZE does not name)
 _C.TRAIN.ACCUMULATE = 1  # gradient accumulation: parts of a step's batch, run one after the other; >= 1
 _C.TRAIN.AUTO_RESUME = True  # resume from the last checkpoint in OUTPUT_DIR
 _C.TRAIN.CHECKPOINT_PERIOD = 1  # epochs between two checkpoints; >= 1
@@ -45,8 +46,8 @@ _C.TRAIN.QUERY_SCALE = (
 #   does for pretrained weights) | head (a head's width, as it does otherwise)
 _C.TRAIN.FREEZE = ""  # weights that do not learn: backbone (all but the heads and the parts that each length
 #   has for itself) | the number of the first blocks, with the tokens before them; empty = none
-_C.TRAIN.FEATURES = "./outputs/features"  # METHOD frozen: folder where what the backbone gives for a file is
-#   kept for all runs; empty = nowhere
+_C.TRAIN.FEATURES = "./outputs/features"  # METHOD frozen, unfreeze: folder where what the pretrained backbone
+#   gives for a file is kept for all runs; empty = nowhere
 _C.TRAIN.MIXED_PRECISION = True  # bfloat16 autocast, on a GPU only; False there: products in TF32
 _C.TRAIN.DENSE_WEIGHT = 1.0  # weight of the patch tokens' loss in models with a dense head; >= 0
 _C.TRAIN.EMA_DECAY = 0.0  # decay of the weights' moving average, which is then validated and saved; 0 = no
@@ -95,7 +96,8 @@ _C.DATA.TRAIN_JITTER_SCALES_RELATIVE = []  # random resized crops instead: range
 _C.DATA.TRAIN_CROP_SIZE = 224  # px, side of the model's input
 _C.DATA.TEST_CROP_SIZE = 224  # px, equal to TRAIN_CROP_SIZE
 _C.DATA.TEST_SCALE = 0  # px, short side before test crops are cut, >= the crop; 0 = the crop's
-_C.DATA.SQUASH = False  # METHOD frozen: the whole frame, squashed to a square, instead of a square crop
+_C.DATA.SQUASH = False  # METHOD frozen, unfreeze: the whole frame, squashed to a square, instead of a square
+#   crop; in training its TRAIN_JITTER_SCALES_RELATIVE, squashed likewise
 _C.DATA.RANDOM_FLIP = True  # mirror half of the training clips; off if classes tell left from right
 _C.DATA.BRIGHTNESS = 0.0  # strength of the jitter, drawn once per training clip; 0..1, 0 = off
 _C.DATA.CONTRAST = 0.0  # likewise; 0..1, 0 = off

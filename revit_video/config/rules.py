@@ -57,6 +57,8 @@ def brief(value: Any) -> str:
 
 # ---- Single keys -----------------------------------------------------------------------------------------
 
+CLOSED_FORM = "frozen", "unfreeze"  # values of TRAIN.METHOD whose heads are solved, not trained from random
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -114,7 +116,7 @@ RULES = {
     "OUTPUT_DIR": NOT_EMPTY,
     "LOG_PERIOD": at_least(1),
     "TRAIN.BATCH_SIZE": at_least(1, 1_000_000),
-    "TRAIN.METHOD": one_of("revit_b", "revit_e", "frozen"),
+    "TRAIN.METHOD": one_of("revit_b", "revit_e", *CLOSED_FORM),
     "TRAIN.QUERY_SCALE": one_of("width", "head"),
     "TRAIN.ACCUMULATE": at_least(1, 1_000_000),
     "TRAIN.CHECKPOINT_PERIOD": at_least(1),
@@ -381,12 +383,13 @@ def check_dvt(cfg: CfgNode) -> Iterator[Mistake]:
 
 
 def check_frozen(cfg: CfgNode) -> Iterator[Mistake]:
-    if cfg.TRAIN.METHOD != "frozen":
-        for key, off in (("DATA.FOLDS", 0), ("DATA.SQUASH", False)):
-            if get(cfg, key) != off:
-                yield Mistake((key, "TRAIN.METHOD"), f"is for TRAIN.METHOD frozen, got {cfg.TRAIN.METHOD}")
+    method = cfg.TRAIN.METHOD
+    for key, off, methods in (("DATA.FOLDS", 0, ("frozen",)), ("DATA.SQUASH", False, CLOSED_FORM)):
+        if method not in methods and get(cfg, key) != off:
+            yield Mistake((key, "TRAIN.METHOD"), f"is for TRAIN.METHOD {' or '.join(methods)}, got {method}")
+    if method not in CLOSED_FORM:
         return
-    needed = {"DVT.ENABLE": False, "MINE.FOLDS": 0, "DATA.REVERSED_CLASSES": []}
+    needed = {"DVT.ENABLE": False, "MINE.FOLDS": 0, "DATA.REVERSED_CLASSES": [], "DATA.MULTI_LABEL": False}
     if cfg.MODEL.COMPILE != "auto":
         needed["MODEL.COMPILE"] = "False"
     if cfg.DATA.FOLDS:
@@ -411,12 +414,10 @@ def check_multi_label(cfg: CfgNode) -> Iterator[Mistake]:
 
 
 def check_best(cfg: CfgNode) -> Iterator[Mistake]:
-    if cfg.TRAIN.METHOD == "frozen":
-        for key in ("TRAIN.BEST", "DATA.MULTI_LABEL", "TRAIN.FREEZE"):
-            if get(cfg, key):
-                yield Mistake(
-                    (key, "TRAIN.METHOD"), "is not for TRAIN.METHOD frozen, which solves heads in closed form"
-                )
+    for key in ("TRAIN.BEST", "TRAIN.FREEZE") if cfg.TRAIN.METHOD == "frozen" else ():
+        if get(cfg, key):
+            words = "is not for TRAIN.METHOD frozen, which solves heads in closed form"
+            yield Mistake((key, "TRAIN.METHOD"), words)
     if cfg.TRAIN.BEST and cfg.TRAIN.EVAL_PERIOD == 0:
         words = "chooses among validated epochs; TRAIN.EVAL_PERIOD must be at least 1"
         yield Mistake(("TRAIN.BEST", "TRAIN.EVAL_PERIOD"), words)

@@ -15,6 +15,7 @@ Augmentation = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
 """uint8 clip (C, T, H, W), generator -> clip of the same shape."""
 
 CROP_STRETCH = 4 / 3  # largest aspect ratio of a crop of random area, either way
+FINE = 4096  # parts of a frame's sides, in which a crop of a squashed frame is drawn
 
 
 class TrainTransform:
@@ -31,6 +32,7 @@ class TrainTransform:
         brightness, contrast, saturation: 0.4 is a factor between 0.6 and 1.4; 0 is off.
         areas: smallest and largest fraction of the frame's area in a crop; empty to scale by `jitter_scales`.
         augmentations: applied last, in this order.
+        squash: a crop's aspect ratio is relative to the frame's; without `areas` it is the whole frame.
     """
 
     def __init__(
@@ -43,11 +45,13 @@ class TrainTransform:
         saturation: float = 0.0,
         areas: Sequence[float] = (),
         augmentations: Sequence[Augmentation] = (),
+        squash: bool = False,
     ) -> None:
         self.jitter_scales = tuple(jitter_scales)
         self.crop_size = crop_size
         self.flip = flip
-        self.areas = tuple(areas)
+        self.areas = tuple(areas) or ((1.0, 1.0) if squash else ())
+        self.squash = squash
         self.augmentations = tuple(augmentations)
         self._adjustments = [
             (adjust, strength)
@@ -103,6 +107,11 @@ class TrainTransform:
             top = _draw_integer(0, height - self.crop_size, generator)
             left = _draw_integer(0, width - self.crop_size, generator)
             return top, left, self.crop_size, self.crop_size
+        if self.squash:
+            shape = height, width, height, width
+            parts = draw_cut(FINE, FINE, self.areas, CROP_STRETCH, generator) or (0, 0, FINE, FINE)
+            top, left, high, wide = (n * side // FINE for n, side in zip(parts, shape, strict=True))
+            return top, left, max(high, 1), max(wide, 1)
         cut = draw_cut(height, width, self.areas, CROP_STRETCH, generator)
         if cut is not None:
             return cut

@@ -259,6 +259,7 @@ def train_transform(cfg: CfgNode) -> TrainTransform:
         data.SATURATION,
         data.TRAIN_JITTER_SCALES_RELATIVE,
         augmentations,
+        data.SQUASH,
     )
 
 

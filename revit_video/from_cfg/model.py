@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from fvcore.common.config import CfgNode
 
-from revit_video.config.rules import Mistake, get
+from revit_video.config.rules import CLOSED_FORM, Mistake, get
 from revit_video.length import token_lengths
 from revit_video.models.assigner import TokenLengthAssigner
 from revit_video.models.base import ResizableModel
@@ -80,7 +80,7 @@ def model_config(cfg: CfgNode) -> ReViTConfig:
     values |= {field: get(cfg, key) for field, key in PRESET_KEYS.items() if get(cfg, key)}
     values["distill_token"] &= cfg.REVIT.DISTILL.ENABLE and not cfg.DVT.ENABLE
     values["token_at_longest"] &= values["distill_token"]
-    if cfg.TRAIN.METHOD == "frozen":
+    if cfg.TRAIN.METHOD in CLOSED_FORM:
         return FrozenConfig(**values | {"distill_token": False, "token_at_longest": False})
     if not cfg.DVT.ENABLE:
         return ReViTConfig(**values)

@@ -73,7 +73,7 @@ def compile_model(cfg: CfgNode, model: ResizableModel, ranks: Ranks, steps: int)
         return
     clips = cfg.TRAIN.BATCH_SIZE // ranks.data_size // cfg.TRAIN.ACCUMULATE
     pays = ranks.device.type == "cuda" and steps >= COMPILE_PAYS and not graphs_serve(model, clips)
-    if cfg.MODEL.COMPILE == "auto" and pays and not cfg.DVT.ENABLE:
+    if cfg.MODEL.COMPILE == "auto" and pays and cfg.TRAIN.METHOD != "unfreeze":
         logger.info("the first step takes minutes, since it compiles the model (MODEL.COMPILE auto)")
         model.compile(optional=True)
 

@@ -116,7 +116,8 @@ def describe(tokens: Tensor) -> Tensor:
     parts = min(PARTS, frames)
     ends = [n * frames // parts for n in range(parts + 1)]
     means = [special[:, start:end].mean(dim=1) for start, end in zip(ends, ends[1:], strict=False)]
-    deviation = (special - special.mean(dim=1, keepdim=True)).pow(2).mean(dim=1).sqrt()
+    variance = (special - special.mean(dim=1, keepdim=True)).pow(2).mean(dim=1)
+    deviation = variance.clamp(min=1e-14).sqrt()  # of frames that are all the same, with a gradient
     later = patches[:, 1:]
     change = (later - patches[:, :-1]).abs()  # (B, T - 1, N, C)
     size = change.mean(dim=3, keepdim=True)

@@ -241,7 +241,7 @@ def _statistics(text: str) -> dict[str, Any] | None:
     if not isinstance(line, dict) or not isinstance(line.get("stage"), str):
         return None
     place = [line.get(name, 0) for name in ("epoch", "iter", "step")]
-    if not all(type(value) is int and 0 <= value < 1 << 50 for value in place):
+    if not all(type(value) is int and -1 <= value < 1 << 50 for value in place):  # epoch -1: before the first
         return None
     figures = [value for name, value in line.items() if name != "stage" and not name.startswith("labels")]
     return line if all(value is None or _is_finite(value) for value in figures) else None

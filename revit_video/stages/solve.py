@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import torch
+from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 from torch import Tensor
 
 from revit_video import flops
@@ -20,6 +21,7 @@ from revit_video.from_cfg.model import build_model, check_heads, data_spec, read
 from revit_video.from_cfg.overlaps import groups_in
 from revit_video.meters import topk
 from revit_video.models import checkpoint
+from revit_video.models.base import ResizableModel
 from revit_video.models.frozen import FrozenReViT, blocks_of
 from revit_video.models.pretrained import initialise
 from revit_video.models.sources import FROM_SCRATCH, read_source
@@ -33,8 +35,8 @@ MOST_FOR_CURVE = 1000  # clips; heads of more take minutes to solve again and ag
 SHARES, DRAWS = (0.25, 0.5, 0.75, 1.0), 3  # of the learning curve, and how often each is drawn
 INNER_FOLDS = 10  # for the temperatures, where DATA.FOLDS is 0
 NO_WEIGHTS = (
-    "TRAIN.CHECKPOINT_FILE_PATH: TRAIN.METHOD frozen learns from pretrained weights; name a file of a ViT's "
-    f"(docs/weights.md). {FROM_SCRATCH}"
+    "TRAIN.CHECKPOINT_FILE_PATH: TRAIN.METHOD {} learns from pretrained weights; name a file of a ViT's "
+    "(docs/weights.md). " + FROM_SCRATCH
 )
 
 logger = logging.getLogger(__name__)
@@ -52,18 +54,11 @@ def train_frozen(job: Job) -> Trained:
     cfg, videos = job.cfg, job.data.videos("train")
     record = training_record(cfg, videos)
     model = build_model(cfg)
-    assert isinstance(model, FrozenReViT)
-    if not cfg.TRAIN.CHECKPOINT_FILE_PATH:
-        raise ValueError(NO_WEIGHTS)
-    source = read_source(cfg.TRAIN.CHECKPOINT_FILE_PATH, cfg.TRAIN.CHECKPOINT_KEY, cfg.TRAIN.QUERY_SCALE)
-    check_heads(cfg, source)
-    logger.info("starting from %s", initialise(model, source.without_head()))
+    start_frozen(job, model)
     model.to(job.ranks.device).eval()
     job.forget_results()
     job.record_config()
-    solved = _solve(job, model)
-    for layer, head in zip(model.heads, solved.heads, strict=True):
-        layer.load_state_dict({"weight": head.weight, "bias": head.bias})
+    solved = solve_heads(job, model, videos)
     broadcast_parameters(model, job.ranks)
     costs = flops.cost_table(model, job.views)
     if job.ranks.is_main:
@@ -73,6 +68,29 @@ def train_frozen(job: Job) -> Trained:
     path = checkpoint.latest(job.path(output_dir.CHECKPOINTS))
     assert path is not None
     return replace(job.handed_on(path, model, costs, record), out_of_fold=solved.answers)
+
+
+def start_frozen(job: Job, model: ResizableModel) -> None:
+    """Loads the pretrained weights, without their head.
+
+    Raises:
+        ValueError: the config names none.
+    """
+    cfg = job.cfg
+    if not cfg.TRAIN.CHECKPOINT_FILE_PATH:
+        raise ValueError(NO_WEIGHTS.format(cfg.TRAIN.METHOD))
+    source = read_source(cfg.TRAIN.CHECKPOINT_FILE_PATH, cfg.TRAIN.CHECKPOINT_KEY, cfg.TRAIN.QUERY_SCALE)
+    check_heads(cfg, source)
+    logger.info("starting from %s", initialise(model.parts[0], source.without_head()))
+
+
+def solve_heads(job: Job, model: ResizableModel, videos: LabeledVideoPaths) -> Solved:
+    """Solves the heads on `videos`, and gives them to the model."""
+    assert isinstance(model, FrozenReViT)
+    solved = _solve(job, model, videos)
+    for layer, head in zip(model.heads, solved.heads, strict=True):
+        layer.load_state_dict({"weight": head.weight, "bias": head.bias})
+    return solved
 
 
 def with_answers(job: Job, trained: Trained) -> Trained:
@@ -87,15 +105,15 @@ def answers_out_of_fold(job: Job, trained: Trained) -> OutOfFold:
     if trained.out_of_fold is not None:
         return trained.out_of_fold
     assert isinstance(trained.model, FrozenReViT)
-    return _solve(job, trained.model).answers
+    return _solve(job, trained.model, job.data.videos("train")).answers
 
 
-def _solve(job: Job, model: FrozenReViT) -> Solved:
+def _solve(job: Job, model: FrozenReViT, videos: LabeledVideoPaths) -> Solved:
     cfg, classes = job.cfg, model.num_classes
     start = time.monotonic()
     fast = reader(cfg, model)
     assert isinstance(fast, FrozenReViT)
-    features = features_of(job, fast, job.data.videos("train"))
+    features = features_of(job, fast, videos)
     fold, labels = _folds(job, features), features.labels
     read = time.monotonic()
     heads, answers = [], []

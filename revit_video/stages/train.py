@@ -35,6 +35,7 @@ from revit_video.runtime import output_dir
 from revit_video.runtime.ranks import Ranks, broadcast_parameters, in_length_groups
 from revit_video.stages.job import Job, Trained
 from revit_video.stages.saving import Checkpoints
+from revit_video.stages.solve import solve_heads, start_frozen
 from revit_video.stages.validation import forget_undone, is_due, trained_model, validate
 from revit_video.stages.watch import watched
 from revit_video.train.loop import Training, fit
@@ -58,6 +59,9 @@ def train(job: Job, videos: LabeledVideoPaths | None = None) -> Trained:
     state = resumed.training if resumed else None
     freeze(cfg, model)
     model.to(ranks.device)
+    anew = cfg.TRAIN.METHOD == "unfreeze" and resumed is None
+    if anew:
+        solve_heads(job, model, videos)
     broadcast_parameters(model, ranks)
     training = _training(job, ranks, model, batches)
     if resumed and state is not None:
@@ -78,7 +82,7 @@ def train(job: Job, videos: LabeledVideoPaths | None = None) -> Trained:
     total = training.epochs * training.batches_per_epoch
     job.outlook.resumed(training.iteration / total)
     with job.stats() as stats:
-        if not validated:
+        if not validated or (anew and cfg.TRAIN.EVAL_PERIOD):  # what is solved may be the best
             checkpoints.keep_if_best(validate(job, training, stats))
         steps = fit(training, stats, lambda: job.termination.asked > 0)
         for stop in watched(steps, job, training):
@@ -161,9 +165,9 @@ def _training(job: Job, ranks: Ranks, model: ResizableModel, batches: TrainBatch
 
 
 def training_step(cfg: CfgNode, ranks: Ranks, model: ResizableModel) -> Step:
-    """The training step of DVT, ReViT-E or ReViT-B."""
+    """The training step of DVT and of heads in closed form, of ReViT-E, or of ReViT-B."""
     smoothing, precision = cfg.SOLVER.LABEL_SMOOTHING, autocast(cfg, ranks)
-    if cfg.DVT.ENABLE:
+    if cfg.DVT.ENABLE or cfg.TRAIN.METHOD == "unfreeze":
         return CascadeStep(model, smoothing, precision)
     method = ReplicaStep if cfg.TRAIN.METHOD == "revit_e" else MixedLengthStep
     return method(model, distillation(cfg), ranks, smoothing, precision, cfg.TRAIN.DENSE_WEIGHT)
@@ -183,7 +187,9 @@ def _starting_point(job: Job, model: ResizableModel) -> Checkpoint | None:
         found = checkpoint.read(last)
         found.load_into(model)
         return found
-    if cfg.TRAIN.CHECKPOINT_FILE_PATH:
+    if cfg.TRAIN.METHOD == "unfreeze":
+        start_frozen(job, model)
+    elif cfg.TRAIN.CHECKPOINT_FILE_PATH:
         source = read_source(cfg.TRAIN.CHECKPOINT_FILE_PATH, cfg.TRAIN.CHECKPOINT_KEY, cfg.TRAIN.QUERY_SCALE)
         check_heads(cfg, source)
         names, theirs = job.data.class_names, source.data.get("class_names")

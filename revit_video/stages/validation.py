@@ -30,7 +30,7 @@ def forget_undone(job: Job, training: Training, state: dict[str, Any] | None) ->
 
     def happened(line: dict[str, Any]) -> bool:
         if line["stage"] == "val":
-            return line.get("epoch", 0) < done[0]
+            return done > (0, 0) and line.get("epoch", 0) < done[0]
         return line["stage"] != "train" or (line.get("epoch", 0), line.get("iter", 0)) < done
 
     lines = output_dir.keep_stats(job.cfg.OUTPUT_DIR, happened) if job.ranks.is_main else []

@@ -6,12 +6,14 @@ import logging
 import math
 import resource
 import time
-from collections.abc import Iterable, Iterator
-from itertools import count
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, count
 from typing import TypeVar
 
 import torch
 
+from revit_video.data.lists import labelled_files
 from revit_video.runtime import output_dir
 from revit_video.runtime.text import time_in_words
 from revit_video.stages.job import Job
@@ -78,17 +80,43 @@ def memory(device: torch.device) -> str:
 
 
 def check_learning(job: Job, step: int, length: str) -> None:
-    """Warns where the training loss of the longest length is not clearly under that of guessing evenly."""
+    """Warns where the training loss of the longest length is not clearly under that of guessing.
+
+    A guess names each class with its share of the training list.
+    """
     cfg = job.cfg
     lines = [line for line in output_dir.read_stats(cfg.OUTPUT_DIR) if line["stage"] == "train"]
     losses = [line[f"loss_{length}"] for line in lines[-LAST_LINES:] if f"loss_{length}" in line]
-    chance = math.log(2) if cfg.DATA.MULTI_LABEL else math.log(cfg.MODEL.NUM_CLASSES)
+    chance = loss_of_guessing(
+        [label for _, label in labelled_files(job.data.videos("train"))],
+        cfg.MODEL.NUM_CLASSES,
+        cfg.SOLVER.LABEL_SMOOTHING,
+    )
     if not losses or (loss := sum(losses) / len(losses)) < CLEARLY * chance:
         return
     logger.warning(
-        "not learning: after %d steps the training loss of %s is %.2f, that of guessing evenly is %.2f. %s",
+        "not learning: after %d steps the training loss of %s is %.2f, that of guessing is %.2f. %s",
         *(step, length, loss, chance, "; ".join(likely_causes(job, step))),
     )
+
+
+def loss_of_guessing(labels: Sequence[int | tuple[int, ...]], classes: int, smoothing: float = 0.0) -> float:
+    """The least cross-entropy of an answer that is the same for every clip.
+
+    Args:
+        labels: of each clip; with several of them, of the classes' mean binary cross-entropy.
+        smoothing: of one label a clip.
+    """
+    listed = [label if isinstance(label, tuple) else (label,) for label in labels]
+    counts = Counter(chain.from_iterable(listed))
+    shares = [counts[n] / len(labels) for n in range(classes)]
+    if isinstance(labels[0], tuple):
+        return sum(_entropy(share) + _entropy(1 - share) for share in shares) / classes
+    return sum(_entropy((1 - smoothing) * share + smoothing / classes) for share in shares)
+
+
+def _entropy(share: float) -> float:
+    return -share * math.log(share) if share > 0 else 0.0
 
 
 def likely_causes(job: Job, step: int) -> list[str]:
@@ -98,7 +126,7 @@ def likely_causes(job: Job, step: int) -> list[str]:
     causes = []
     if step < CHECKED_AT:
         causes.append(f"{step} steps are few: more (SOLVER.MIN_STEPS 500), or smaller batches")
-    if cfg.TRAIN.CHECKPOINT_FILE_PATH and solver.HEAD_LR_FACTOR < 10:
+    if cfg.TRAIN.CHECKPOINT_FILE_PATH and solver.HEAD_LR_FACTOR < 10 and cfg.TRAIN.METHOD != "unfreeze":
         causes.append(
             "the head starts at random and learns as slowly as pretrained weights: SOLVER.HEAD_LR_FACTOR 100"
         )

@@ -17,7 +17,7 @@ from torch import nn
 LearningRate = Callable[[float], float]
 
 
-HEAD = re.compile(r"(?:^|\.)head(?:_dist|_dense)?\.")
+HEAD = re.compile(r"(?:^|\.)heads?(?:_dist|_dense)?\.")
 
 
 def make_optimizer(

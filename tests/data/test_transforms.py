@@ -122,3 +122,16 @@ def test_normalize_by_the_formula():
     assert normalize(clips).dtype == torch.float32
     torch.testing.assert_close(normalize(clips), (clips / 255 - mean) / std, rtol=0, atol=1e-5)
     assert not normalize.state_dict()  # mean and std are stored by name in a checkpoint, not as weights
+
+
+def test_squashed_crops_are_of_the_frames_shape_and_whole_without_areas() -> None:
+    whole = TrainTransform((40, 60), crop_size=32, flip=False, squash=True)
+    assert whole.draw_short_side(seeded_generator(0)) is None
+    clip, box = whole(coordinates(40, 200), seeded_generator(0))
+    assert clip.shape[-2:] == (32, 32) and box == (0, 0, 1, 1)
+    part = TrainTransform((40, 60), crop_size=32, flip=False, areas=(0.5, 0.8), squash=True)
+    boxes = [part(coordinates(40, 200), seeded_generator(seed))[1] for seed in range(200)]
+    shares = [(bottom - top) * (right - left) for top, left, bottom, right in boxes]
+    assert 0.44 < min(shares) < max(shares) <= 0.8
+    stretches = [(bottom - top) / (right - left) for top, left, bottom, right in boxes]
+    assert 0.7 < min(stretches) < 0.85 < 1.15 < max(stretches) < 1.4

@@ -109,6 +109,12 @@ def test_a_still_clip_has_no_motion_and_a_reversed_one_another_order() -> None:
     torch.testing.assert_close(there[-4:], back[-4:])  # where something moves
 
 
+def test_a_still_clip_has_finite_gradients() -> None:
+    frame = torch.randn(2, 1, 5, 8, requires_grad=True)
+    describe(frame.expand(-1, 6, -1, -1)).sum().backward()
+    assert frame.grad is not None and frame.grad.isfinite().all()
+
+
 def test_what_moves_is_told() -> None:
     """Patch 2 changes and the others do not: it is what moves, and where."""
     clip = torch.randn(1, 1, 1 + 4, 8).repeat(1, 4, 1, 1)

@@ -14,7 +14,7 @@ from revit_video.models.checkpoint import CheckpointError
 from revit_video.models.sources import read_source
 from revit_video.stages import features
 from tests.peers import random_vit
-from tests.toy import accuracies, last_checkpoint, results_of, run_toy, table_of
+from tests.toy import accuracies, last_checkpoint, results_of, run_toy, stats_of, table_of
 
 TOY_VIT = dict(embed_dim=16, depth=1, num_heads=2, mlp_ratio=4, num_classes=0, patch_size=8)
 STAGES = ["train", "mine", "test"]
@@ -173,3 +173,40 @@ def test_with_splits_it_is_tested_as_any_model(videos: Path, vit: Path, tmp_path
     results = results_of(run)
     assert (results["split"], results["videos"]) == ("test", 12)
     assert revit_video.load(run).predict(table_of(run / "predictions.csv")[0]["video"]).classes
+
+
+def unfrozen(videos: Path, output: Path, vit: Path, *changes: object) -> Path:
+    """A toy run whose block learns on from heads in closed form."""
+    method = ("TRAIN.METHOD", "unfreeze", "DATA.FOLDS", 0, "MINE.ENABLE", False, "TRAIN.BEST", "mean")
+    return frozen(videos, output, vit, *method, *changes, stages=["train", "test"])
+
+
+def test_unfreezing_starts_from_heads_in_closed_form_and_hands_the_best_on(
+    videos: Path, vit: Path, tmp_path: Path
+) -> None:
+    """Without any rate to learn by, the model is the one that was solved; the start is validated too."""
+    still = unfrozen(videos, tmp_path / "still", vit, "SOLVER.BASE_LR", 1e-12)
+    assert [line["epoch"] for line in stats_of(still) if line["stage"] == "val"] == [-1, 0]
+    solved = frozen(videos, tmp_path / "solved", vit, "DATA.FOLDS", 0, stages=["train"])
+    weights, expected = weights_of(still), weights_of(solved)
+    for name, weight in expected.items():
+        torch.testing.assert_close(weights[name], weight, rtol=1e-4, atol=1e-5)
+    learned = unfrozen(videos, tmp_path / "learned", vit, "SOLVER.BASE_LR", 0.01)
+    assert not torch.equal(
+        weights_of(learned)["blocks.0.attn.qkv.weight"], expected["blocks.0.attn.qkv.weight"]
+    )
+    video = table_of(learned / "predictions.csv")[0]["video"]
+    assert revit_video.load(str(learned)).predict(videos / video).classes
+
+
+def test_frozen_blocks_stay_as_they_are_while_heads_learn(videos: Path, vit: Path, tmp_path: Path) -> None:
+    solved = weights_of(frozen(videos, tmp_path / "solved", vit, "DATA.FOLDS", 0, stages=["train"]))
+    run = weights_of(unfrozen(videos, tmp_path / "run", vit, "TRAIN.FREEZE", 1, "SOLVER.BASE_LR", 0.01))
+    changed = {name for name, weight in run.items() if not torch.equal(weight, solved[name])}
+    assert {"heads.0.weight", "heads.2.bias", "norm.0.weight"} <= changed
+    assert not any(name.startswith(("blocks", "patch_embed", "pos_embed", "cls_token")) for name in changed)
+
+
+def weights_of(run: Path) -> dict[str, torch.Tensor]:
+    """Of the last epoch's model."""
+    return last_checkpoint(run)["model"]["weights"]

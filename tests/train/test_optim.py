@@ -111,6 +111,10 @@ def test_heads_learn_faster() -> None:
     heads = {f"head{kind}.{part}" for kind in ("", "_dist", "_dense") for part in ("weight", "bias")}
     assert {name for name, factor in ours.items() if factor == 10.0} == heads
     assert {factor for name, factor in ours.items() if name not in heads} == {1.0}
+    of_lengths = rates(
+        nn.ModuleDict({"heads": nn.ModuleList([nn.Linear(2, 2)])}), ParameterGroups(head_factor=10.0)
+    )
+    assert set(of_lengths.values()) == {10.0}
 
 
 def test_all_parameters_are_decayed_if_asked_for() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Sequence
 
@@ -13,6 +14,7 @@ from revit_video.data.folders import DataFolder
 from revit_video.data.lists import labelled_files
 from revit_video.from_cfg.overlaps import groups_in
 
+SIDES = {"left": "right", "right": "left"}
 MOST_NAMED = 12  # classes whose clips are counted one by one
 FEW = 4  # clips of a class to learn from, below which that is said
 
@@ -20,7 +22,10 @@ logger = logging.getLogger(__name__)
 
 
 def say_lists(cfg: CfgNode, data: DataFolder, splits: Sequence[str]) -> None:
-    """Logs the clips of each list, by class, and their groups; warns of classes with few to learn from."""
+    """Logs the clips of each list, by class, and their groups; warns of classes that are hard to learn.
+
+    Those are classes of few clips, and classes that mirror images mix up.
+    """
     for split in splits:
         logger.info("%s: %s", split, _in_words(cfg, data, data.videos(split)))
     if "train" in splits:
@@ -29,6 +34,22 @@ def say_lists(cfg: CfgNode, data: DataFolder, splits: Sequence[str]) -> None:
         if few:
             shown = ", ".join(few[:MOST_NAMED]) + (" …" if len(few) > MOST_NAMED else "")
             logger.warning("train: fewer than %d clips of %s; expect little of them", FEW, shown)
+        if cfg.DATA.RANDOM_FLIP and (pair := mirrored(_names(cfg, data))):
+            logger.warning(
+                "classes %s and %s: training sees mirror images under the same name (DATA.RANDOM_FLIP True); "
+                "if left and right tell them apart, give DATA.RANDOM_FLIP False",
+                *pair,
+            )
+
+
+def mirrored(names: Sequence[str]) -> tuple[str, str] | None:
+    """The first two classes whose names differ by left and right; None if there are none."""
+    known = {name.lower(): name for name in names}
+    for name in names:
+        other = re.sub("left|right", lambda side: SIDES[side[0]], name.lower())
+        if other != name.lower() and other in known:
+            return name, known[other]
+    return None
 
 
 def _in_words(cfg: CfgNode, data: DataFolder, videos: LabeledVideoPaths) -> str:

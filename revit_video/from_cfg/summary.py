@@ -34,7 +34,7 @@ def say_lists(cfg: CfgNode, data: DataFolder, splits: Sequence[str]) -> None:
         if few:
             shown = ", ".join(few[:MOST_NAMED]) + (" …" if len(few) > MOST_NAMED else "")
             logger.warning("train: fewer than %d clips of %s; expect little of them", FEW, shown)
-        if cfg.DATA.RANDOM_FLIP and (pair := mirrored(_names(cfg, data))):
+        if cfg.DATA.RANDOM_FLIP and (pair := mirrored(data.shown_names)):
             logger.warning(
                 "classes %s and %s: training sees mirror images under the same name (DATA.RANDOM_FLIP True); "
                 "if left and right tell them apart, give DATA.RANDOM_FLIP False",

@@ -5,15 +5,17 @@ Exit code 0: done; 1: done, but files are missing or broken, with --check; 2: a 
 
 from __future__ import annotations
 
-from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, Namespace
+from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser
 from collections.abc import Sequence
 from dataclasses import fields
 
-from revit_video.prepare.own_sets import TableColumns
-from revit_video.prepare.pipeline import READERS, DatasetFiles, Steps, prepare_data
-from revit_video.prepare.resize import Encoding
+from revit_video.prepare.annotation import TableColumns
 from revit_video.runtime.machine import usable_cores
 
+DATA_SETS = (  # the keys of `READERS`, whose modules a help need not load
+    *("kinetics400", "kinetics600", "kinetics700", "ssv2", "ucf101", "hmdb51", "diving48", "imagenet"),
+    *("cifar", "mnist", "folder", "csv", "lists"),
+)
 ANNOTATIONS = {
     **dict.fromkeys(("kinetics400", "kinetics600", "kinetics700"), "folder of train.csv, val.csv"),
     "ssv2": "folder of something-something-v2-{labels,train,validation}.json",
@@ -38,12 +40,15 @@ def prepare_command(parser: ArgumentParser, words: Sequence[str]) -> int:
     arguments = parser.parse_args(words)
     given = vars(arguments)
     from revit_video.cli import clear_errors
+    from revit_video.prepare.pipeline import DatasetFiles, Steps, prepare_data
+    from revit_video.prepare.resize import Encoding
     from revit_video.runtime.logging import setup
     from revit_video.runtime.text import printable, printable_lines
 
     setup()
     with clear_errors("; the same command goes on from here"):
         columns = {field.name: given.get(f"{field.name}_column", "") for field in fields(TableColumns)}
+        size = arguments.resize
         source = DatasetFiles(
             arguments.dataset,
             given.get("videos", ""),
@@ -59,7 +64,7 @@ def prepare_command(parser: ArgumentParser, words: Sequence[str]) -> int:
             seed=arguments.seed,
             check=arguments.check,
             min_frames=arguments.min_frames,
-            resize=_encoding(arguments),
+            resize=Encoding(size, arguments.crf, arguments.keyframe_every) if size else None,
             shard_bytes=int(arguments.pack * 1e6),
             processes=arguments.processes,
         )
@@ -69,17 +74,12 @@ def prepare_command(parser: ArgumentParser, words: Sequence[str]) -> int:
     return 1 if arguments.check and not prepared.is_complete else 0
 
 
-def _encoding(arguments: Namespace) -> Encoding | None:
-    """That of `--resize`; None without it."""
-    if not arguments.resize:
-        return None
-    return Encoding(arguments.resize, arguments.crf, arguments.keyframe_every)
-
-
 def _add_data_sets(whole: ArgumentParser) -> None:
     """A sub-command for each data set."""
-    commands = whole.add_subparsers(dest="dataset", required=True, metavar="DATASET", help=", ".join(READERS))
-    for name in READERS:
+    commands = whole.add_subparsers(
+        dest="dataset", required=True, metavar="DATASET", help=", ".join(DATA_SETS)
+    )
+    for name in DATA_SETS:
         command = commands.add_parser(name, formatter_class=ArgumentDefaultsHelpFormatter)
         add = command.add_argument
         if name != "lists":

@@ -202,7 +202,10 @@ def _switches(found: Migration, given: Mapping[str, Any]) -> None:
             found.changed.append(f"{key} {given[key]}: here {instead}")
     if given.get("TRAIN.DATASET") == "ssv2":
         found.move(
-            "TRAIN.DATASET ssv2", "DATA.SAMPLING", "uniform", "from lists of videos (tools/prepare.py ssv2)"
+            "TRAIN.DATASET ssv2",
+            "DATA.SAMPLING",
+            "uniform",
+            "from lists of videos (prepare ssv2)",
         )
 
 

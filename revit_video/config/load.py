@@ -170,9 +170,7 @@ def _our_items(path: str | None, defaults: Mapping[str, Any]) -> list[Item]:
     if path is None or found is None:
         return items
     if found.changed:
-        advice = (
-            "a YAML of TimeSformer's or SlowFast's code; as one of this project (tools/migrate_config.py):"
-        )
+        advice = "a YAML of TimeSformer's or SlowFast's code; as one of this project (revit-video migrate):"
         raise ConfigError(path, ["\n  ".join([advice, *migrated(path).splitlines()])])
     for key, why in found.left_out.items():
         logger.info("%s: %s is left out: %s", path, key, why)

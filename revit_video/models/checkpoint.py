@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from revit_video.models.assigner import TokenLengthAssigner
 
 FORMAT = "revit_video 1"
-CONVERT = "tools/convert.py SOURCE DESTINATION --to revit makes one of a ViT, a TimeSformer or timm:<name>"
+CONVERT = "revit-video convert SOURCE DESTINATION --to revit makes one of a ViT, a TimeSformer or timm:<name>"
 BEST = "best.pyth"  # there: a model without the state of its training
 POINTER = "last"  # in a folder of checkpoints: a text file with the name of the newest one
 CONFIGS = {"revit": ReViTConfig, "dvt": DVTConfig, "frozen": FrozenConfig}  # by the model's kind

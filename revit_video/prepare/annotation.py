@@ -12,6 +12,23 @@ SPLITS = ("train", "mine", "val", "test")
 _SPLIT = re.compile(r"(?<![a-z])(train|val|test)(?:ing|id|idate|idation)?(?![a-z])")
 
 
+@dataclass(frozen=True)
+class TableColumns:
+    """Columns of a table by their names.
+
+    Attributes:
+        path: relative to the folder of the videos; its suffix may differ.
+        label: a name or a number.
+        split: need not be there.
+        source: empty for none.
+    """
+
+    path: str = "path"
+    label: str = "label"
+    split: str = "split"
+    source: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One annotated video or image.

@@ -6,30 +6,12 @@ import csv
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from revit_video.data.lists import labelled_files, read_class_names, read_list
 from revit_video.data.shards import shard_part
-from revit_video.prepare.annotation import SPLITS, Annotation, Entry, split_in
+from revit_video.prepare.annotation import SPLITS, Annotation, Entry, TableColumns, split_in
 from revit_video.prepare.media import MediaFiles, stem_of
-
-
-@dataclass(frozen=True)
-class TableColumns:
-    """Columns of a table by their names.
-
-    Attributes:
-        path: relative to the folder of the videos; its suffix may differ.
-        label: a name or a number.
-        split: need not be there.
-        source: empty for none.
-    """
-
-    path: str = "path"
-    label: str = "label"
-    split: str = "split"
-    source: str = ""
 
 
 def read_folder(media: MediaFiles, group: str = "") -> Annotation:

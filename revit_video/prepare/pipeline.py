@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from revit_video.prepare.action_sets import read_diving48, read_hmdb51, read_ssv2, read_ucf101
-from revit_video.prepare.annotation import Annotation, Entry
+from revit_video.prepare.annotation import Annotation, Entry, TableColumns
 from revit_video.prepare.check import check_files
 from revit_video.prepare.data_folder import (
     Prepared,
@@ -22,7 +22,7 @@ from revit_video.prepare.imagenet import read_imagenet
 from revit_video.prepare.kinetics import read_kinetics
 from revit_video.prepare.leaks import Leak, find_leaks, sha256
 from revit_video.prepare.media import MediaFiles
-from revit_video.prepare.own_sets import TableColumns, read_folder, read_lists, read_table
+from revit_video.prepare.own_sets import read_folder, read_lists, read_table
 from revit_video.prepare.pack import pack
 from revit_video.prepare.packed_images import PACKED, unpack
 from revit_video.prepare.resize import Encoding, resize_all

@@ -8,10 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from revit_video.commands.convert_weights import FORMATS
 from revit_video.commands.main import COMMANDS, main
+from revit_video.commands.prepare_sets import DATA_SETS
 from revit_video.config import load_cfg
 from revit_video.config.load import leaf_keys
 from revit_video.config.shipped import CONFIGS, shipped_configs
+from revit_video.from_cfg.convert import EXPORTS
+from revit_video.prepare.pipeline import READERS
 
 SECONDS = 1.0
 
@@ -45,6 +49,22 @@ def test_every_command_explains_itself(
 ) -> None:
     code, out, _ = said(capsys, monkeypatch, name, "--help")
     assert code == 0 and out.startswith(f"usage: revit-video {name} ")
+
+
+def test_no_help_loads_pytorch() -> None:
+    script = (
+        "import sys; from revit_video.commands.main import COMMANDS, main\n"
+        "for name in COMMANDS:\n"
+        "    sys.argv[:] = ['revit-video', name, '--help']\n"
+        "    try: main()\n"
+        "    except SystemExit as left: assert (left.code or 0, 'torch' in sys.modules) == (0, False), name\n"
+    )
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr
+
+
+def test_names_that_a_help_repeats() -> None:
+    assert tuple(EXPORTS) == FORMATS and tuple(READERS) == DATA_SETS
 
 
 def test_a_command_that_is_none(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from revit_video.prepare.own_sets import TableColumns
+from revit_video.prepare.annotation import TableColumns
 from tests.prepare.files import listed, prepared, touch, write
 
 CLIPS = [f"{label}/person{n:02d}_{k}.avi" for label in ("run", "walk") for n in range(10) for k in range(2)]

@@ -26,6 +26,10 @@ def run_stages(cfg_path: str | None, opts: Sequence[str], stages: Sequence[str] 
     with ended_within(RUN), errors_told(advice), first_error_only():
         started = torchrun_ranks()
         cfg = load_checked(cfg_path, [*opts, *(["NUM_GPUS", started] if started else [])])
+        if cfg.DEVICE == "cpu":
+            os.environ["CUDA_VISIBLE_DEVICES"] = (
+                ""  # PyTorch's AdamW asks any GPU that it sees for its stream
+            )
         launch(run, cfg.NUM_GPUS, cfg, enabled_stages(cfg) if stages is None else stages, command_line())
 
 

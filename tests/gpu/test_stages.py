@@ -32,7 +32,7 @@ def test_runs_of_one_rank(on_device: OnDevice, cases: str) -> None:
 
 
 def test_a_run_on_the_cpu_leaves_the_gpu_alone(on_device: OnDevice) -> None:
-    """No wait, no context; but PyTorch 2.15's optimisers ask for the GPU's stream, whatever they update."""
+    """No wait, no context; but PyTorch's AdamW asks any GPU it sees for its stream: commands hide them."""
     found = on_device("on_cpu")["on_cpu"]
     contexts = found.pop("contexts")
     assert all(stack[0].endswith("_update") for stack in contexts), contexts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -70,6 +71,13 @@ def test_run_net_runs_the_enabled_stages_and_ends_in_a_table(toy_run: Path, vide
     for name in ("4x4", "2x2", "adaptive", "random", "cascade", "oracle"):
         assert f"| {name} " in finished.out
     assert f"report: {run}/report.html" in finished.err and "train" not in finished.err
+
+
+def test_a_command_that_runs_on_the_cpu_sees_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    for device, visible in (("auto", "0"), ("cpu", "")):
+        assert tool("train_net", *options(tmp_path / "none", tmp_path, "DEVICE", device)).code == 2
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == visible
 
 
 def test_a_yaml_and_the_command_line(videos: Path, tmp_path: Path) -> None:

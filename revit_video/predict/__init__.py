@@ -17,7 +17,7 @@ from huggingface_hub.hub_mixin import ModelHubMixin
 from torch import Tensor
 
 from revit_video.adaptive.engine import Engine, Prediction
-from revit_video.adaptive.policies import Costs, Policy, Settings, static
+from revit_video.adaptive.policies import Costs, Policy, Settings
 from revit_video.data.clips import ClipSampling, VideoViews, ViewGrid, eval_views, views_of
 from revit_video.data.sampling import clip_duration
 from revit_video.data.transforms import Normalize
@@ -33,9 +33,8 @@ from revit_video.runtime import output_dir
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard
 
-    from revit_video.adaptive.calibrate import Point
     from revit_video.adaptive.drift import Watch
-    from revit_video.models.assigner import TokenLengthAssigner
+    from revit_video.predict.choices import Choices
     from revit_video.predict.long_videos import VideoTimeline
 
 Path = str | os.PathLike[str]
@@ -67,50 +66,6 @@ class VideoPrediction:
     def saved(self) -> float:
         """Cost saved against the longest length, in percent."""
         return 100 * (1 - self.gmacs / self.longest_gmacs)
-
-
-@dataclass(frozen=True)
-class Choices:
-    """The policies that a predictor can run.
-
-    Attributes:
-        lengths: of the model, longest first.
-        settings: of the policies in the checkpoint.
-        shipped: the name of the one to begin with.
-        calibration: the file with the outputs for the validation list; there may be none.
-    """
-
-    lengths: tuple[TokenLength, ...]
-    costs: Costs
-    settings: Settings
-    shipped: str
-    assigner: TokenLengthAssigner | None
-    calibration: str
-
-    @cached_property
-    def kept(self) -> tuple[list[Point], float]:
-        """See `wishes.kept_points`, which take seconds."""
-        from revit_video.predict.wishes import kept_points
-
-        return kept_points(self)
-
-    def policy(self, wish: str) -> Policy:
-        """See `Predictor.policy`; ValueError for a wish that cannot be met."""
-        name, is_wish, value = wish.partition("=")
-        policies = self.settings.policies(len(self.lengths))
-        policies.pop("random", None)
-        if self.assigner is None:
-            policies = {name: each for name, each in policies.items() if not each.asks_assigner}
-        policies |= {"longest": static(0)} | {str(each): static(i) for i, each in enumerate(self.lengths)}
-        if is_wish and name in ("budget", "max_drop"):
-            from revit_video.predict.wishes import point_within
-
-            return point_within(name, value, self)
-        if wish not in policies:
-            raise ValueError(
-                f"policy {wish!r}: there are {', '.join(policies)}, budget=SHARE, max_drop=POINTS"
-            )
-        return policies[wish]
 
 
 class Predictor(ModelHubMixin, library_name="revit_video"):
@@ -412,6 +367,7 @@ def load(
         CheckpointError: the file is damaged or not a checkpoint of this project; a `ValueError`.
         ValueError: there is no such device, the dtype is unknown, or there is not even one clip.
     """
+    from revit_video.predict.choices import Choices, shipped_policy
     from revit_video.predict.found import device_of, saved_in, without_backbone
 
     if clips is not None and clips < 1:
@@ -424,21 +380,16 @@ def load(
     with believed(saved.path, "policy"):
         settings = Settings.of(saved.settings)
         policies = settings.policies(len(model.lengths))
-    if clips not in (None, data.num_clips):  # which changes how sure the answers are
-        settings = replace(settings, seen=None)
-    data, shipped = replace(data, num_clips=clips or data.num_clips), "longest"
     if assigner is not None:
         if "assigned" not in policies or assigner.spec["num_lengths"] != len(model.lengths):
             raise checkpoint.CheckpointError(f"{saved.path}: its assigner cannot choose for its model")
         assigner = assigner.to(place).for_inference()
-    if "hybrid" in policies:
-        shipped = "hybrid"
-        if policies["hybrid"].asks_assigner and assigner is None:
-            raise checkpoint.CheckpointError(f"{saved.path}: its policy asks an assigner, which it lacks")
-    elif assigner is not None:
-        shipped = "assigned"
-    elif model.carries_state and "cascade" in policies:
-        shipped = "cascade"
+    shipped = shipped_policy(policies, assigner is not None, model.carries_state)
+    if shipped == "hybrid" and policies["hybrid"].asks_assigner and assigner is None:
+        raise checkpoint.CheckpointError(f"{saved.path}: its policy asks an assigner, which it lacks")
+    if clips not in (None, data.num_clips):  # which changes how sure the answers are
+        settings = replace(settings, seen=None)
+    data = replace(data, num_clips=clips or data.num_clips)
     reader = for_inference(model, inference_dtype(data.dtype if dtype == "auto" else dtype, model))
     calibration = os.path.join(os.path.dirname(saved.path), output_dir.CALIBRATION)
     costs = Costs.from_table(saved.costs, model.carries_state)

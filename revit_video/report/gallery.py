@@ -158,17 +158,6 @@ def _mp4(pictures: np.ndarray, rate: float) -> bytes:
     return data.getvalue()
 
 
-def frames_of(path: str) -> torch.Tensor:
-    """Frames of a video at `FRAMES_AT`, or the one of an image, uint8 `(T, H, W, 3)`.
-
-    Raises:
-        DecodeError: the file cannot be read.
-    """
-    with decode_errors(path), closing(open_video(path)) as video:
-        frames = (torch.tensor(FRAMES_AT) * len(video.times)).long().unique().tolist()
-        return video.read(frames, SHORT_SIDE).permute(1, 2, 3, 0)
-
-
 def _jpeg(frame: torch.Tensor) -> bytes:
     data = io.BytesIO()
     matplotlib.image.imsave(data, frame.numpy(), format="jpg", pil_kwargs={"quality": 88})

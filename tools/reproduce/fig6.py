@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from textwrap import wrap
 
 import numpy as np
@@ -13,10 +14,11 @@ from matplotlib.figure import Figure
 from reproduce.markdown import Page, markdown_table
 from reproduce.rows import OWN
 from reproduce.runs import Runs
-from revit_video.data.video import DecodeError
+from revit_video.data.clips import open_video
+from revit_video.data.video import DecodeError, decode_errors
 from revit_video.length import TokenLength
 from revit_video.report.files import Missing, Run
-from revit_video.report.gallery import frames_of
+from revit_video.report.gallery import FRAMES_AT, SHORT_SIDE
 from revit_video.report.style import INK, MUTED, WIDTH, canvas
 
 CLASSES, SAMPLES = 8, 3
@@ -80,6 +82,13 @@ def _readable(paths: Sequence[str]) -> list[np.ndarray]:
         except DecodeError:
             continue
     return strips
+
+
+def frames_of(path: str) -> torch.Tensor:
+    """Frames of a video as in the report's gallery, or the one of an image, uint8 `(T, H, W, 3)`."""
+    with decode_errors(path), closing(open_video(path)) as video:
+        frames = (torch.tensor(FRAMES_AT) * len(video.times)).long().unique().tolist()
+        return video.read(frames, SHORT_SIDE).permute(1, 2, 3, 0)
 
 
 def strip(frames: torch.Tensor) -> np.ndarray:

@@ -45,7 +45,8 @@ def read_saved(folder: str) -> Checkpoint:
     config, file = os.path.join(folder, CONFIG), os.path.join(folder, SAFETENSORS)
     payload = read_object(config)
     if payload.get("format") != FORMAT:
-        raise CheckpointError(f"{folder} was not saved by revit_video; revit-video convert reads others")
+        others = "revit-video convert reads others"
+        raise CheckpointError(f"{folder} is no model that revit_video saved; {others}")
     try:
         tensors = safetensors.torch.load_file(file)
     except (OSError, SafetensorError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from array import array
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -12,6 +13,7 @@ import av
 import numpy as np
 from av.stream import Disposition
 
+from revit_video.data.shards import ffmpeg_url, local_file
 from revit_video.data.video import LIMITS
 
 UNKNOWN = np.iinfo(np.int64).min
@@ -23,6 +25,7 @@ CONTAINERS = (
 )
 """FFmpeg's names of those that are read; playlists, scripts and lists of files would open other files."""
 
+MOST_STREAMS = 256  # a whole transponder has fewer; FFmpeg takes up to a megabyte for each
 MOST_PACKETS = 1 << 22  # 19 hours of 60 frames/s
 MOST_INFLATED, SPARE_BYTES = (
     16,
@@ -113,6 +116,7 @@ class PacketFile:
     """The packets of a file's video stream; of several streams, the one that ffmpeg chooses.
 
     Args:
+        path: of a file, or of a sample in a shard.
         most_pixels: of a frame; the decoder refuses larger ones.
 
     Attributes:
@@ -124,12 +128,13 @@ class PacketFile:
         av.FFmpegError: it cannot be read.
     """
 
-    def __init__(self, url: str, most_pixels: int = LIMITS.pixels) -> None:
-        self._url = url
+    def __init__(self, path: str, most_pixels: int = LIMITS.pixels) -> None:
+        self._path, self._place = path, _place(path)
         self._options = {
             "format_whitelist": ",".join(CONTAINERS),
             "protocol_whitelist": "file,subfile",
             "max_pixels": str(most_pixels),
+            "max_streams": str(MOST_STREAMS + 1),
         }
         self._open()
         numbers = _by_preference(self.container)
@@ -169,9 +174,15 @@ class PacketFile:
     def _open(self) -> None:
         try:
             # Titles in metadata need not be UTF-8.
-            self.container = av.open(self._url, metadata_errors="replace", options=self._options)
+            self.container = av.open(ffmpeg_url(self._path), metadata_errors="replace", options=self._options)
         except av.ArgumentError:
             raise LookupError("not a video, or in a container that is not read (docs/videos.md)") from None
+        except MemoryError:
+            raise LookupError(
+                f"it has over {MOST_STREAMS} streams, or takes more memory than there is"
+            ) from None
+        if len(self.container.streams) > MOST_STREAMS:
+            raise LookupError(f"it has over {MOST_STREAMS} streams")
         for stream in self.container.streams.video:
             if stream.codec_context:
                 stream.codec_context.thread_count = 1  # data workers run side by side; more would compete
@@ -193,9 +204,23 @@ class PacketFile:
         return 0, self._from_start()
 
     def _from_start(self) -> Iterator[av.Packet]:
+        """The packets of the index once more; LookupError where the file is another one by now."""
         self.container.close()
         self._open()
-        return _with_data(self.container.demux(self.stream))
+        changed = LookupError("it was changed while it was read")
+        if _place(self._path) != self._place or self._stream_number >= len(self.container.streams):
+            raise changed
+        packets = _with_data(self.container.demux(self.stream))
+        for packet, size in zip(packets, self.index.size, strict=False):  # a file that grows has more
+            if packet.size != size:
+                raise changed
+            yield packet
+
+
+def _place(path: str) -> tuple[int, int]:
+    """Where the file at `path` is on the disk: elsewhere, once another one has taken its name."""
+    status = os.stat(local_file(path))
+    return status.st_dev, status.st_ino
 
 
 def _by_preference(container: av.container.InputContainer) -> list[int]:

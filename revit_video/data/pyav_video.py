@@ -17,7 +17,6 @@ from av.video.reformatter import VideoReformatter
 
 from revit_video.data.orientation import UPRIGHT, Orientation, orientation
 from revit_video.data.packets import PacketFile
-from revit_video.data.shards import ffmpeg_url
 from revit_video.data.timeline import timeline
 from revit_video.data.video import LIMITS, DecodeError, Limits, VideoFile, decode_errors, log_once, scaled
 
@@ -72,7 +71,7 @@ class PyAVVideo(VideoFile):
         self._reformatter = VideoReformatter()  # one for all frames: its scaler is set up once
         self.damaged: list[int] = []
         with decode_errors(path, limits):
-            self.packets = PacketFile(ffmpeg_url(path), limits.pixels)
+            self.packets = PacketFile(path, limits.pixels)
             self._index = self.packets.index
             self._check()
             stream = self.packets.stream

@@ -25,6 +25,7 @@ VIDEO_SUFFIXES = tuple(_SUFFIXES.split())
 KNOWN = "files that end like a video's (.mp4, .avi, .mkv, …) or an image's (.jpg, .png, …)"
 
 MOST_NAMED = 12  # classes in a message
+DEEPEST, MOST_WAYS = 64, 64  # folders in each other; links to one of them
 
 logger = logging.getLogger(__name__)
 
@@ -32,13 +33,26 @@ logger = logging.getLogger(__name__)
 class Folder:
     """What a folder holds; it and its sub-folders are listed once. Names that start with a dot are hidden.
 
+    Args:
+        above: the folders that this one is in.
+        ways: how often each folder was reached so far.
+
     Attributes:
         files: names, sorted.
         folders: by name, sorted.
+
+    Raises:
+        ValueError: folders too deep in each other, or links that multiply them.
     """
 
-    def __init__(self, path: str, above: tuple[str, ...] = ()) -> None:
-        above = (*above, os.path.realpath(path))
+    def __init__(self, path: str, above: tuple[str, ...] = (), ways: Counter[str] | None = None) -> None:
+        above, ways = (*above, os.path.realpath(path)), Counter() if ways is None else ways
+        ways[above[-1]] += 1
+        if len(above) > DEEPEST or ways[above[-1]] > MOST_WAYS:
+            raise ValueError(
+                f"{above[0]}: it has folders over {DEEPEST} deep, or links by which one of them is found in "
+                f"over {MOST_WAYS} ways: {path}"
+            )
         self.files: list[str] = []
         self.folders: dict[str, Folder] = {}
         for name in _entries(path):
@@ -46,7 +60,7 @@ class Folder:
             if name.lower().endswith(VIDEO_SUFFIXES + IMAGE_SUFFIXES) or not os.path.isdir(at):
                 self.files.append(name)
             elif os.path.realpath(at) not in above:  # a link may lead back
-                self.folders[name] = Folder(at, above)
+                self.folders[name] = Folder(at, above, ways)
 
     def all_files(self) -> list[str]:
         """The files of this folder and its sub-folders, relative to it, sorted."""

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from revit_video.config import load_cfg
+from revit_video.data.folders import find_videos
 from revit_video.from_cfg.model import build_model
 from revit_video.models import checkpoint
 from revit_video.models.checkpoint import CheckpointError
@@ -97,6 +98,30 @@ def test_a_pipe_that_takes_a_files_place_is_not_waited_for(
     with pytest.raises(ValueError, match="a link"):
         open_to_append(str(path))
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_links_multiply_no_folders(tmp_path: Path) -> None:
+    """Each folder has two links to the next one: 2^40 ways to the last."""
+    for n in range(40):
+        (tmp_path / "all" / f"{n:02}").mkdir(parents=True)
+        for name in "ab" if n < 39 else ():
+            (tmp_path / "all" / f"{n:02}" / name).symlink_to(tmp_path / "all" / f"{n + 1:02}")
+    with pytest.raises(ValueError, match="links by which one of them is found in over 64 ways"):
+        find_videos([str(tmp_path / "all")])
+
+
+def test_folders_are_bounded_in_depth_and_links_may_lead_back(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "x.mp4").touch()
+    (tmp_path / "a" / "b" / "pipe.mp4").touch()
+    for name in ("again", "more"):
+        (tmp_path / "a" / "b" / name).symlink_to(tmp_path / "a")
+        (tmp_path / "a" / f"{name}.mp4").symlink_to(tmp_path / "nowhere")
+    names = [os.path.relpath(path, tmp_path) for path in find_videos([str(tmp_path)])]
+    assert names == ["a/again.mp4", "a/b/pipe.mp4", "a/b/x.mp4", "a/more.mp4"]
+    tmp_path.joinpath(*"d" * 80).mkdir(parents=True)
+    with pytest.raises(ValueError, match="it has folders over 64 deep"):
+        find_videos([str(tmp_path)])
 
 
 def test_pipes_are_not_waited_for(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ from revit_video.stages.solve import with_answers
 from revit_video.stages.verdict import verdict
 
 ROUNDS, FEW_ROUNDS = 5, 3  # of the clock; a run with folds is to take a minute, of which that is the most
-CLOCK_SHARE, CLOCK_BYTES = 0.1, 2 << 30  # of a rank's batches, the first ones are kept and timed
+CLOCK_SHARE, CLOCK_GMACS, CLOCK_BYTES = 0.1, 25, 2 << 30  # see `clock_batches`
 NAME_IT = "give the results of this test a name of their own (TEST.NAME)"
 ADAPTIVE = ("hybrid", "assigned")  # the first that was tested is "adaptive" in results.json
 OTHERS = ("assigned", "random", "cascade", "oracle")  # the others are under "policies"
@@ -100,13 +100,22 @@ def _answered(
         out_of_fold = trained.out_of_fold
         assert out_of_fold is not None
         return out_of_fold.table, _cross_fitted(cfg, compared, out_of_fold), list(islice(batches, 1))
-    first = keep_first(batches, kept, max(2, int(CLOCK_SHARE * len(batches))), CLOCK_BYTES)
+    count = clock_batches(len(batches), compared.batch_size * compared.costs.gmacs[0])
+    first = keep_first(batches, kept, count, CLOCK_BYTES)
     stage = f"test {cfg.TEST.NAME}" if cfg.TEST.NAME else "test"
     table = job.tabulate(compared.model, stage, first, compared.reading_assigner, total=len(batches))
     if not job.ranks.is_main:  # its table has no scores
         return table, {}, kept
     answers = {name: replay(table, policy, compared.costs) for name, policy in compared.policies.items()}
     return table, answers, kept
+
+
+def clock_batches(count: int, gmacs: float) -> int:
+    """How many of a rank's `count` batches are kept and timed, each of so many GMACs.
+
+    A share of them; of a small model more, so that the last buckets, which are not full, weigh little.
+    """
+    return max(2, int(CLOCK_SHARE * count), min(count, int(CLOCK_GMACS / gmacs)))
 
 
 def _cross_fitted(cfg: CfgNode, compared: Comparison, out_of_fold: OutOfFold) -> dict[str, Answers]:

@@ -10,6 +10,7 @@ import simplejson
 from revit_video.adaptive.kept import read_calibration
 from revit_video.adaptive.policies import Costs
 from revit_video.stages.calibration import calibrated
+from revit_video.stages.test import clock_batches
 from tests.toy import LENGTHS, results_of, run_toy, toy_cfg
 
 SIX_VIEWS = ("TEST.NUM_SPATIAL_CROPS", 3, "TEST.NUM_ENSEMBLE_VIEWS", 2, "DATA.SAMPLING_RATE", 2)
@@ -92,3 +93,11 @@ def test_another_wish_at_test_time_is_met_from_the_kept_table(own_run: Path, own
     assert results["policies"]["assigned"]["threshold"] == expected.threshold
     assert results["policies"]["cascade"]["threshold"] == expected.cascade_threshold
     assert (own_run / "assigner.pyth").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("count", "gmacs", "timed"), [(38, 1.6, 15), (8, 1.6, 8), (500, 1568, 50), (9, 1568, 2)]
+)
+def test_the_clock_runs_over_more_clips_of_a_small_model(count: int, gmacs: float, timed: int) -> None:
+    """25 GMACs, a tenth of the batches, or two batches: whichever is most."""
+    assert clock_batches(count, gmacs) == timed

@@ -158,6 +158,9 @@ def adaptive(device: torch.device, effort: Effort) -> list[Measurement]:
     actions: dict[str, Action] = {
         "static": partial(stream, Engine(reader, static(0), costs, None, batch), clips, count),
         "assigner": lambda: [assigner(clips) for _ in range(count // batch)],
+        "copying": lambda: clips.index_select(0, torch.arange(batch, device=device)),
+        "short": partial(logits_at, reader, clips, LENGTHS[-1]),
+        "short alone": partial(logits_at, reader, clips[:1], LENGTHS[-1]),
     }
     for share in SHORT_SHARES:
         policy = short_share(count, share)
@@ -171,6 +174,9 @@ def adaptive(device: torch.device, effort: Effort) -> list[Measurement]:
     rows = [
         milliseconds("static 14x14", times["static"], count),
         milliseconds("the assigner", times["assigner"], count),
+        milliseconds("copying into a bucket", times["copying"], batch),
+        milliseconds(f"7x7, in batches of {batch}", times["short"], batch),
+        milliseconds("7x7, alone", times["short alone"]),
         milliseconds("decoding (PyAV)", times["decoding"]),
     ]
     for share in SHORT_SHARES:

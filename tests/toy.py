@@ -20,7 +20,7 @@ from fvcore.common.config import CfgNode
 from revit_video.data.loader import TrainBatches
 from revit_video.from_cfg.inputs import data_folder, train_batches
 from revit_video.from_cfg.resolve import load_checked
-from revit_video.models import checkpoint
+from revit_video.models import checkpoint, saved_epochs
 from revit_video.runtime.ranks import Ranks
 from revit_video.stages.run import run
 
@@ -142,6 +142,6 @@ def stats_of(output_dir: Path) -> list[dict[str, Any]]:
 
 
 def last_checkpoint(output_dir: Path) -> dict[str, Any]:
-    path = checkpoint.latest(str(output_dir / "checkpoints"))
+    path = saved_epochs.latest(str(output_dir / "checkpoints"))
     assert path is not None
     return checkpoint.load_payload(path)

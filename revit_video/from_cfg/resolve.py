@@ -15,7 +15,7 @@ from revit_video.config.rules import get
 from revit_video.data.folders import DataFolder
 from revit_video.from_cfg.inputs import data_folder
 from revit_video.from_cfg.model import PRESET_KEYS, model_config, model_mistakes
-from revit_video.models import checkpoint
+from revit_video.models import checkpoint, saved_epochs
 from revit_video.models.sources import described
 from revit_video.runtime import output_dir
 
@@ -117,7 +117,7 @@ def _starting_from(
     cfg: CfgNode, stages: Sequence[str]
 ) -> tuple[str, tuple[dict[str, Any], Mapping[str, Any]]]:
     """The checkpoint that this run uses first, and what is `described` in it; empty without one."""
-    own = checkpoint.latest(os.path.join(cfg.OUTPUT_DIR, output_dir.CHECKPOINTS)) or ""
+    own = saved_epochs.latest(os.path.join(cfg.OUTPUT_DIR, output_dir.CHECKPOINTS)) or ""
     if "train" in stages:
         path = (own if cfg.TRAIN.AUTO_RESUME else "") or cfg.TRAIN.CHECKPOINT_FILE_PATH
         key = cfg.TRAIN.CHECKPOINT_KEY if path == cfg.TRAIN.CHECKPOINT_FILE_PATH else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
@@ -138,14 +138,6 @@ class ResizableModel(nn.Module, ABC):
             output, state = self.step(clips, i, state)
             shortest_first.append(output)
         return shortest_first[::-1]
-
-    def exit_costs(self, gmacs: Sequence[float]) -> list[float]:
-        """Cumulative GMACs when a cascade exits at each length, longest first.
-
-        Args:
-            gmacs: of a single forward pass at each length. With `carries_state` they are cumulative already.
-        """
-        return list(gmacs) if self.carries_state else [sum(gmacs[i:]) for i in range(len(gmacs))]
 
     @property
     def example(self) -> Tensor:

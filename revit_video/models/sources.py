@@ -158,11 +158,6 @@ def _described(path: str, key: str) -> tuple[dict[str, Any], dict[str, Any]]:
     return source.data, source.settings
 
 
-def clip_data(path: str) -> dict[str, Any]:
-    """The first of what is `described`."""
-    return described(path)[0]
-
-
 def _whole(path: str) -> str:
     """`timm:hf-hub:<owner>/<name>` and `timm:<owner>/<name>` are models of the hub too."""
     name = re.sub(r"^(hf-hub:|hf_hub:)", "", path.removeprefix(TIMM))

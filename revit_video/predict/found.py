@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from revit_video.models import checkpoint
+from revit_video.models import checkpoint, saved_epochs
 from revit_video.runtime import output_dir
 
 
@@ -48,7 +48,7 @@ def _checkpoint_in(path: str) -> str:
     whole = os.path.join(path, output_dir.MODEL)
     if os.path.isfile(whole):
         return whole
-    last = checkpoint.newest(os.path.join(path, output_dir.CHECKPOINTS)) or checkpoint.newest(path)
+    last = saved_epochs.newest(os.path.join(path, output_dir.CHECKPOINTS)) or saved_epochs.newest(path)
     if last is None:
         raise checkpoint.CheckpointError(
             f"{path}: holds neither {output_dir.MODEL} nor {output_dir.CHECKPOINTS} of a run; "

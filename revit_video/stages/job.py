@@ -23,7 +23,7 @@ from revit_video.from_cfg.identity import NOT_LATER, TRAINING, Record, check_sam
 from revit_video.from_cfg.inputs import eval_batches
 from revit_video.from_cfg.model import build_model, reader, views_per_video
 from revit_video.from_cfg.resolve import with_data
-from revit_video.models import checkpoint
+from revit_video.models import checkpoint, saved_epochs
 from revit_video.models.assigner import TokenLengthAssigner
 from revit_video.models.base import ResizableModel
 from revit_video.runtime import output_dir
@@ -124,7 +124,8 @@ class Job:
             ValueError: there is none, or it is of a model that differs from the config's.
         """
         named, folder = self.cfg.TEST.CHECKPOINT_FILE_PATH, self.path(output_dir.CHECKPOINTS)
-        own = self.best_checkpoint() or (checkpoint.latest(folder) if named else checkpoint.newest(folder))
+        last = saved_epochs.latest if named else saved_epochs.newest
+        own = self.best_checkpoint() or last(folder)
         path = named or own
         if path is None:
             raise ValueError(
@@ -143,7 +144,7 @@ class Job:
 
     def best_checkpoint(self) -> str:
         """The epoch's that was best on the validation list; no text where that is not asked for, or known."""
-        path = self.path(output_dir.CHECKPOINTS, checkpoint.BEST)
+        path = self.path(output_dir.CHECKPOINTS, saved_epochs.BEST)
         return path if self.cfg.TRAIN.BEST and os.path.isfile(path) else ""
 
     def handed_on(

@@ -11,7 +11,7 @@ from typing import Any
 from revit_video import flops
 from revit_video.from_cfg.identity import Record
 from revit_video.from_cfg.model import data_spec
-from revit_video.models import checkpoint
+from revit_video.models import checkpoint, saved_epochs
 from revit_video.models.checkpoint import CheckpointError
 from revit_video.runtime import output_dir
 from revit_video.stages.job import Job
@@ -75,7 +75,7 @@ class Checkpoints:
             if line["stage"] == "val" and line["epoch"] < epoch and keys[0] in line
         ]
         if figure(list(figures.values())) > max(before, default=-1.0):
-            checkpoint.save(self.job.path(output_dir.CHECKPOINTS, checkpoint.BEST), self._payload())
+            checkpoint.save(self.job.path(output_dir.CHECKPOINTS, saved_epochs.BEST), self._payload())
 
     @contextmanager
     def saved_on_leaving(self) -> Iterator[None]:
@@ -90,7 +90,7 @@ class Checkpoints:
     def _save(self) -> None:
         training, folder = self.training, self.job.path(output_dir.CHECKPOINTS)
         payload = self._payload() | {"training": training.state_dict()}
-        checkpoint.save_progress(folder, payload, training.epoch, training.batch, self.job.cfg.TRAIN.KEEP)
+        saved_epochs.save_progress(folder, payload, training.epoch, training.batch, self.job.cfg.TRAIN.KEEP)
 
     def _payload(self) -> dict[str, Any]:
         return checkpoint.model_payload(trained_model(self.training), self.data, self.costs, self.record)

@@ -20,7 +20,7 @@ from revit_video.from_cfg.identity import training_record
 from revit_video.from_cfg.model import build_model, check_heads, data_spec, reader
 from revit_video.from_cfg.overlaps import groups_in
 from revit_video.meters import topk
-from revit_video.models import checkpoint
+from revit_video.models import checkpoint, saved_epochs
 from revit_video.models.base import ResizableModel
 from revit_video.models.frozen import FrozenReViT, blocks_of
 from revit_video.models.pretrained import initialise
@@ -63,9 +63,9 @@ def train_frozen(job: Job) -> Trained:
     costs = flops.cost_table(model, job.views)
     if job.ranks.is_main:
         payload = checkpoint.model_payload(model, data_spec(cfg, job.data.class_names), costs, record)
-        checkpoint.save_progress(job.path(output_dir.CHECKPOINTS), payload, 1)
+        saved_epochs.save_progress(job.path(output_dir.CHECKPOINTS), payload, 1)
     job.ranks.barrier()
-    path = checkpoint.latest(job.path(output_dir.CHECKPOINTS))
+    path = saved_epochs.latest(job.path(output_dir.CHECKPOINTS))
     assert path is not None
     return replace(job.handed_on(path, model, costs, record), out_of_fold=solved.answers)
 

@@ -25,7 +25,7 @@ from revit_video.from_cfg.training import (
     learning_rate,
     lr_factor,
 )
-from revit_video.models import checkpoint
+from revit_video.models import checkpoint, saved_epochs
 from revit_video.models.base import ResizableModel
 from revit_video.models.checkpoint import Checkpoint
 from revit_video.models.pretrained import initialise_parts
@@ -98,7 +98,7 @@ def train(job: Job, videos: LabeledVideoPaths | None = None) -> Trained:
                     checkpoints.keep_if_best(validate(job, training, stats))
     job.record_skipped("train", job.gathered(sorted(batches.skipped)))
     ranks.barrier()  # the main rank has saved
-    path = checkpoint.latest(job.path(output_dir.CHECKPOINTS))
+    path = saved_epochs.latest(job.path(output_dir.CHECKPOINTS))
     assert path is not None
     return _handed_on(job, training, path, checkpoints.costs, record)
 
@@ -178,7 +178,7 @@ def _starting_point(job: Job, model: ResizableModel) -> Checkpoint | None:
     cfg = job.cfg
     last, damaged = None, list[str]()
     if cfg.TRAIN.AUTO_RESUME:
-        last, damaged = checkpoint.latest_and_damaged(job.path(output_dir.CHECKPOINTS))
+        last, damaged = saved_epochs.latest_and_damaged(job.path(output_dir.CHECKPOINTS))
     if job.ranks.is_main:
         for reason in damaged:
             logger.warning("passed over %s", reason)

@@ -12,7 +12,7 @@ import torch
 from revit_video.config import load_cfg
 from revit_video.data.folders import find_videos
 from revit_video.from_cfg.model import build_model
-from revit_video.models import checkpoint
+from revit_video.models import checkpoint, saved_epochs
 from revit_video.models.checkpoint import CheckpointError
 from revit_video.report import write_report
 from revit_video.report.files import OwnVideos
@@ -128,7 +128,7 @@ def test_pipes_are_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "last")
     os.mkfifo(tmp_path / "epoch_00001.pyth")
     with pytest.raises(CheckpointError, match="no ordinary file"):
-        checkpoint.newest(str(tmp_path))
+        saved_epochs.newest(str(tmp_path))
     with pytest.raises(CheckpointError, match="no ordinary file"):
         checkpoint.read(str(tmp_path / "epoch_00001.pyth"))
 

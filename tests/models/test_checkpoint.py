@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from revit_video.models import checkpoint
+from revit_video.models import checkpoint, saved_epochs
 from revit_video.models.checkpoint import CheckpointError
+from revit_video.runtime import output_dir
 
 
 def test_round_trip_leaves_one_file(tmp_path: Path) -> None:
@@ -41,14 +42,14 @@ def test_an_interrupt_during_the_write_leaves_the_old_file_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = str(tmp_path / "results.json")
-    checkpoint.atomic_write_text(path, "old")
+    output_dir.atomic_write_text(path, "old")
 
     def interrupted(descriptor: int) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(os, "fsync", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        checkpoint.atomic_write_text(path, "new")
+        output_dir.atomic_write_text(path, "new")
     assert Path(path).read_text() == "old"
     assert os.listdir(tmp_path) == ["results.json"]
 
@@ -116,19 +117,19 @@ def test_a_checkpoint_is_a_dict(tmp_path: Path) -> None:
 
 def test_latest_follows_the_pointer(tmp_path: Path) -> None:
     folder = str(tmp_path)
-    assert checkpoint.latest(folder) is None
-    assert checkpoint.latest(str(tmp_path / "nowhere")) is None
-    assert checkpoint.save_progress(folder, {"epoch": 12}, 12) == str(tmp_path / "epoch_00012.pyth")
-    checkpoint.save_progress(folder, {"epoch": 3}, 3)  # a run that started anew
-    assert checkpoint.latest(folder) == str(tmp_path / "epoch_00003.pyth")
+    assert saved_epochs.latest(folder) is None
+    assert saved_epochs.latest(str(tmp_path / "nowhere")) is None
+    assert saved_epochs.save_progress(folder, {"epoch": 12}, 12) == str(tmp_path / "epoch_00012.pyth")
+    saved_epochs.save_progress(folder, {"epoch": 3}, 3)  # a run that started anew
+    assert saved_epochs.latest(folder) == str(tmp_path / "epoch_00003.pyth")
 
 
 def test_of_those_within_an_epoch_the_newest_alone_is_kept(tmp_path: Path) -> None:
     (tmp_path / "epoch_00001_batch_00003.pyth.tmp").write_bytes(b"of a save that was killed")
     kept = {"last"}
     for epoch, batch in ((1, 0), (1, 7), (1, 12), (2, 0), (2, 5)):
-        path = checkpoint.save_progress(str(tmp_path), {"epoch": epoch}, epoch, batch)
-        assert checkpoint.latest(str(tmp_path)) == path
+        path = saved_epochs.save_progress(str(tmp_path), {"epoch": epoch}, epoch, batch)
+        assert saved_epochs.latest(str(tmp_path)) == path
         kept = {name for name in kept if "batch" not in name} | {os.path.basename(path)}
         assert set(os.listdir(tmp_path)) == kept
 
@@ -139,10 +140,10 @@ def test_latest_without_a_usable_pointer_is_the_newest_whole_file(
     tmp_path: Path, pointer: bytes | None, batch: int
 ) -> None:
     for epoch in (1, 2, 3):
-        checkpoint.save_progress(str(tmp_path), {"epoch": epoch}, epoch)
+        saved_epochs.save_progress(str(tmp_path), {"epoch": epoch}, epoch)
     expected = tmp_path / "epoch_00002.pyth"
     if batch:
-        within = checkpoint.save_progress(str(tmp_path), {"epoch": 2}, 2, batch)
+        within = saved_epochs.save_progress(str(tmp_path), {"epoch": 2}, 2, batch)
         expected = tmp_path / "epoch_00002_batch_00009.pyth"
         assert within == str(expected)
     newest = tmp_path / "epoch_00003.pyth"
@@ -152,19 +153,19 @@ def test_latest_without_a_usable_pointer_is_the_newest_whole_file(
         (tmp_path / "last").unlink()
     else:
         (tmp_path / "last").write_bytes(pointer)
-    assert checkpoint.latest(str(tmp_path)) == str(expected)
+    assert saved_epochs.latest(str(tmp_path)) == str(expected)
 
 
 def test_a_pointer_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = checkpoint.save_progress(str(tmp_path), {"epoch": 1}, 1)
+    path = saved_epochs.save_progress(str(tmp_path), {"epoch": 1}, 1)
 
     def full_disk(path: str, text: str) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "atomic_write_text", full_disk)
+    monkeypatch.setattr(saved_epochs, "atomic_write_text", full_disk)
     with pytest.raises(CheckpointError, match="last: cannot be written: .*No space left"):
-        checkpoint.save_progress(str(tmp_path), {"epoch": 1}, 1, 5)
-    assert checkpoint.latest(str(tmp_path)) == path
+        saved_epochs.save_progress(str(tmp_path), {"epoch": 1}, 1, 5)
+    assert saved_epochs.latest(str(tmp_path)) == path
 
 
 def test_the_digest_is_of_the_weights_alone() -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from revit_video import flops
+from revit_video.adaptive.policies import Costs
 from revit_video.models import checkpoint
 from revit_video.models.base import NO_STATE
 from revit_video.models.config import FrozenConfig, ModelConfigError
@@ -51,8 +52,8 @@ def test_going_on_reads_only_new_frames() -> None:
 
 def test_other_grids_start_again_and_their_costs_add_up() -> None:
     assert tiny_frozen().carries_state and not tiny_frozen(**OTHER_GRIDS).carries_state
-    assert tiny_frozen().exit_costs([3, 2, 1]) == [3, 2, 1]
-    assert tiny_frozen(**OTHER_GRIDS).exit_costs([3, 2, 1]) == [6, 3, 1]
+    for model, paid in ((tiny_frozen(), [3, 2, 1]), (tiny_frozen(**OTHER_GRIDS), [6, 3, 1])):
+        assert Costs([3, 2, 1], cumulative=model.carries_state).passes()[2].tolist() == paid
 
 
 def test_the_cost_is_that_of_the_frames_that_are_read() -> None:

@@ -22,9 +22,9 @@ from huggingface_hub.errors import EntryNotFoundError
 
 from revit_video.from_cfg.model import build_model, data_spec
 from revit_video.from_cfg.resolve import resolved
-from revit_video.models import checkpoint, timm_weights, transformers_folder
+from revit_video.models import checkpoint, saved_epochs, timm_weights, transformers_folder
 from revit_video.models.pretrained import at_length, initialise
-from revit_video.models.sources import clip_data, read_source
+from revit_video.models.sources import described, read_source
 from tests.peers import random_timesformer, random_vit
 from tests.tiny import tiny_revit
 from tests.toy import LENGTHS, last_checkpoint, run_toy, tool, toy_cfg
@@ -60,7 +60,7 @@ def test_an_image_models_file(wrapping: str, tmp_path: Path) -> None:
     else:
         torch.save(state if wrapping == "bare" else {wrapping: state, "epoch": 3}, path)
     source = read_source(str(path))
-    assert source.attention is None and clip_data(str(path)) == {}
+    assert source.attention is None and described(str(path))[0] == {}
     assert source.states[0].keys() == state.keys()
     assert all(torch.equal(source.states[0][name], value) for name, value in state.items())
 
@@ -74,7 +74,7 @@ def test_timesformers_own_file(prefix: str, attention: str, tmp_path: Path) -> N
     checkpoint.save(path, {"epoch": 14, "model_state": state, "optimizer_state": {}, "cfg": "TRAIN: ..."})
     source = read_source(path)
     assert source.attention == attention
-    assert clip_data(path) == {"mean": [0.45] * 3, "std": [0.225] * 3}
+    assert described(path)[0] == {"mean": [0.45] * 3, "std": [0.225] * 3}
     again = tiny_revit(seed=1, attention=attention).float()
     initialise(again, source)
     clips = torch.rand(1, 3, 3, 32, 32)
@@ -89,7 +89,7 @@ def test_a_folder_of_transformers(file: str, folder: Path) -> None:
     source = read_source(str(folder))
     assert (source.attention, source.num_heads) == ("divided_space_time", 3)
     expected = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "class_names": list("abcde")}
-    assert source.data == clip_data(str(folder)) == expected
+    assert source.data == described(str(folder))[0] == expected
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin"])
@@ -126,7 +126,7 @@ def test_a_folder_of_transformers_with_its_weights_in_several_files(file: str, f
 
 def test_numbered_labels_are_no_names(folder: Path) -> None:
     edit(folder / "config.json", id2label={str(n): f"LABEL_{n}" for n in range(5)})
-    assert "class_names" not in clip_data(str(folder))
+    assert "class_names" not in described(str(folder))[0]
 
 
 def test_a_name_of_timm(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,7 +151,7 @@ def test_a_name_of_timm_that_cannot_be_downloaded(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(ValueError, match=r"cannot be had here \(no route to host\); name a local file") as e:
         read_source("timm:vit_tiny_patch16_224")
     assert "TRAIN.CHECKPOINT_FILE_PATH ''" in str(e.value) and "\n" not in str(e.value)
-    assert clip_data("timm:vit_tiny_patch16_224")["mean"] == [0.5] * 3
+    assert described("timm:vit_tiny_patch16_224")[0]["mean"] == [0.5] * 3
 
 
 @pytest.mark.parametrize(
@@ -265,7 +265,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
 
 
 def test_without_a_network_it_is_one_line_within_a_second(no_network: list[str]) -> None:
-    for read in (read_source, clip_data):
+    for read in (read_source, described):
         start = time.monotonic()
         with pytest.raises(ValueError, match="^hf:MCG-NJU/videomae-base: the hub does not answer") as refused:
             read("hf:MCG-NJU/videomae-base")
@@ -281,7 +281,9 @@ def test_without_a_network_what_was_downloaded_is_read(
     folder.rename(tmp_path / "cache")
     source = read_source("hf:a/b@v1")
     assert source.name == "hf:a/b@v1" and source.attention == "divided_space_time"
-    assert clip_data("hf:a/b@v1")["class_names"] == list("abcde") and "a/b model.safetensors v1" in no_network
+    assert (
+        described("hf:a/b@v1")[0]["class_names"] == list("abcde") and "a/b model.safetensors v1" in no_network
+    )
     (tmp_path / "cache" / "model.safetensors").unlink()
     with pytest.raises(ValueError, match="hf:a/b is not whole in the cache, and the hub does not answer"):
         read_source("hf:a/b")
@@ -300,7 +302,7 @@ def test_what_is_at_the_hub_is_downloaded_once(
 
     monkeypatch.setattr(transformers_folder, "hub_answers", lambda patience: True)
     monkeypatch.setattr(transformers_folder, "hf_hub_download", download)
-    assert clip_data("hf:a/b")["mean"] == [0.1, 0.2, 0.3]
+    assert described("hf:a/b")[0]["mean"] == [0.1, 0.2, 0.3]
     assert "model.safetensors" not in asked  # only what describes it
     assert read_source("hf:a/b").num_heads == 3 and "model.safetensors" in asked
     assert "pytorch_model.bin" not in asked
@@ -352,7 +354,7 @@ Making = Callable[[Path], object]
 def test_what_is_no_source(make: Making, message: str, tmp_path: Path) -> None:
     path = tmp_path / "source"
     make(path)
-    for read in (read_source, clip_data):
+    for read in (read_source, described):
         with pytest.raises(ValueError, match=message) as refused:
             read(str(path))
         assert str(path) in str(refused.value) and "\n" not in str(refused.value)
@@ -509,7 +511,7 @@ def test_training_starts_from_a_model_of_other_classes_and_lengths(
 
 
 def test_another_model_is_refused_with_its_differences(toy_run: Path, videos: Path, tmp_path: Path) -> None:
-    path = checkpoint.latest(str(toy_run / "checkpoints"))
+    path = saved_epochs.latest(str(toy_run / "checkpoints"))
     changes = ("TRAIN.CHECKPOINT_FILE_PATH", path, "MODEL.DEPTH", 2)
     with pytest.raises(ValueError, match=r"is of another model: depth 1 \(here: 2\)$"):
         run_toy(videos, tmp_path / "run", *changes, stages=["train"])

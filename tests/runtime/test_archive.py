@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from revit_video.models import checkpoint
+from revit_video.models import checkpoint, saved_epochs
 from revit_video.models.checkpoint import CheckpointError
 from revit_video.runtime.archive import damage
 
@@ -80,17 +80,17 @@ def test_a_file_of_holes_is_refused(tmp_path: Path) -> None:
 
 def test_an_older_checkpoint_does_not_stand_in_for_the_newest(tmp_path: Path) -> None:
     folder = str(tmp_path)
-    assert checkpoint.newest(folder) is None
+    assert saved_epochs.newest(folder) is None
     for epoch in (1, 2):
-        checkpoint.save_progress(folder, {"weights": torch.randn(100)}, epoch)
+        saved_epochs.save_progress(folder, {"weights": torch.randn(100)}, epoch)
     first, second = (tmp_path / f"epoch_0000{epoch}.pyth" for epoch in (1, 2))
-    assert checkpoint.newest(folder) == str(second)
+    assert saved_epochs.newest(folder) == str(second)
     whole = second.read_bytes()
     flipped = bytearray(whole)
     flipped[whole.index(b"data/0") + 200] ^= 1
     for content, reason in ((whole[:-50], "incomplete"), (flipped, "damaged: Bad CRC-32")):
         second.write_bytes(content)
         with pytest.raises(CheckpointError, match=rf"00002.pyth: {reason}.*; name .*00001.pyth to use that"):
-            checkpoint.newest(folder)
-        found, damaged = checkpoint.latest_and_damaged(folder)
+            saved_epochs.newest(folder)
+        found, damaged = saved_epochs.latest_and_damaged(folder)
         assert found == str(first) and len(damaged) == 1

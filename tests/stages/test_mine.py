@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from revit_video.config import load_cfg
-from revit_video.models import checkpoint
+from revit_video.models import checkpoint, saved_epochs
 from tests.toy import (
     COUNTS,
     LENGTHS,
@@ -104,9 +104,9 @@ def test_a_broken_run_goes_on_where_it_was(
             raise KeyboardInterrupt
         return saved[-1]
 
-    real = checkpoint.save_progress
+    real = saved_epochs.save_progress
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpoint, "save_progress", save)
+        patch.setattr(saved_epochs, "save_progress", save)
         with pytest.raises(KeyboardInterrupt):
             run_toy(videos, tmp_path, *FOLDS, stages=["mine"])
         assert not (tmp_path / "labels.csv").exists()

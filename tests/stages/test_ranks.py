@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from revit_video.models import checkpoint
+from revit_video.models import saved_epochs
 from tests.toy import (
     ROOT,
     Finished,
@@ -70,7 +70,7 @@ def test_two_ranks_through_all_stages(videos: Path, tmp_path: Path, alone: Path)
     # Mining and test of the same weights on one rank.
     again.mkdir()
     shutil.copy(pair / "assigner.pyth", again)
-    latest = checkpoint.latest(str(pair / "checkpoints"))
+    latest = saved_epochs.latest(str(pair / "checkpoints"))
     run_toy(videos, again, "TEST.CHECKPOINT_FILE_PATH", latest, stages=["mine", "test"])
     assert (again / "labels.csv").read_bytes() == (pair / "labels.csv").read_bytes()
     assert (again / "predictions.csv").read_bytes() == (pair / "predictions.csv").read_bytes()

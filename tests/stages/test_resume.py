@@ -17,7 +17,7 @@ import pytest
 import torch
 
 import revit_video
-from revit_video.models import checkpoint
+from revit_video.models import saved_epochs
 from revit_video.models.checkpoint import CheckpointError
 from revit_video.stages import validation
 from revit_video.train import loop
@@ -74,8 +74,8 @@ def interrupting(function: Callable[..., Any], call: int) -> Callable[..., Any]:
 @pytest.mark.parametrize(
     ("place", "name", "call"),
     [
-        (checkpoint, "save_progress", 6),  # just after an epoch
-        (checkpoint, "save_progress", 9),  # just after an iteration within one
+        (saved_epochs, "save_progress", 6),  # just after an epoch
+        (saved_epochs, "save_progress", 9),  # just after an iteration within one
         (torch, "save", 13),  # in the middle of a save
         (validation, "static_top1", 1),  # in a validation
         (loop, "_update", 15),  # in the middle of an iteration
@@ -121,7 +121,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(
 ) -> None:
     """No file may grow beyond what a checkpoint needs: within an epoch a warning, at its end an error."""
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(checkpoint, "save_progress", interrupting(checkpoint.save_progress, 8))
+        patch.setattr(saved_epochs, "save_progress", interrupting(saved_epochs.save_progress, 8))
         run_toy(videos, tmp_path, *RECIPE, stages=["train"])
     path = tmp_path / "checkpoints" / "epoch_00001_batch_00002.pyth"
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -135,7 +135,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     warnings = [line for line in capfd.readouterr().err.splitlines() if "training goes on" in line]
     assert len(warnings) == 3 and "epoch_00001_batch_00005.pyth: cannot be written: " in warnings[-1]
-    assert checkpoint.latest(str(path.parent)) == str(path)
+    assert saved_epochs.latest(str(path.parent)) == str(path)
     assert not list(tmp_path.rglob("*.tmp"))
     run_toy(videos, tmp_path, *RECIPE, stages=["train"])
     assert_same_end(tmp_path, straight)

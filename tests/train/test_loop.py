@@ -15,7 +15,7 @@ import torch
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
-from revit_video.models import checkpoint
+from revit_video.models import checkpoint, saved_epochs
 from revit_video.runtime.launch import launch
 from revit_video.runtime.logging import StatsLog
 from revit_video.runtime.ranks import Ranks, in_length_groups, init, shared_statistics
@@ -80,12 +80,12 @@ def run_through(job: Training, folder: Path, save: bool = False) -> dict[str, Te
         for _ in fit(job, stats):
             if save:
                 payload = {"model": job.result.state_dict(), "training": job.state_dict()}
-                checkpoint.save_progress(str(folder), payload, job.epoch, job.batch)
+                saved_epochs.save_progress(str(folder), payload, job.epoch, job.batch)
     return {name: value.clone() for name, value in job.result.state_dict().items()}
 
 
 def resumed(job: Training, folder: Path) -> Training:
-    path = checkpoint.latest(str(folder))
+    path = saved_epochs.latest(str(folder))
     assert path is not None
     saved = checkpoint.load_payload(path)
     job.model.load_state_dict(saved["model"])

@@ -19,7 +19,7 @@ from typing import Any
 import simplejson
 
 from revit_video.data.synthetic import write_dataset
-from revit_video.models import checkpoint
+from revit_video.models import checkpoint, saved_epochs
 from revit_video.runtime import output_dir
 
 TOOLS = Path(__file__).parents[1]
@@ -191,7 +191,7 @@ def _straight(toy: Toy, changes: tuple[tuple[str, object], ...]) -> tuple[dict[s
 
 def outcome(output: Path) -> dict[str, str]:
     """A digest of all that a run comes to, but for times and its own path."""
-    found = checkpoint.latest(str(output / output_dir.CHECKPOINTS))
+    found = saved_epochs.latest(str(output / output_dir.CHECKPOINTS))
     assert found is not None
     payload = checkpoint.load_payload(found)
     weights = {"model": payload["model"]["weights"]}

@@ -19,7 +19,7 @@ import _environment  # noqa: F401
 
 import revit_video
 from revit_video.adaptive.drift import BLOCK
-from revit_video.data.synthetic import ClipSpec, draw_spec, encode, render
+from revit_video.data.synthetic import CLASS_NAMES, ClipSpec, draw_spec, encode, render
 
 SHIPPED = Path(revit_video.__file__).parent / "shipped" / "model.pyth"
 FPS = 8
@@ -40,18 +40,22 @@ STREAMS: dict[str, Callable[[ClipSpec], ClipSpec]] = {
 }
 
 
-def warned_after(model: Path, name: str, seed: int, videos: int) -> int | None:
-    """Videos of a stream until the guard warns, None if it does not."""
+def followed(model: Path, name: str, seed: int, videos: int) -> tuple[int | None, int]:
+    """Videos of a stream until the guard warns, None if it does not; and how many are answered correctly."""
     predictor = revit_video.load(model, "cpu")
+    warned, right = None, 0
     for first in range(0, videos, BLOCK):
         with TemporaryDirectory() as folder, warnings_of("revit_video.predict") as told:
-            paths = [Path(folder) / f"{n}.mp4" for n in range(first, min(first + BLOCK, videos))]
-            for n, path in enumerate(paths, first):
-                path.write_bytes(encode(render(STREAMS[name](draw_spec(seed, "drift", n))), FPS))
-            for seen, _ in enumerate(predictor.predict_many(paths), first + 1):
-                if any("drift" in words for words in told):
-                    return seen
-    return None
+            specs = [draw_spec(seed, "drift", n) for n in range(first, min(first + BLOCK, videos))]
+            paths = [Path(folder) / f"{n}.mp4" for n in range(len(specs))]
+            for path, spec in zip(paths, specs, strict=True):
+                path.write_bytes(encode(render(STREAMS[name](spec)), FPS))
+            answers = predictor.predict_many(paths)
+            for seen, (spec, answer) in enumerate(zip(specs, answers, strict=True), first + 1):
+                right += answer.classes[0][0] == CLASS_NAMES[spec.label]
+                if warned is None and any("drift" in words for words in told):
+                    warned = seen
+    return warned, right
 
 
 @contextmanager
@@ -76,15 +80,14 @@ def main() -> int:
     parser.add_argument("--videos", type=int, default=200, help="of a stream")
     arguments = parser.parse_args()
     for name in STREAMS:
-        found = [
-            warned_after(arguments.model, name, 1000 + seed, arguments.videos)
+        streams = [
+            followed(arguments.model, name, 1000 + seed, arguments.videos)
             for seed in range(arguments.streams)
         ]
-        alarms = sorted(n for n in found if n is not None)
+        alarms = sorted(warned for warned, _ in streams if warned is not None)
         after = f", after {alarms[0]} to {alarms[-1]} videos" if alarms else ""
-        print(
-            f"{name}: {len(alarms)} of {len(found)} streams of {arguments.videos} videos are warned of{after}"
-        )
+        top1 = 100 * sum(right for _, right in streams) / (arguments.streams * arguments.videos)
+        print(f"{name}: top-1 {top1:.1f} %; {len(alarms)} of {len(streams)} streams are warned of{after}")
     return 0
 
 

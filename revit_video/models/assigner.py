@@ -76,9 +76,10 @@ class TokenLengthAssigner(nn.Module):
         batch = clips.shape[0]
         frames = small_frames(clips, self.num_frames, self.input_size)
         features = self.backbone(frames)
-        if self.training or features.is_contiguous():
+        if self.training or features.is_contiguous() or torch.compiler.is_exporting():
             largest = features.amax(dim=(2, 3))
-        else:  # the same values; with channels last `amax` takes a fifth of a small assigner's time on a CPU
+        else:  # the same values; with channels last `amax` takes a fifth of a small assigner's time on a CPU.
+            # PyTorch's export to ONNX lacks this operation up to 2.11.
             largest = F.adaptive_max_pool2d(features, 1).flatten(1)
         pooled = torch.cat([features.mean(dim=(2, 3)), largest], dim=1)
         return self.head(pooled.unflatten(0, (batch, -1)).mean(dim=1))

@@ -9,6 +9,8 @@ from collections.abc import Hashable, Sequence
 
 # seq01_02, g01_c02: numbers of a recording and a clip
 SERIES = re.compile(r"(.*\d.*)[ _.-][a-z]?\d+", re.IGNORECASE)
+# person01_boxing_d1_uncomp: a word with a number comes first
+LEADING = re.compile(r"([a-z]+\d+)[ _.-].*", re.IGNORECASE)
 
 
 def groups_of(paths: Sequence[str], pattern: str, folder: str) -> list[str]:
@@ -36,8 +38,9 @@ def groups_of(paths: Sequence[str], pattern: str, folder: str) -> list[str]:
 
 
 def series_of(path: str) -> str:
-    """What a file is called but for the number of a clip, `seq01` of seq01_02.mp4; empty if it has none."""
-    match = SERIES.fullmatch(os.path.splitext(os.path.basename(path))[0])
+    """What a file is called but for its clip, `seq01` of seq01_02.mp4 and seq01_hug.mp4; else empty."""
+    stem = os.path.splitext(os.path.basename(path))[0]
+    match = SERIES.fullmatch(stem) or LEADING.fullmatch(stem)
     return match[1] if match else ""
 
 

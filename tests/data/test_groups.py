@@ -33,6 +33,9 @@ def test_a_file_without_a_group_is_named() -> None:
         (["set1_seq01_01.mp4", "set1_seq01_02.mp4", "set1_seq02_03.mp4", "set1_seq02_04.mp4"], "set1_seq01"),
         (["v_Archery_g01_c01.avi", "v_Archery_g01_c02.avi"], "v_Archery_g01"),  # UCF101: c is no number
         (["jump_1.mp4", "jump_2.mp4", "jump_3.mp4"], ""),  # the class alone, not a recording
+        (["person01_boxing_d1_uncomp.avi", "person01_running_d1_uncomp.avi"], "person01"),  # KTH
+        (["seq01_hug.mp4", "seq01_push.mp4", "seq02_hug.mp4"], "seq01"),
+        (["clip001_final.mp4", "clip002_final.mp4"], ""),
         (["a1b2.mp4", "c3d4.mp4"], ""),
         (["20240101_1.mp4", "20240102_1.mp4"], ""),
     ],

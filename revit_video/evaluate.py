@@ -139,6 +139,25 @@ class Speed:
     speedup: tuple[float, float, float]
 
 
+def speed_of_mix(answers: Answers, alone: Sequence[Speed], cumulative: bool, usable: Sequence[int]) -> Speed:
+    """Speed of a policy without an assigner, from that of each length alone and the lengths of its answers.
+
+    Args:
+        cumulative, usable: see `Costs`.
+    """
+
+    def mixed(field: str) -> tuple[float, float, float]:
+        low, median, high = (
+            Costs([1 / getattr(each, field)[k] for each in alone], 0.0, cumulative)
+            .spent(answers.starts, answers.lengths, False, usable)
+            .mean()
+            for k in range(3)
+        )
+        return 1 / low.item(), 1 / median.item(), 1 / high.item()
+
+    return Speed(mixed("clips_per_sec"), mixed("speedup"))
+
+
 def time_policies(
     engines: Mapping[str, Engine],
     batches: Sequence[Batch],

@@ -21,8 +21,10 @@ from revit_video.data.clips import VideoViews
 from revit_video.evaluate import (
     CONTROL,
     Answers,
+    Speed,
     keep_first,
     replay,
+    speed_of_mix,
     tabulate,
     time_policies,
 )
@@ -549,3 +551,16 @@ def test_a_clock_on_the_cpu_leaves_a_gpu_alone(
 
 def _all_at(seconds: float) -> dict[str, list[float]]:
     return {"only": [seconds] * 2, CONTROL: [seconds] * 2}
+
+
+@pytest.mark.parametrize(
+    ("cumulative", "usable", "seconds"),
+    [(True, [0, 1, 2], 0.625), (False, [0, 1, 2], 1.0), (False, [0, 2], 0.75)],
+)
+def test_the_speed_of_a_mix(cumulative: bool, usable: list[int], seconds: float) -> None:
+    """1, 1/2 and 1/4 s a view; half of the views go on from the shortest length to the longest."""
+    alone = [Speed((rate, rate, rate), (rate, rate, rate)) for rate in (1.0, 2.0, 4.0)]
+    starts, stops = torch.tensor([2, 2]), torch.tensor([0, 2])
+    answers = Answers(starts, stops, torch.zeros(2), None)  # type: ignore[arg-type]
+    found = speed_of_mix(answers, alone, cumulative, usable)
+    assert found.clips_per_sec == found.speedup == pytest.approx((1 / seconds,) * 3)

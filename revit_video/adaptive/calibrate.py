@@ -16,6 +16,7 @@ from revit_video.adaptive.table import Table
 from revit_video.meters import by_video
 from revit_video.models.inference import confidence
 
+FEW = 200  # videos; of fewer, one alone is more than half a point
 NEVER = 2.0  # a threshold that no probability reaches
 # Thresholds from 0 to 1, evenly spaced in log-odds: most of the interesting ones are close to 1.
 IN_LOG_ODDS = (0.0, *torch.linspace(-4, 10, 201).sigmoid().tolist(), 1.0)
@@ -81,11 +82,14 @@ def hybrid_points(
 ) -> list[Point]:
     """The best outcomes of policy `hybrid` over all its parameters: the `front` of cost and top-1.
 
-    Always the longest length is there too, beaten or not: the one point that is sure not to lose.
+    Always the longest length is there too, beaten or not: the one point that is sure not to lose. A table of
+    fewer than `FEW` videos cannot tell which lengths and answers do best from which had luck: there it is one
+    length for all, or all lengths with their answers averaged.
     """
     asks = table.assigned.shape[1] > 0 and not costs.cumulative  # a DVT runs the shorter lengths anyway
     found: list[Point] = []
-    for way in _hybrids(costs, temperatures, per_view, asks):
+    few = len(table.first_views) < FEW
+    for way in _hybrids(costs, temperatures, per_view, asks, few):
         found += threshold_points(table, costs, way)
     always = [point for point in found if point.is_longest]
     best = front(found)
@@ -103,15 +107,20 @@ def threshold_points(table: Table, costs: Costs, hybrid: Hybrid) -> list[Point]:
     return [point._replace(hybrid=replace(hybrid, threshold=point.threshold)) for point in points]
 
 
-def _hybrids(costs: Costs, temperatures: Sequence[float], per_view: bool, asks: bool) -> Iterator[Hybrid]:
+def _hybrids(
+    costs: Costs, temperatures: Sequence[float], per_view: bool, asks: bool, few: bool
+) -> Iterator[Hybrid]:
     """Every set of lengths, start and combination of answers, without a threshold yet."""
     lengths = range(len(costs.gmacs))
     shares = [gmacs / costs.gmacs[0] for gmacs in costs.gmacs]
     prices = [None, *([price * share for share in shares] for price in PRICES if asks)]
-    for count in range(1, len(lengths) + 1):
-        for usable in combinations(lengths, count):
-            for start, averaged in product(prices, (True, False)) if count > 1 else [(None, False)]:
-                yield Hybrid(list(usable), 0.0, list(temperatures), start, averaged, per_view)
+    sets = [usable for count in lengths for usable in combinations(lengths, count + 1)]
+    if few:
+        sets = [usable for usable in sets if len(usable) in (1, len(lengths))]
+    for usable in sets:
+        answers = (True,) if few else (True, False)
+        for start, averaged in product(prices, answers) if len(usable) > 1 else [(None, False)]:
+            yield Hybrid(list(usable), 0.0, list(temperatures), start, averaged, per_view)
 
 
 def exit_thresholds(confidence: Tensor, q: float) -> list[float]:

@@ -398,7 +398,8 @@ def check_frozen(cfg: CfgNode) -> Iterator[Mistake]:
         if get(cfg, key) != value:
             why = "DATA.FOLDS" if key.startswith(("ASSIGNER", "TEST")) else "TRAIN.METHOD"
             words = f"must be {value} with {why} {get(cfg, why)}, got {get(cfg, key)}"
-            yield Mistake((key, why), words)
+            free = "; with splits (DATA.FOLDS 0) it may be other" if why == "DATA.FOLDS" else ""
+            yield Mistake((key, why), words + free)
 
 
 def check_multi_label(cfg: CfgNode) -> Iterator[Mistake]:

@@ -95,24 +95,25 @@ def blocks_of(frames: int, patches: int, width: int) -> list[int]:
     """Sizes of the parts of a description, which a head weighs equally."""
     if frames == 1:
         return [width, width]
-    return [width] * (min(PARTS, frames) + 3) + [frames - 1, patches]
+    return [width] * (2 + min(PARTS, frames) + 3) + [frames - 1, patches]
 
 
 def describe(tokens: Tensor) -> Tensor:
-    """What a clip's tokens tell in few numbers, appearance in order and motion, `(B, sum(blocks_of(...)))`.
+    """What a clip's tokens tell in few numbers, `(B, sum(blocks_of(...)))`: one frame, order and motion.
 
-    The class tokens' mean in each third of the clip, and their deviation over all of it. Of the patch tokens'
+    Of the middle frame, the class token and the patch tokens' mean; of an image that is all. The class
+    tokens' mean in each third of the clip, and their deviation over all of it. Of the patch tokens'
     differences from frame to frame: the mean size of each channel's; what moves, the patch tokens' mean
-    weighted by the size of their difference; and that size over time and over the grid. Of an image: the
-    class token and the patch tokens' mean.
+    weighted by the size of their difference; and that size over time and over the grid.
 
     Args:
         tokens: `(B, T, 1 + N, C)`, the class token first.
     """
     frames = tokens.shape[1]
     special, patches = tokens[:, :, 0], tokens[:, :, 1:]
+    one = [special[:, frames // 2], patches[:, frames // 2].mean(dim=1)]
     if frames == 1:
-        return torch.cat([special[:, 0], patches[:, 0].mean(dim=1)], dim=1)
+        return torch.cat(one, dim=1)
     parts = min(PARTS, frames)
     ends = [n * frames // parts for n in range(parts + 1)]
     means = [special[:, start:end].mean(dim=1) for start, end in zip(ends, ends[1:], strict=False)]
@@ -123,4 +124,4 @@ def describe(tokens: Tensor) -> Tensor:
     size = change.mean(dim=3, keepdim=True)
     moving = (later * size).sum(dim=(1, 2)) / (size.sum(dim=(1, 2)) + 1e-6)
     over_time, over_grid = size.mean(dim=(2, 3)), size.mean(dim=(1, 3))
-    return torch.cat([*means, deviation, change.mean(dim=(1, 2)), moving, over_time, over_grid], dim=1)
+    return torch.cat([*one, *means, deviation, change.mean(dim=(1, 2)), moving, over_time, over_grid], dim=1)

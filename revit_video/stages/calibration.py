@@ -10,6 +10,7 @@ from fvcore.common.config import CfgNode
 from torch import Tensor
 
 from revit_video.adaptive.calibrate import (
+    FEW,
     Point,
     assigned_points,
     best_within,
@@ -36,7 +37,6 @@ from revit_video.models.base import ResizableModel
 from revit_video.models.inference import log_probabilities, probabilities
 from revit_video.runtime.ranks import Ranks
 
-FEW = 200  # videos; of fewer, one alone is more than half a point
 CLOCK_NOISE = 0.05  # share of a time; what is not faster by more is not faster
 TRIED_FOLDS = 5  # of few videos, in which a choice is tried; those of DATA.FOLDS where there are
 
@@ -210,8 +210,8 @@ def choose_hybrid(cfg: CfgNode, table: Table, costs: Costs) -> Hybrid:
 def _holds_on_others(cfg: CfgNode, table: Table, costs: Costs, fold: Tensor | None) -> bool:
     """Whether what is chosen on most of a short list loses little enough on the rest of it, in turns.
 
-    Of many points the one that does best on few videos does so by chance. With `ADAPTIVE.SAFETY` 0 estimates
-    are taken as they are.
+    Of many points the one that does best on few videos does so by chance. One video lost is the least that so
+    few can show, and no reason. With `ADAPTIVE.SAFETY` 0 estimates are taken as they are.
     """
     adaptive, videos = cfg.ADAPTIVE, len(table.first_views)
     if not 2 <= videos < FEW or adaptive.SAFETY == 0:
@@ -224,7 +224,7 @@ def _holds_on_others(cfg: CfgNode, table: Table, costs: Costs, fold: Tensor | No
         fold = cut_into_folds(groups, classes, min(TRIED_FOLDS, len(set(groups))), cfg.RNG_SEED)
     losses = losses_on_others(table, fold, lambda others: choose_hybrid(cfg, others, costs).policy())
     drop, half = drop_with_margin(losses)
-    holds = drop <= adaptive.MAX_DROP
+    holds = drop <= max(adaptive.MAX_DROP, 100 / videos) + 1e-9
     logger.warning(
         "hybrid: %d videos of %s are few, one is %.1f points. Chosen on some of them and tried on the "
         "others it is at %+.1f points (%+.1f to %+.1f at 95 %% confidence)%s",

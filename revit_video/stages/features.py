@@ -25,7 +25,7 @@ from revit_video.runtime.logging import progress
 from revit_video.stages.job import Job
 from revit_video.stages.watch import timed
 
-VERSION = 1  # of what `describe` and decoding make of a file; another number makes everything kept void
+VERSION = 2  # of what `describe` and decoding make of a file; another number makes everything kept void
 OfLengths = list[Tensor]  # of one clip: for each length, longest first, `(views, D_i)`
 
 logger = logging.getLogger(__name__)

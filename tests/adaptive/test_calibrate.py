@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from revit_video.adaptive.calibrate import (
+    FEW,
     NEVER,
     Point,
     assigned_points,
@@ -17,6 +18,7 @@ from revit_video.adaptive.calibrate import (
     choose_point,
     dearer,
     exit_thresholds,
+    hybrid_points,
 )
 from revit_video.adaptive.policies import Costs, cascade
 from revit_video.adaptive.table import Table
@@ -244,6 +246,18 @@ def test_every_outcome_of_a_staged_cascade() -> None:
     for each in points:
         chosen = exits(confidence, exit_thresholds(confidence, each.threshold))
         assert chosen.double().mean().item() == pytest.approx(each.mix[1])
+
+
+@pytest.mark.parametrize(("count", "many"), [(FEW - 1, False), (FEW, True)])
+def test_few_videos_choose_among_few_ways(count: int, many: bool) -> None:
+    """Of fewer than 200: one length for all, or all lengths with their answers averaged."""
+    scores = torch.rand(count, 3, 3, generator=torch.Generator().manual_seed(0)).softmax(dim=2)
+    labels = scores[:, 0].argmax(dim=1)
+    points = hybrid_points(
+        table_of_scores(scores, labels, torch.arange(count)), Costs([10.0, 2.0, 1.0]), [1.0, 1.0, 1.0]
+    )
+    ways = {(len(p.hybrid.usable), p.hybrid.averaged) for p in points if p.hybrid is not None}
+    assert any(ways) and (ways <= {(1, False), (3, True)}) is not many
 
 
 def test_the_dearer_of_cost_and_time() -> None:

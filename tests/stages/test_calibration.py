@@ -10,7 +10,7 @@ import torch
 from fvcore.common.config import CfgNode
 
 from revit_video.adaptive.kept import read_calibration, write_calibration
-from revit_video.adaptive.policies import Certificate, Costs, Settings
+from revit_video.adaptive.policies import Certificate, Costs, Hybrid, Settings
 from revit_video.adaptive.table import Table
 from revit_video.evaluate import milliseconds
 from revit_video.runtime.ranks import Ranks
@@ -202,6 +202,20 @@ def test_a_choice_by_luck_is_not_shipped(tmp_path: Path, caplog: pytest.LogCaptu
     ours, believed = ([drop(cfg, seed) for seed in range(6)] for cfg in (few, trusting))
     assert sum(ours) < sum(believed) / 2
     assert ours.count(0) >= 4 and "so always 4x4 is taken" in caplog.text
+
+
+@pytest.mark.parametrize(("lost", "usable"), [(1, [0, 1]), (2, [0])])
+def test_one_video_lost_of_few_is_no_reason(
+    lost: int, usable: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 40 videos one is 2.5 points, more than the wish for 0.5: that is what chance does."""
+    scores = torch.tensor([0.01, 0.99]).repeat(40, 2, 1)
+    scores[:lost, 1] = torch.tensor([0.6, 0.4])  # wrong at the short length, and not sure
+    few = table_of_scores(scores, torch.ones(40, dtype=torch.long), torch.arange(40))
+    always_short = Hybrid([1], 0.0, [1.0, 1.0], None, False, False)
+    monkeypatch.setattr(calibration, "choose_hybrid", lambda *_: always_short)
+    cfg = toy_cfg(tmp_path, tmp_path, "ADAPTIVE.MAX_DROP", 0.5, "ADAPTIVE.SAFETY", 0.1)
+    assert hybrid_settings(cfg, few, COSTS, torch.arange(40) % 2)[0].usable == usable
 
 
 def test_few_videos_without_a_difference_promise_nothing(

@@ -61,6 +61,8 @@ def test_every_clip_is_tested_out_of_fold(run: Path) -> None:
     assert list(results["static"]) == ["4x4x4", "2x4x4", "1x4x4"]
     assert results["adaptive"]["policy"] == "hybrid"
     assert results["adaptive"]["gmacs"] <= results["static"]["4x4x4"]["gmacs"]
+    rates = [each["clips_per_sec"] for each in (results["adaptive"], *results["static"].values())]
+    assert min(rates[1:]) * 0.99 <= rates[0] <= max(rates[1:]) * 1.01  # a mix of the lengths' own
     assert len(table_of(run / "predictions.csv")) == len(table_of(run / "labels.csv")) == 24
     assert accuracies(run)["4x4x4"] < 100  # which is what clips that were trained on give
 
@@ -118,6 +120,27 @@ def test_what_is_damaged_or_missing_is_computed_again(
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
+def test_features_are_found_by_content_and_weights(
+    own_videos: Path, vit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clips that were renamed and a folder that was moved cost nothing; other weights of the same name do."""
+    weights = tmp_path / "weights.pth"
+    weights.write_bytes(vit.read_bytes())
+    frozen(own_videos, tmp_path / "one", weights, stages=["train"])
+    moved = own_videos.rename(tmp_path / "moved")
+    text = (moved / "train.csv").read_text().replace(str(own_videos), str(moved))
+    first = text.partition(" ")[0]
+    renamed = Path(moved, first).with_name("renamed.mp4")
+    Path(moved, first).rename(renamed)
+    (moved / "train.csv").write_text(text.replace(first, str(renamed)))
+    with monkeypatch.context() as patch:
+        patch.setattr(features, "eval_batches", lambda *_: pytest.fail("nothing is to be decoded"))
+        frozen(moved, tmp_path / "two", weights, stages=["train"])
+    torch.save({k: -v for k, v in random_vit(**TOY_VIT).state_dict().items()}, weights)
+    frozen(moved, tmp_path / "three", weights, stages=["train"])
+    assert len(list((tmp_path / "features").glob("*"))) == 2
+
+
 def test_an_unreadable_file_is_left_out_and_named(own_videos: Path, vit: Path, tmp_path: Path) -> None:
     first = sorted((own_videos / "train").glob("**/*.mp4"), key=str)[0]
     first.write_bytes(b"nothing")
@@ -136,7 +159,7 @@ def test_an_unreadable_file_is_left_out_and_named(own_videos: Path, vit: Path, t
         (("DATA.GROUP", "("), "DATA.GROUP: must be empty, or a regular expression"),
         (("TIMESFORMER.ATTENTION_TYPE", "divided_space_time"), "must be space_only in a frozen backbone"),
         (("REVIT.TOKEN_LENGTHS", ["4x4x4", "3x4x4"]), "3 frames are not evenly spaced ones of 4"),
-        (("ASSIGNER.ENABLE", True), "ASSIGNER.ENABLE: must be False with DATA.FOLDS 3"),
+        (("ASSIGNER.ENABLE", True), "must be False with DATA.FOLDS 3, got True; with splits"),
         (("TRAIN.METHOD", "revit_b"), "lengths with a number of frames are for a frozen backbone"),
     ],
 )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from revit_video.models.inference import log_probabilities, probabilities
+from revit_video.models.untrusted import number
 from revit_video.runtime.rng import seeded_generator
 
 if TYPE_CHECKING:
@@ -242,14 +243,19 @@ class Hybrid:
     averaged: bool
     per_view: bool
 
+    def __post_init__(self) -> None:
+        for value in (self.threshold, *self.temperatures, *(self.prices or ())):
+            number("a number of policy hybrid", value, 0.0)
+        if {*map(type, self.usable)} - {int} or {type(self.averaged), type(self.per_view)} != {bool}:
+            raise ValueError("policy hybrid: usable must be positions, averaged and per_view true or false")
+
     def policy(self) -> Policy:
         """The policy."""
         return hybrid(**asdict(self))
 
     def fits(self, num_lengths: int) -> bool:
         """Whether a model with so many lengths can run it."""
-        positions = list(range(num_lengths))
-        usable = [i for i in positions if i in self.usable]
+        usable = [i for i in range(num_lengths) if i in self.usable]
         sizes = {len(self.temperatures), len(self.temperatures if self.prices is None else self.prices)}
         return usable == self.usable != [] and sizes == {num_lengths} and min(self.temperatures) > 0
 
@@ -298,11 +304,8 @@ class Settings:
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> Settings:
         """The settings in a checkpoint; inverse of `to_dict`."""
-        parts: dict[str, Any] = {}
-        if "hybrid" in content:
-            parts["hybrid"] = Hybrid(**content["hybrid"])
-        if "certificate" in content:
-            parts["certificate"] = Certificate(**content["certificate"])
+        kinds: dict[str, Any] = {"hybrid": Hybrid, "certificate": Certificate}
+        parts = {name: kind(**content[name]) for name, kind in kinds.items() if name in content}
         if "seen" in content:
             from revit_video.adaptive.drift import Seen  # earlier versions' checkpoints have none
 
@@ -313,8 +316,7 @@ class Settings:
         cascade = self.cascade_threshold
         values = [*(self.mix or ()), *(cascade if isinstance(cascade, list) else [cascade]), self.threshold]
         for value in values:
-            if value is not None and not (isinstance(value, int | float) and 0 <= value < float("inf")):
-                raise ValueError(f"thresholds and shares must be at least 0 and finite, got {value!r:.60}")
+            number("a threshold or share", 0.0 if value is None else value, 0.0)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a checkpoint, of the policies that there are; inverse of `of`."""
@@ -323,10 +325,8 @@ class Settings:
             content |= {"threshold": self.threshold, "per_view": self.per_view, "mix": self.mix}
         if self.cascade_threshold is not None:
             content["cascade_threshold"] = self.cascade_threshold
-        if self.hybrid is not None:
-            content["hybrid"] = asdict(self.hybrid)
-        if self.certificate is not None:
-            content["certificate"] = asdict(self.certificate)
+        parts = {"hybrid": self.hybrid, "certificate": self.certificate}
+        content |= {name: asdict(part) for name, part in parts.items() if part is not None}
         if self.seen is not None:
             content["seen"] = {name: each for name, each in asdict(self.seen).items() if each is not None}
         return content

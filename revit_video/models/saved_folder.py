@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from revit_video.models.checkpoint import FORMAT, Checkpoint, recognised
 from revit_video.models.transformers_folder import CONFIG, SAFETENSORS, read_object
 from revit_video.models.untrusted import CheckpointError, one_line
+from revit_video.runtime.archive import hollow
 from revit_video.runtime.output_dir import atomic_write_text, replacing
 
 PARTS = ("model", "assigner")  # of a checkpoint, that have weights
@@ -47,6 +48,8 @@ def read_saved(folder: str) -> Checkpoint:
     if payload.get("format") != FORMAT:
         others = "revit-video convert reads others"
         raise CheckpointError(f"{folder} is no model that revit_video saved; {others}")
+    if reason := hollow(file):
+        raise CheckpointError(f"{file}: {reason}")
     try:
         tensors = safetensors.torch.load_file(file)
     except (OSError, SafetensorError) as error:

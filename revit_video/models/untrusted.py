@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+LARGEST = 1e18  # of a number: a tensor of any kind can hold it
 STRETCHED = 1 << 26  # bytes that a tensor may claim without having them
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -106,7 +107,7 @@ def whole(name: str, value: Any, low: int, high: int) -> None:
 def number(name: str, value: Any, low: float = -math.inf) -> None:
     """ValueError unless `value` is a finite number, at least `low`."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value) or value < low:
+    if not is_number or not -LARGEST < value < LARGEST or value < low:
         least = f", at least {low:g}" if low > -math.inf else ""
         raise ValueError(f"{name} must be a finite number{least}, got {shown(value)}")
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
+from typing import Any
 
 import pytest
 import torch
@@ -161,6 +162,17 @@ def test_settings_of_other_lengths_are_refused(change: dict[str, list[float]]) -
     assert set(Settings(hybrid=point).policies(3)) == {"hybrid"}
     with pytest.raises(ValueError, match="not for 3 token lengths"):
         Settings(hybrid=replace(point, **change)).policies(3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"threshold": value} for value in ("../x", None, float("nan"), float("inf"), -1, True, 2**70, 10**400)]
+    + [{"temperatures": ["a"] * 3}, {"prices": [10**39, 0, 0]}, {"averaged": "../x"}, {"per_view": None}]
+    + [{"usable": [0.0, 2]}, {"usable": ["a"]}],
+)
+def test_settings_that_are_no_numbers_are_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="policy hybrid"):
+        Hybrid(**asdict(Hybrid([0, 2], 0.5, [1.0] * 3, [0.1] * 3, True, False)) | change)
 
 
 # ---- Cost ------------------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
-from math import isfinite
 from typing import Any
 
 from revit_video.length import (
@@ -16,6 +15,7 @@ from revit_video.length import (
     stem_geometry,
     token_lengths,
 )
+from revit_video.models.untrusted import LARGEST, shown
 
 Problem = tuple[tuple[str, ...], str]
 """The fields that contradict each other, the culprit first, and a message about it."""
@@ -205,8 +205,9 @@ class ReViTConfig:
         """Values of other types, as a foreign checkpoint may hold them."""
         for field in fields(self):
             value, allowed = getattr(self, field.name), KINDS.get(str(field.type))
-            if allowed and (type(value) not in allowed or (isinstance(value, float) and not isfinite(value))):
-                yield (field.name,), f"must be a finite {field.type}, got {value!r:.60}"
+            endless = isinstance(value, int | float) and not -LARGEST < value < LARGEST
+            if allowed and (type(value) not in allowed or endless):
+                yield (field.name,), f"must be a finite {field.type}, got {shown(value)}"
 
     def _wrong_values(self) -> Iterator[Problem]:
         for name, choices in CHOICES.items():

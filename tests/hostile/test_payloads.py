@@ -43,6 +43,7 @@ CASES: dict[str, Change] = {
     "lengths": put(*SPEC, "lengths", value=["100000x100000", "2x2"]),
     "lengths of another type": put(*SPEC, "lengths", value=7),
     "ratio": put(*SPEC, "mlp_ratio", value=math.nan),
+    "a number that no tensor holds": put(*SPEC, "head_norm_eps", value=10**39),
     "text for a number": put(*SPEC, "depth", value="1"),
     "unknown setting": put(*SPEC, "command", value="touch /tmp/x"),
     "spec": put(*SPEC, value=[1, 2]),

@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from revit_video.models.assigner import TokenLengthAssigner
 
 FORMAT = "revit_video 1"
-CONVERT = "revit-video convert SOURCE DESTINATION --to revit makes one of a ViT, a TimeSformer or timm:<name>"
+CONVERT = (
+    "tools/convert.py (revit-video convert) makes one of a ViT, a TimeSformer or timm:<name>, --to revit"
+)
 CONFIGS = {"revit": ReViTConfig, "dvt": DVTConfig, "frozen": FrozenConfig}  # by the model's kind
 DTYPES = ["auto", "float32", "bfloat16"]
 

@@ -176,7 +176,8 @@ def _checked(job: Job, trained: Trained, compared: Comparison) -> Record:
     with suppress(OSError, ValueError), output_dir.open_ordinary(path, "r", **output_dir.TEXT) as file:
         found = output_dir.parsed_json(file.read())
     if isinstance(found, dict):
-        check_same(found.get("record"), record, f"{path} was made", f"{NAME_IT}, or remove that file")
+        gone = "" if assigner else f"; {job.path(output_dir.ASSIGNER)} is not there"
+        check_same(found.get("record"), record, f"{path} was made", f"{NAME_IT}, or remove that file{gone}")
     return record
 
 

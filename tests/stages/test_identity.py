@@ -379,3 +379,9 @@ def test_a_cascade_is_shipped_once(own_run: Path, videos: Path, capsys: pytest.C
 def test_names_that_are_no_folders(name: str, videos: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="TEST.NAME: must be empty, or a name of letters, digits"):
         run_toy(videos, tmp_path, "TEST.NAME", name, stages=["test"])
+
+
+def test_an_assigner_that_has_gone_is_named(own_run: Path, videos: Path) -> None:
+    (own_run / "assigner.pyth").unlink()
+    message = refused(own_run, videos, stages=["test"])
+    assert "results.json was made with assigner " in message and "assigner.pyth is not there" in message

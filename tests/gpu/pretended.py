@@ -354,6 +354,7 @@ def install(driver: str, count: int) -> None:
         "mem_get_info": (told.total_memory, told.total_memory),
         "max_memory_allocated": 0,
         "memory_allocated": 0,
+        "is_current_stream_capturing": False,
     }
     for name, answer in answers.items():
         setattr(cuda, name, lambda *_, _answer=answer, **__: _answer)

@@ -26,6 +26,11 @@ from revit_video.stages.job import Job
 from revit_video.stages.watch import timed
 
 VERSION = 2  # of what `describe` and decoding make of a file; another number makes everything kept void
+OF_TRAINING = (
+    *("num_classes", "drop_rate", "drop_path", "drop_path_per"),
+    *("init", "qk_init_gain", "act_checkpoint"),
+)
+"""Settings of a model that change nothing of what the backbone gives."""
 OfLengths = list[Tensor]  # of one clip: for each length, longest first, `(views, D_i)`
 
 logger = logging.getLogger(__name__)
@@ -123,7 +128,7 @@ class FeatureFolder:
             return
         weights = {name: w for name, w in model.state_dict().items() if not name.startswith("heads.")}
         way = settings(cfg, (*CLIPS, "DATA.TEST_SCALE", "DATA.DECODING_BACKEND", "DATA.RANDOM_FLIP"))
-        model_words = {k: v for k, v in model.config.to_dict().items() if k != "num_classes"}
+        model_words = {k: v for k, v in model.config.to_dict().items() if k not in OF_TRAINING}
         words = f"{VERSION} {weights_digest(weights)} {model_words} {sorted(way.items())}"
         self.folder = os.path.join(self.folder, hashlib.sha256(words.encode()).hexdigest()[:16])
         views = 2 if cfg.DATA.RANDOM_FLIP else 1

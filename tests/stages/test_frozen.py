@@ -208,9 +208,10 @@ def test_unfreezing_starts_from_heads_in_closed_form_and_hands_the_best_on(
     videos: Path, vit: Path, tmp_path: Path
 ) -> None:
     """Without any rate to learn by, the model is the one that was solved; the start is validated too."""
-    still = unfrozen(videos, tmp_path / "still", vit, "SOLVER.BASE_LR", 1e-12)
+    still = unfrozen(videos, tmp_path / "still", vit, "SOLVER.BASE_LR", 1e-12, "MODEL.DROP_PATH", 0.3)
     assert [line["epoch"] for line in stats_of(still) if line["stage"] == "val"] == [-1, 0]
     solved = frozen(videos, tmp_path / "solved", vit, "DATA.FOLDS", 0, stages=["train"])
+    assert len(list((tmp_path / "features").iterdir())) == 1  # found again
     weights, expected = weights_of(still), weights_of(solved)
     for name, weight in expected.items():
         torch.testing.assert_close(weights[name], weight, rtol=1e-4, atol=1e-5)

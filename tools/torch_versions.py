@@ -3,8 +3,9 @@
     python tools/torch_versions.py [2.11 newest] [--tests tests/models tests/train] [--processes 2]
 
 Without versions: the lower bound of setup.py, 2.11, and the newest that pip finds, for the processor alone
-where pip finds such a wheel. Everything else has the versions of constraints.txt. Prints a table and which
-tests failed. Exit code 0: all passed; 1: some did not, or an environment could not be made.
+where pip finds such wheels of torch and torchvision. Everything else has the versions of constraints.txt.
+Prints a table and which tests failed. Exit code 0: all passed; 1: some did not, or an environment could
+not be made.
 """
 
 from __future__ import annotations

@@ -106,7 +106,7 @@ def test_statistics_of_another_kind_are_left_out(
     monkeypatch.setattr(logging.getLogger("revit_video"), "propagate", True)
     before = stats_of(bare)
     odd = [DEEP, "5", "[]", '{"stage": 1}', '{"stage": "train", "step": 1.5}', '{"stage": "val", "a": "b"}']
-    odd += ['{"stage": "val", "epoch": -1}', '{"stage": "train", "loss_4x4": 1e999}', "\udcff", '{"sta']
+    odd += ['{"stage": "val", "epoch": -2}', '{"stage": "train", "loss_4x4": 1e999}', "\udcff", '{"sta']
     text = (bare / "stats.jsonl").read_text() + "\n".join(odd)
     (bare / "stats.jsonl").write_text(text, errors="surrogateescape")
     assert output_dir.read_stats(str(bare)) == before

@@ -47,7 +47,7 @@ NONE: Changes = {}
 Attack = tuple[str, str, str]  # what was done, what it came to, and if it did not hold, more about that
 HELD = (
     *("stopped in one line", "had ended", "then the same bits", "the same bits"),
-    *("told, with the file", "refused in one line", "answered"),
+    *("told, with the file", "left out of the page, with the file", "refused in one line", "answered"),
 )
 PATIENCE = 120.0  # seconds, after which a process counts as hung
 
